@@ -47,6 +47,17 @@ def integers(rows: int, low: int, high: int, generator: Generator = None, device
     return _by_share(lambda n, g: torch.randint(low, high, (n,), generator=g, device=device), rows, generator)
 
 
+def rows(count: int, of: int, *, generator: Generator = None, device=None) -> Tensor:
+    """`count` different rows of a table of `of`, in random order, [count] int64; each generator draws from its own share."""
+    shares = len(generator) if isinstance(generator, tuple) else 1
+    if count > of or of % shares or count % shares:
+        raise ValueError(f"cannot draw {count} of {of} rows for {shares} generators")
+    each = generator if isinstance(generator, tuple) else (generator,)
+    part = of // shares
+    drawn = [torch.randperm(part, generator=g, device=device)[: count // shares] + i * part for i, g in enumerate(each)]
+    return torch.cat(drawn)
+
+
 def normal_like(x: Tensor, generator: Generator = None) -> Tensor:
     """Standard normal draws in the shape, memory format, device and type of `x`.
 

@@ -1,0 +1,176 @@
+"""A run's folder on disk: atomic, self-checking states and the files beside them.
+
+A state's name carries the count of images and eight digits of its SHA-256, so that a torn or altered file is known before
+it is read; the one before it is then used, and a warning says so. Files load with `weights_only=True`.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import thalweg
+from thalweg.distributed import World
+from thalweg.errors import InputError
+
+KEEP = 3
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write, fsync, rename: after a crash `path` holds the old content or the new, never half. InputError where it cannot."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
+        raise InputError(f"cannot write {path}: {why}. What was there before is unchanged") from None
+
+
+def write(path: Path, state: Any) -> None:
+    """`torch.save`, atomically."""
+    write_bytes(path, _serialised(state))
+
+
+def _serialised(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> Any:
+    """A state from disk without executing code. InputError for a file that is missing, torn or no state."""
+    try:
+        content = path.read_bytes()
+        digest = re.search(r"-([0-9a-f]{8})\.pt$", path.name)
+        if digest and hashlib.sha256(content).hexdigest()[:8] != digest[1]:
+            raise InputError(f"{path} is corrupt: its checksum does not match its name")
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is corrupt or no state of Thalweg: {str(error).splitlines()[0]}") from None
+
+
+def save(out: Path, state: dict[str, Any], world: World) -> None:
+    """Write this rank's state at its count of images and drop all but the newest few."""
+    content = _serialised(state)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    write_bytes(out / f"state-{state['images']:012d}-r{world.rank}-{digest}.pt", content)
+    for images, files in list(_states(out, world.rank).items())[KEEP:]:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _states(out: Path, rank: int) -> dict[int, list[Path]]:
+    """Files of this rank by count of images, newest first."""
+    found: dict[int, list[Path]] = {}
+    for path in out.glob(f"state-*-r{rank}-*.pt"):
+        found.setdefault(int(path.name.split("-")[1]), []).append(path)
+    return dict(sorted(found.items(), reverse=True))
+
+
+def latest(out: Path, world: World, device: torch.device | str = "cpu", skip: int = 0) -> dict[str, Any] | None:
+    """The newest state that is whole on every rank, passing over `skip` whole ones (but never the oldest), or None."""
+    chosen = None
+    for images, files in _states(out, world.rank).items():
+        state = None
+        for file in files:
+            try:
+                state = read(file, device)
+                break
+            except InputError as error:
+                print(f"thalweg: {error}; using the state before it", file=sys.stderr)
+        if world.any(state is None):
+            continue
+        chosen = state
+        if skip == 0:
+            break
+        skip -= 1
+    if chosen is None and _states(out, world.rank):
+        raise InputError(f"no state in {out} can be read; move the folder away to start anew")
+    return chosen
+
+
+def drop_after(out: Path, images: int, world: World) -> None:
+    """Remove the states beyond `images`: they led to a divergence."""
+    for count, files in _states(out, world.rank).items():
+        if count > images:
+            for file in files:
+                file.unlink(missing_ok=True)
+
+
+def trim_stats(out: Path, images: int, world: World) -> None:
+    """Drop the rows of stats.jsonl beyond `images` (they are about to be written again); events stay."""
+    path = out / "stats.jsonl"
+    if not world.first or not path.exists():
+        return
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line that was being written when the run was killed
+        if row["images"] <= images or "event" in row:
+            rows.append(line)
+    write_bytes(path, "".join(row + "\n" for row in rows).encode())
+
+
+def describe(method: Any) -> dict[str, Any]:
+    """What config.json says of a method: enough to build it again."""
+    return {"thalweg": thalweg.__version__, "method": method.name, "config": json.loads(json.dumps(asdict(method.config)))}
+
+
+def prepare(out: Path, method: Any, world: World) -> None:
+    """Make the run folder, or check that the one there belongs to the same method and config. InputError otherwise."""
+    ours = describe(method)
+    if world.first:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"the output {out} is a file; give a folder")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {out}: {error.strerror}") from None
+        path = out / "config.json"
+        if path.exists():
+            _same(out, read_config(out), ours)
+        elif any(out.iterdir()):
+            raise InputError(f"the folder {out} holds other files and no run; give a new or empty folder")
+        else:
+            write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
+    world.barrier()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run or an exported model; InputError where it is missing or not one of ours."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run or exported model: it has no config.json")
+    try:
+        found = json.loads(path.read_text())
+        return {"thalweg": found["thalweg"], "method": found["method"], "config": found["config"]}
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f"{path} is corrupt or not Thalweg's: it needs the keys thalweg, method and config") from None
+
+
+def _same(out: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    if theirs["method"] != ours["method"]:
+        raise InputError(f"{out} holds a run of {theirs['method']}, not {ours['method']}; give another folder")
+    for key in sorted(set(theirs["config"]) | set(ours["config"])):
+        there, here = theirs["config"].get(key), ours["config"].get(key)
+        if there != here:
+            raise InputError(f"{out} was started with {key} = {there!r}, now {here!r}; give the same value or another folder")

@@ -1,0 +1,68 @@
+"""Data: toys with exact densities, images from many places, all as the same seeded endless stream of batches."""
+
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from .base import Batch, Data
+from .hub import Stream, hub
+from .images import SPLITS, Images
+from .sources import array_file, check_split, digits, fashion_mnist, folder, mnist_small
+from .toy import TOYS, Toy, toy
+
+_BUILT_IN = {"digits": digits, "fashion-mnist": fashion_mnist, "mnist-small": mnist_small}
+NAMES = TOYS + tuple(_BUILT_IN)
+
+__all__ = [
+    "NAMES",
+    "SPLITS",
+    "TOYS",
+    "Batch",
+    "Data",
+    "Images",
+    "Stream",
+    "Toy",
+    "array_file",
+    "digits",
+    "fashion_mnist",
+    "folder",
+    "hub",
+    "load",
+    "mnist_small",
+    "toy",
+]
+
+
+def load(
+    name_or_path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None, streaming: bool = False
+) -> Data:
+    """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, a .npz or .npy file).
+
+    `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
+    brought to; `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
+    `datasets`). Raises InputError for an unknown name, a missing path and options that the data does not have.
+    """
+    check_split(split)
+    name = str(name_or_path)
+    path = Path(name)
+    if name.startswith("hf:") or _saved_by_datasets(path):
+        return hub(name, split, size=size, channels=channels, streaming=streaming)
+    if streaming:
+        raise InputError(f"streaming is for hf:NAME and folders written by the package datasets, not for '{name}'")
+    if name in TOYS:
+        if size is not None or channels is not None:
+            raise InputError(f"'{name}' is a toy of points in the plane: it has no size and no channels")
+        return toy(name)
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](split, size=size, channels=channels)
+    if path.is_dir():
+        return folder(path, split, size=size, channels=channels)
+    if path.suffix in (".npz", ".npy") and path.is_file():
+        return array_file(path, split, size=size, channels=channels)
+    if path.is_file():
+        raise InputError(f"{name} is a file of another kind; data is a folder of pictures, a .npz or a .npy file")
+    known = f"the names are {', '.join(NAMES)} and hf:NAME"
+    raise InputError(f"unknown data '{name}', and no such file or folder{nearest(name, NAMES)}; {known}")
+
+
+def _saved_by_datasets(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or ((path / "dataset_info.json").is_file() and (path / "state.json").is_file())

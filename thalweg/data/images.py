@@ -1,0 +1,191 @@
+"""Images in memory as a stateless, seeded, endless stream, and the two conversions that all loaders share."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..errors import InputError
+from ..random import seeded
+from .base import Batch
+
+SPLITS = ("train", "validation", "test")
+
+
+@final
+class Images:
+    """Images held in memory, uint8 or float, with or without labels.
+
+    `x`: [N, C, H, W]; uint8 is mapped to [−1, 1] by v/127.5 − 1 when a batch is made, float must lie in [−1, 1] already.
+    `label`: [N] integers in {0, …, K−1}; `classes`: K names, by default the numbers. `flip` mirrors each example from left to
+    right with probability ½, drawn anew each epoch. `jitter` in [0, 1) adds uniform noise in [−jitter, jitter] and divides by
+    1 + jitter, which keeps [−1, 1]; 1/255 is the usual dequantisation of 8-bit images, (v + u)/128 − 1 with u in [0, 1).
+    Raises InputError for another shape, type or range, for NaN, for an empty set and for labels that do not fit.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        label: Tensor | None = None,
+        classes: Sequence[str] = (),
+        *,
+        name: str = "images",
+        flip: bool = False,
+        jitter: float = 0.0,
+    ):
+        _check_images(x, name)
+        if not 0 <= jitter < 1:
+            raise InputError(f"jitter must be in [0, 1), got {jitter}")
+        self.name = name
+        self.x = x if x.dtype == torch.uint8 else x.float()
+        self.label, self.classes = _check_labels(label, tuple(classes), len(x), name)
+        self.shape = tuple(x.shape[1:])
+        self.flip = flip
+        self.jitter = jitter
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Images({self.name!r}, {len(self)} of {list(self.shape)}, {len(self.classes)} classes)"
+
+    def batch(self, start: int, count: int, seed: int) -> Batch:
+        """Examples number start … start+count−1 of the stream that `seed` defines: every epoch is a fresh permutation.
+
+        A batch does not depend on how the stream is cut: two halves are the same rows as the whole.
+        """
+        if start < 0 or count < 1:
+            raise InputError(f"a batch needs start ≥ 0 and count ≥ 1, got start={start}, count={count}")
+        rows, mirrored = [], []
+        position = start
+        while position < start + count:
+            epoch, inside = divmod(position, len(self))
+            order, mirror = _epoch(len(self), seed, epoch)
+            taken = slice(inside, min(len(self), inside + start + count - position))
+            rows.append(order[taken])
+            mirrored.append(mirror[taken])
+            position += taken.stop - taken.start
+        index = torch.cat(rows)
+        x = to_unit(self.x[index])
+        if self.flip:
+            x = torch.where(torch.cat(mirrored)[:, None, None, None], x.flip(3), x)
+        if self.jitter:
+            noise = torch.stack([torch.rand(self.shape, generator=seeded(seed, row, 2)) for row in range(start, start + count)])
+            x = (x + self.jitter * (2 * noise - 1)) / (1 + self.jitter)
+        return Batch(x, None if self.label is None else self.label[index])
+
+    def all(self) -> Batch:
+        """Every example once, in the order of the set, without flips or jitter."""
+        return Batch(to_unit(self.x), self.label)
+
+    def subset(self, index: Tensor, name: str | None = None) -> "Images":
+        """The examples at the integers `index` [n], with the same classes and options."""
+        label = None if self.label is None else self.label[index]
+        return Images(self.x[index], label, self.classes, name=name or self.name, flip=self.flip, jitter=self.jitter)
+
+    def augmented(self, *, flip: bool = False, jitter: float = 0.0) -> "Images":
+        """The same examples (not copied) with other options."""
+        return Images(self.x, self.label, self.classes, name=self.name, flip=flip, jitter=jitter)
+
+
+@lru_cache(maxsize=4)
+def _epoch(count: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """The permutation [count] of an epoch and which of its positions are mirrored."""
+    return torch.randperm(count, generator=seeded(seed, epoch)), torch.rand(count, generator=seeded(seed, epoch, 1)) < 0.5
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """uint8 images mapped to float32 in [−1, 1] by v/127.5 − 1; float images as they are."""
+    return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
+
+
+def check_size(size: int | None, channels: int | None) -> None:
+    """Raises InputError unless `size` is None or at least 1 and `channels` is None, 1 or 3."""
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise InputError(f"size must be a whole number of pixels of at least 1, got {size!r}")
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+
+
+def convert(x: Tensor, size: int | None = None, channels: int | None = None) -> Tensor:
+    """Images [N, C, H, W] brought to `size`×`size` pixels and to 1 or 3 `channels`, in the same type.
+
+    The shorter side is resized to `size` (bilinear with antialiasing) and the middle is cut out. Colour becomes grey by
+    the weights of ITU-R 601 (0.299, 0.587, 0.114), grey becomes colour by repetition.
+    """
+    check_size(size, channels)
+    if channels is not None and channels != x.shape[1]:
+        x = _with_channels(x, channels)
+    if size is None or x.shape[2:] == (size, size):
+        return x
+    height, width = x.shape[2:]
+    scale = size / min(height, width)
+    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    parts = []
+    for part in x.split(1024):  # float copies of the whole set could be many times its size
+        resized = interpolate(part.float(), size=shape, mode="bilinear", antialias=True)
+        parts.append(_as_type(resized[:, :, top : top + size, left : left + size], x))
+    return torch.cat(parts)
+
+
+def _with_channels(x: Tensor, channels: int) -> Tensor:
+    if x.shape[1] == 1:
+        return x.expand(-1, channels, -1, -1).contiguous()
+    if x.shape[1] == 3 and channels == 1:
+        weight = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+        return torch.cat([_as_type((part.float() * weight).sum(1, keepdim=True), x) for part in x.split(1024)])
+    raise InputError(f"cannot make {channels} channels from images of {x.shape[1]}; 1 and 3 can be converted")
+
+
+def _as_type(values: Tensor, like: Tensor) -> Tensor:
+    return values.round().clamp(0, 255).to(torch.uint8) if like.dtype == torch.uint8 else values.clamp(-1, 1)
+
+
+def partition(split: str, count: int, shares: tuple[float, float], label: Tensor | None = None, *, seed: int = 0) -> Tensor:
+    """The row numbers [n] of one `split` of `count` examples, in order; fixed by `seed`, even over the classes.
+
+    `shares`: the parts of validation and test. Raises InputError where the split would be empty.
+    """
+    label = torch.zeros(count, dtype=torch.int64) if label is None else label
+    rows = []
+    for value in label.unique().tolist():
+        members = torch.nonzero(label == value).flatten()
+        members = members[torch.randperm(len(members), generator=seeded(seed, value))]
+        validation, test = (round(share * len(members)) for share in shares)
+        cut = {"validation": (0, validation), "test": (validation, validation + test), "train": (validation + test, len(members))}
+        rows.append(members[slice(*cut[split])])
+    index = torch.cat(rows).sort().values
+    if not len(index):
+        raise InputError(f"{count} examples are too few for a {split} split of shares {shares} (validation, test)")
+    return index
+
+
+def _check_images(x: Tensor, name: str) -> None:
+    if x.dim() != 4 or 0 in x.shape:
+        raise InputError(f"{name}: images must have the shape [N, C, H, W] with no side of 0, got {list(x.shape)}")
+    if x.dtype == torch.uint8:
+        return
+    if not x.is_floating_point():
+        raise InputError(f"{name}: images must be uint8 or float, got {x.dtype}")
+    if not torch.isfinite(x).all():
+        raise InputError(f"{name}: {int((~torch.isfinite(x)).flatten(1).any(1).sum())} of {len(x)} images hold NaN or infinity")
+    low, high = x.min().item(), x.max().item()
+    if low < -1 or high > 1:
+        raise InputError(f"{name}: float images must lie in [−1, 1], got values from {low:g} to {high:g}; give uint8 for 0 to 255")
+
+
+def _check_labels(label: Tensor | None, classes: tuple[str, ...], count: int, name: str) -> tuple[Tensor | None, tuple[str, ...]]:
+    if label is None:
+        return None, ()
+    if label.shape != (count,) or label.is_floating_point() or label.dtype == torch.bool:
+        raise InputError(f"{name}: labels must be {count} integers, one for each image, got {list(label.shape)} of {label.dtype}")
+    label = label.long()
+    low, high = label.min().item(), label.max().item()
+    classes = classes or tuple(str(value) for value in range(high + 1))
+    if low < 0 or high >= len(classes):
+        raise InputError(f"{name}: labels must be in 0 … {len(classes) - 1}, got values from {low} to {high}")
+    return label, classes

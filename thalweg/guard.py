@@ -1,0 +1,76 @@
+"""The divergence guard: notices a training run that is running away, and decides how far to go back and how to go on."""
+
+import math
+from typing import Any
+
+from thalweg.errors import Diverged
+
+# Released logs that end in a blow-up pass 1e5 long before they are NaN; a healthy energy gap stays far below.
+ENERGY_LIMIT = 1e5
+NORM_FACTOR = 1e3
+NORM_PATIENCE = 3
+WARM_UP = 50
+
+
+class Guard:
+    """Checks every update; after a divergence the run goes back to a good state and continues with half the learning rate.
+
+    A state is good when a later checkpoint was reached from it. A run that diverges again before it gets beyond the point
+    of the last divergence goes one state further back; after `tries` such failures in a row it stops.
+    """
+
+    def __init__(self, tries: int = 5) -> None:
+        self.tries = tries
+        self.rate_scale = 1.0
+        self.failures = 0  # in a row, without getting beyond `worst`
+        self.worst = 0
+        self._log_norm: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
+        self._high: dict[str, int] = {}
+
+    @property
+    def depth(self) -> int:
+        """How many of the newest states to pass over when going back."""
+        return max(0, self.failures - 1)
+
+    def check(self, name: str, loss: float, norm: float) -> None:
+        """Raise Diverged for a loss or gradient norm that is not finite, or runs away from what was usual for this update."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(f"update '{name}': loss {loss:.3g}, gradient norm {norm:.3g}")
+        if abs(loss) > ENERGY_LIMIT:
+            raise Diverged(f"update '{name}': loss {loss:.3g} is beyond ±{ENERGY_LIMIT:.0e}")
+        log_norm = math.log(norm + 1e-12)
+        usual = self._log_norm.get(name, log_norm)
+        high = self._seen.get(name, 0) >= WARM_UP and log_norm > usual + math.log(NORM_FACTOR)
+        self._high[name] = self._high.get(name, 0) + 1 if high else 0
+        if self._high[name] >= NORM_PATIENCE:
+            raise Diverged(f"update '{name}': gradient norm {norm:.3g} is {math.exp(log_norm - usual):.0f} times what was usual")
+        self._log_norm[name] = usual + 0.02 * (log_norm - usual)
+        self._seen[name] = self._seen.get(name, 0) + 1
+
+    def check_energies(self, values: dict[str, float]) -> None:
+        """Raise Diverged where a watched mean energy is not finite or beyond the limit."""
+        for name, value in values.items():
+            if not math.isfinite(value) or abs(value) > ENERGY_LIMIT:
+                raise Diverged(f"{name} = {value:.3g} is beyond ±{ENERGY_LIMIT:.0e}")
+
+    def react(self, trouble: str, images: int) -> str:
+        """Count a divergence at `images` and lower the learning rate; returns what was decided, raises when the tries are used up."""
+        self.failures = self.failures + 1 if images <= self.worst or not self.failures else 1
+        self.worst = max(self.worst, images)
+        if self.failures > self.tries:
+            raise Diverged(f"gave up after {self.tries} tries: {trouble} at {images} images. Lower the learning rate or add chain steps.")
+        self.rate_scale *= 0.5
+        self._high = {}
+        return f"diverged at {images} images ({trouble}); try {self.failures} of {self.tries}, learning rate × {self.rate_scale:g}"
+
+    def passed(self, images: int) -> None:
+        """A checkpoint at `images` was reached: beyond the worst point the count starts anew."""
+        if images > self.worst:
+            self.failures = 0
+
+    def state(self) -> dict[str, Any]:
+        return {key: (dict(value) if isinstance(value, dict) else value) for key, value in vars(self).items() if key != "tries"}
+
+    def load(self, state: dict[str, Any]) -> None:
+        vars(self).update({key: (dict(value) if isinstance(value, dict) else value) for key, value in state.items()})

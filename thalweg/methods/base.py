@@ -1,0 +1,89 @@
+"""The one abstract class: what the loop and the command line ask of a method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from thalweg import random
+from thalweg.data.base import Batch
+from thalweg.errors import InputError, nearest
+
+# of every method's Config: unknown fields are refused, so that a misspelt one is noticed
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+class Method(nn.Module, ABC):
+    """A training algorithm and its networks. Subclasses are final; they share by calling functions, not by inheriting.
+
+    A method owns the order of its updates: `step` computes losses and hands each to `update`, the loop's one verb. All
+    randomness inside `step` is drawn from `update.generator`. Chains and other state that must survive a restart are
+    buffers. `sample` and `energy` are called on the EMA twin, a copy that the loop keeps.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    PRESETS: ClassVar[Mapping[str, Any]]
+    # logged keys whose magnitude the divergence guard watches
+    guarded: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """A new optimizer for each name that `step` passes to `update`."""
+
+    @abstractmethod
+    def step(self, batch: Batch, update: Any) -> None:
+        """One iteration on a batch: every loss goes to `update(name, loss)`."""
+
+    @abstractmethod
+    def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
+        """`n` samples [n, ...], images in [−1, 1]; the same seed gives the same samples."""
+
+    def learning_rate(self, name: str, images: int) -> float:
+        """What multiplies the base learning rate of optimizer `name` after `images` images; 1 unless a method has a schedule."""
+        return 1.0
+
+    def criterion(self, held_out: Batch, generator: random.Generator) -> float:
+        """How well the model does on held-out data, lower is better; the loop keeps the best state by it.
+
+        By default the energy distance between samples and `held_out`; a method with a held-out loss uses that.
+        """
+        from thalweg.evaluate import energy_distance
+
+        return float(energy_distance(self.sample(len(held_out.x), seed=1).flatten(1), held_out.x.flatten(1)))
+
+
+def make_config(kind: type, values: Mapping[str, Any], *, what: str) -> Any:
+    """A validated Config of `kind` from plain values (a loaded JSON, options); InputError names the field and the range."""
+    known = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{what} has no field '{key}'{nearest(key, known)}. Its fields: {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{what}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "config"
+    return f"{place} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def changed(config: Any, **values: Any) -> Any:
+    """`config` with some fields replaced, validated again."""
+    merged = {f.name: getattr(config, f.name) for f in fields(config)} | values
+    return make_config(type(config), merged, what=type(config).__qualname__)
+
+
+def fitted_to(config: Any, data: Any) -> Any:
+    """`config` with `shape` and `classes` taken from `data`, where they differ from the preset's."""
+    return replace(config, shape=tuple(data.shape), classes=len(data.classes))

@@ -1,0 +1,243 @@
+"""The base method: maximum likelihood with Markov chains (thesis, ch. 2; Nijkamp et al. 2019; Tieleman 2008).
+
+    negative = chain(energy, start)              start: noise (short-run), a replay buffer (persistent), or data (CD-k)
+    update("energy", E(x⁺).mean() − E(negative).mean())
+
+The energy is a network, or a network tilting a Gaussian, E(x) = ‖x‖²/(2 std²) − f(x) (thesis, eq. 2.6): this confines toys
+and makes the same method a latent-space prior. With labels it models p(x | c) (eq. 2.5).
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from thalweg import random, sample
+from thalweg.data.base import Batch
+from thalweg.energy import condition, gaussian
+from thalweg.errors import InputError
+from thalweg.methods.base import STRICT, Method
+from thalweg.nn.convnet import ConvEnergy
+from thalweg.nn.layers import frozen
+from thalweg.nn.mlp import MLP
+from thalweg.objective import contrastive
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """Settings of `short_run`."""
+
+    data: str = "8gaussians"
+    """name of the data that the preset is for"""
+    shape: tuple[Count, ...] = (2,)
+    """shape of one example, [D] or [C, H, W]"""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """number of labels, 0 where there are none"""
+    conditional: bool = False
+    """model p(x | label) instead of p(x)"""
+    network: Literal["mlp", "convnet"] = "mlp"
+    """`mlp` for vectors and small images, `convnet` for images"""
+    width: Count = 128
+    """hidden units of the mlp"""
+    depth: Count = 3
+    """hidden layers of the mlp"""
+    fourier: Annotated[int, Field(ge=0)] = 0
+    """random Fourier features of x given to the mlp, 0 for none"""
+    fourier_scale: Positive = 1.0
+    """standard deviation of their frequencies, radians per unit of x"""
+    widths: tuple[Count, ...] = (32, 64, 96, 128)
+    """channels of the convnet at each resolution"""
+    blocks: Annotated[int, Field(ge=0)] = 0
+    """residual blocks of the convnet at each resolution"""
+    spectral_norm: bool = False
+    """bound the convnet's layers by spectral norm"""
+    reference_std: Annotated[float, Field(ge=0)] = 0.0
+    """standard deviation of the Gaussian that the network tilts (p0 in eq. 2.6), 0 for a flat reference"""
+    start: Literal["noise", "persistent", "data"] = "persistent"
+    """where training chains start: noise (short-run), a replay buffer, or data (CD-k)"""
+    start_range: Positive = 1.0
+    """start noise is uniform in ± this; with a reference it is drawn from the reference"""
+    buffer: Count = 10_000
+    """chains in the replay buffer"""
+    renew: Fraction = 0.05
+    """share of a batch of persistent chains that starts anew from noise"""
+    sampler: Literal["langevin", "mala"] = "langevin"
+    """unadjusted or Metropolis-adjusted Langevin"""
+    steps: Count = 60
+    """K, chain steps per update"""
+    step: Positive = 0.1
+    """s, step of x ← x − s²/2 ∇E + s τ ξ"""
+    noise: Annotated[float, Field(ge=0)] = 1.0
+    """τ, weight of the noise (1: exact dynamics)"""
+    clip_move: Annotated[float, Field(ge=0)] = 0.0
+    """bound on each element of the gradient's move, 0 for none"""
+    clamp: bool = False
+    """keep chains in [−1, 1]"""
+    target_acceptance: Fraction = 0.0
+    """MALA's step adapts towards this acceptance, 0 for a fixed step"""
+    data_noise: Annotated[float, Field(ge=0)] = 0.0
+    """standard deviation of Gaussian noise added to data"""
+    regularise: Annotated[float, Field(ge=0)] = 0.0
+    """α of α (E(x⁺)² + E(x⁻)²)"""
+    sample_steps: Count = 1000
+    """chain steps for samples"""
+    batch: Count = 256
+    """images per update"""
+    images: Count = 1_000_000
+    """length of training in images; the learning rate falls to zero over it"""
+    lr: Positive = 1e-3
+    """base learning rate of Adam"""
+    beta1: Fraction = 0.0
+    """Adam's β₁"""
+    warm_up: Annotated[int, Field(ge=0)] = 100
+    """updates over which the learning rate rises"""
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """bound on the gradient's norm, 0 for none"""
+    ema: Fraction = 0.999
+    """decay of the EMA twin"""
+
+
+class ShortRun(Method):
+    """Maximum likelihood by Markov chains; the settings are in `Config`."""
+
+    name = "short_run"
+    Config = Config
+    guarded = ("energy_data", "energy_samples")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        c = config
+        classes = c.classes if c.conditional else 0
+        if c.conditional and not c.classes:
+            raise InputError("short_run: conditional = True needs data with labels")
+        if c.network == "convnet":
+            if len(c.shape) != 3:
+                raise InputError(f"short_run: network = 'convnet' needs images [C, H, W], got shape {c.shape}")
+            try:
+                self.net = ConvEnergy(c.shape, widths=c.widths, blocks=c.blocks, classes=classes, spectral_norm=c.spectral_norm)
+            except ValueError as error:
+                raise InputError(f"short_run: {error}") from None
+        else:
+            self.net = MLP(
+                math.prod(c.shape), width=c.width, depth=c.depth, classes=classes, fourier=c.fourier, fourier_scale=c.fourier_scale
+            )
+        if c.start == "persistent":
+            self.register_buffer("chains", self._fresh(c.buffer, random.seeded(0)))
+            self.register_buffer("chain_labels", torch.arange(c.buffer) % max(1, classes))
+        self.register_buffer("step_size", torch.tensor(c.step))
+
+    def energy(self, x: Tensor, *, label: Tensor | None = None) -> Tensor:
+        """E(x), or E(x | label) of a conditional model, in nats up to the constant log Z: [B, ...] -> [B]."""
+        value = self.net(x, label=label) if self.config.conditional else self.net(x)
+        return value + gaussian(x, self.config.reference_std) if self.config.reference_std else value
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        c = self.config
+        return {"energy": torch.optim.Adam(self.net.parameters(), lr=c.lr, betas=(c.beta1, 0.999), fused=True)}
+
+    def learning_rate(self, name: str, images: int) -> float:
+        """Linear warm-up, then a cosine to zero at `images` of the config."""
+        done = min(1.0, images / self.config.images)
+        return min(1.0, (images / self.config.batch + 1) / max(1, self.config.warm_up)) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def step(self, batch: Batch, update) -> None:
+        c = self.config
+        data = batch.x + c.data_noise * random.normal_like(batch.x, update.generator) if c.data_noise else batch.x
+        label = batch.label if c.conditional else None
+        start, rows, label_negative = self._start(data, label, update.generator)
+        trace = sample.Trace()
+        with frozen(self.net):
+            negative = self._chain(start, c.steps, label_negative, update.generator, trace)
+        if rows is not None:
+            self.chains[rows] = negative
+        self._adapt(trace)
+        # data and samples pass in one batch, each with its own labels
+        both = None if label is None else torch.cat([label, label_negative])
+        loss, positive, sampled = contrastive(self.energy, data, negative, both, regularise=c.regularise)
+        update("energy", loss)
+        update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement, step_size=self.step_size)
+        if trace.acceptance is not None:
+            update.log(acceptance=trace.acceptance)
+
+    def _fresh(self, n: int, generator: random.Generator, device=None) -> Tensor:
+        c = self.config
+        if c.reference_std:
+            return c.reference_std * random.normal(n, *c.shape, generator=generator, device=device)
+        return random.uniform(n, *c.shape, low=-c.start_range, high=c.start_range, generator=generator, device=device)
+
+    def _start(self, data: Tensor, label: Tensor | None, generator: random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Where chains start, the buffer rows they came from (or None), and their labels (or None)."""
+        n = len(data)
+        if self.config.start == "data":
+            return data, None, label
+        fresh = self._fresh(n, generator, data.device)
+        if self.config.start == "noise":
+            return fresh, None, label
+        # without replacement, and written back to the rows they came from: no chain is ever copied over another
+        rows = random.rows(n, len(self.chains), generator=generator, device=data.device)
+        renewed = random.uniform(n, generator=generator, device=data.device) < self.config.renew
+        start = torch.where(renewed.view(-1, *[1] * (data.dim() - 1)), fresh, self.chains[rows])
+        return start, rows, None if label is None else self.chain_labels[rows]
+
+    def _chain(self, x: Tensor, steps: int, label: Tensor | None, generator: random.Generator, trace: sample.Trace | None = None) -> Tensor:
+        c = self.config
+        energy = self.energy if label is None else condition(self.energy, label=label)
+        if c.network == "convnet" and x.shape[1] > 1:
+            x = x.to(memory_format=torch.channels_last)
+        if c.sampler == "mala":
+            return sample.mala(energy, x, steps=steps, step=float(self.step_size), generator=generator, trace=trace)
+        clamp = (-1.0, 1.0) if c.clamp else None
+        return sample.langevin(
+            energy, x, steps=steps, step=c.step, noise=c.noise, clip=c.clip_move or None, clamp=clamp, generator=generator, trace=trace
+        )
+
+    def _adapt(self, trace: sample.Trace) -> None:
+        """Move MALA's step towards the wanted acceptance; also what frees chains that an energy grown too steep has frozen."""
+        c = self.config
+        if c.target_acceptance and trace.acceptance is not None:
+            self.step_size.mul_(torch.exp(0.1 * (trace.acceptance.mean() - c.target_acceptance))).clamp_(1e-3 * c.step, 10 * c.step)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0, steps: int | None = None, label: Tensor | int | None = None, fresh: bool = False) -> Tensor:
+        """`n` chains of `steps` steps: [n, ...]. A persistent model starts at its replay buffer, unless `fresh` asks for noise.
+
+        A short-run model (start = "noise") is a sampler of its own with exactly the trained number of steps, its default.
+        """
+        c = self.config
+        device = self.step_size.device
+        generator = random.seeded(seed, 1, device=device)
+        default = c.steps if c.start == "noise" else c.sample_steps
+        label = self._labels(label, n, device)
+        if c.start == "persistent" and not fresh and n <= c.buffer and label is None:
+            start = self.chains[torch.randperm(c.buffer, generator=generator, device=device)[:n]]
+        else:
+            start = self._fresh(n, generator, device)
+        with frozen(self.net):
+            x = self._chain(start, default if steps is None else steps, label, generator)
+        return x.clamp(-1, 1) if len(c.shape) == 3 else x
+
+    def _labels(self, label: Tensor | int | None, n: int, device: torch.device) -> Tensor | None:
+        c = self.config
+        if not c.conditional:
+            if label is not None:
+                raise InputError("this short_run model is unconditional: it takes no label")
+            return None
+        label = torch.arange(n, device=device) % c.classes if label is None else torch.as_tensor(label, device=device).expand(n)
+        if label.min() < 0 or label.max() >= c.classes:
+            raise InputError(f"labels must be between 0 and {c.classes - 1}, got {int(label.min())} to {int(label.max())}")
+        return label
+
+
+_TOY = dict(start="persistent", sampler="mala", target_acceptance=0.6, reference_std=2.0, buffer=1024)
+
+PRESETS: dict[str, Config] = {
+    "8gaussians": Config(**_TOY),
+}
+ShortRun.PRESETS = PRESETS

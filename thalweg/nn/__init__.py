@@ -1,0 +1,1 @@
+"""Networks, without any knowledge of a method; tensors in, tensors out."""

@@ -1,0 +1,66 @@
+"""A residual convolutional energy: smooth, without normalisation, strided 4×4 convolutions between resolutions."""
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.nn.layers import LabelEmbedding, LevelEmbedding, StridedConv2d, spectral
+
+
+class ConvEnergy(nn.Module):
+    """Images [B, C, H, W] -> [B] (or [B, out] for `out` > 0).
+
+    A 3×3 convolution to `widths[0]` channels; then for each further width a strided convolution that halves H and W and
+    `blocks` residual pairs of 3×3; SiLU; a linear layer on the last map. No normalisation: an energy must not depend on its
+    batch. A level t [B] (with `levels`) and a label [B] (with `classes`) shift each stage's channels. `spectral_norm` bounds
+    every convolution.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+        blocks: int = 0,
+        out: int = 0,
+        levels: bool = False,
+        classes: int = 0,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        factor = 2 ** (len(widths) - 1)
+        if height % factor or width % factor:
+            raise ValueError(f"{len(widths)} widths halve the image {len(widths) - 1} times: height and width must divide by {factor}, got {height}×{width}")
+        wrap = spectral if spectral_norm else (lambda layer: layer)
+        embedding = 4 * widths[0]
+        self.first = wrap(nn.Conv2d(channels, widths[0], 3, padding=1))
+        self.halve = nn.ModuleList(wrap(StridedConv2d(a, b)) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(nn.ModuleList(wrap(nn.Conv2d(w, w, 3, padding=1)) for _ in range(2)) for _ in range(blocks)) for w in widths[1:]
+        )
+        self.last = nn.Linear(widths[-1] * (height // factor) * (width // factor), max(1, out))
+        self.level = LevelEmbedding(embedding) if levels else None
+        self.label = LabelEmbedding(classes, embedding) if classes else None
+        self.shifts = nn.ModuleList(nn.Linear(embedding, w) for w in widths) if levels or classes else None
+        self.activation = nn.SiLU()
+        self.scalar = out == 0
+
+    def forward(self, x: Tensor, t: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        shifts = self._shifts(t, label, len(x))
+        h = self.activation(self.first(x) + shifts[0])
+        for halve, blocks, shift in zip(self.halve, self.blocks, shifts[1:]):
+            h = self.activation(halve(h) + shift)
+            for first, second in blocks:
+                h = h + self.activation(second(self.activation(first(h))))
+        value = self.last(h.flatten(1)).float()  # the sum that makes the energy stays in fp32 under autocast
+        return value.squeeze(1) if self.scalar else value
+
+    def _shifts(self, t: Tensor | None, label: Tensor | None, rows: int) -> list[Tensor | float]:
+        if self.shifts is None:
+            return [0.0] * (len(self.halve) + 1)
+        embedding = torch.zeros((), device=self.last.weight.device)
+        if self.level is not None:
+            embedding = embedding + self.level(t)
+        if self.label is not None:
+            embedding = embedding + self.label(label, rows)
+        return [shift(self.activation(embedding))[:, :, None, None] for shift in self.shifts]

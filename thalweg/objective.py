@@ -1,0 +1,49 @@
+"""Training objectives: plain functions of energies that return a scalar loss, in nats unless said otherwise."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thalweg.energy import Energy, score
+
+
+def contrastive(
+    energy: Energy, data: Tensor, samples: Tensor, label: Tensor | None = None, *, regularise: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E(x⁺).mean() − E(x⁻).mean(), whose gradient is that of −log-likelihood when `samples` are draws of the model (thesis, eq. 2.3).
+
+    `data` and `samples`: [B, ...] of equal shape, passed through the energy in one batch; `label` [2B] are the labels of both
+    for a conditional energy. `regularise` α adds α·(E(x⁺)² + E(x⁻)²).mean(), off by default. Returns the loss and both
+    energies [B].
+    """
+    both = torch.cat([data, samples])
+    positive, negative = (energy(both) if label is None else energy(both, label=label)).chunk(2)
+    loss = positive.mean() - negative.mean()
+    if regularise:
+        loss = loss + regularise * (positive.square().mean() + negative.square().mean())
+    return loss, positive, negative
+
+
+def denoising_score_matching(energy: Energy, x_t: Tensor, noise: Tensor, scale: Tensor | float = 1.0, **condition) -> Tensor:
+    """‖scale·score(x_t) + ε‖² per dimension, [B]: noise ε predicted by the (scaled) score (Vincent 2011; EGC, Algorithm 1)."""
+    predicted = -scale * score(energy, x_t, create_graph=True, **condition)
+    return (predicted - noise).flatten(1).square().mean(1)
+
+
+def sliced_score_matching(energy: Energy, x: Tensor, direction: Tensor, **condition) -> Tensor:
+    """½(vᵀs)² + vᵀ∇(vᵀs) per row, [B], for random directions v shaped like x (Song et al. 2019, eq. 8)."""
+    point = x.detach().requires_grad_(True)
+    along = (score(energy, point, create_graph=True, **condition) * direction).flatten(1).sum(1)
+    (curvature,) = torch.autograd.grad(along.sum(), point, create_graph=True)
+    return 0.5 * along.square() + (curvature * direction).flatten(1).sum(1)
+
+
+def gradient_penalty(energy: Energy, x: Tensor, **condition) -> Tensor:
+    """½‖∇ₓE‖² per row, [B]: flattens the energy at `x` (DDAEBM, eq. 23)."""
+    return 0.5 * score(energy, x, create_graph=True, **condition).flatten(1).square().sum(1)
+
+
+def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all elements against a fixed target (nothing flows into `target`)."""
+    return F.mse_loss(predicted, target.detach())
+

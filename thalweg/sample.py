@@ -1,0 +1,256 @@
+"""Samplers: plain functions from a start tensor and an energy to samples, every knob explicit.
+
+Langevin is x ← x − (s²/2)·∇E(x) + s·τ·ξ with step s and noise weight τ (1: exact dynamics as s → 0; 0: gradient descent).
+MALA and HMC correct the discretisation by accepting or rejecting. `ancestral` walks a noise schedule down, DDPM to DDIM.
+None of them clamps, clips or tempers unless asked to. A chain reads nothing back to the host until it ends.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from thalweg import random
+from thalweg.energy import Energy, score, temper, value_and_score
+from thalweg.errors import Diverged
+from thalweg.noise import Schedule
+
+Knob = float | Sequence[float] | Callable[[int], float]
+
+
+@dataclass
+class Trace:
+    """What a chain passed through, for those who ask: `langevin(..., trace=Trace(keep=16))`.
+
+    `keep` states at most, evenly spaced, on the CPU whatever the chain's length: `states` [≤ keep, B, ...] and their step
+    numbers `at`. `acceptance` [B] is the accepted share of each MALA or HMC chain, `displacement` [B] the distance from the
+    start to the end, per square root of the dimension.
+    """
+
+    keep: int = 0
+    at: list[int] = field(default_factory=list)
+    _states: list[Tensor] = field(default_factory=list, repr=False)
+    acceptance: Tensor | None = None
+    displacement: Tensor | None = None
+
+    @property
+    def states(self) -> Tensor:
+        return torch.stack(self._states)
+
+    def record(self, step: int, steps: int, x: Tensor) -> None:
+        """Keep x as the state after `step` of `steps` if that is one of the evenly spaced ones."""
+        if self.keep and (step * (self.keep - 1)) // max(1, steps) > ((step - 1) * (self.keep - 1)) // max(1, steps) or step == 0 < self.keep:
+            self.at.append(step)
+            self._states.append(x.detach().to("cpu", torch.float32, copy=True))
+
+    def close(self, start: Tensor, x: Tensor, accepted: Tensor | None = None) -> None:
+        self.acceptance = accepted
+        self.displacement = (x - start).flatten(1).norm(dim=1) / math.sqrt(x[0].numel())
+
+
+def _knob(value: Knob, i: int) -> float:
+    return value(i) if callable(value) else value[i] if isinstance(value, Sequence) else value
+
+
+def _checked(x: Tensor, sampler: str) -> Tensor:
+    """One look at the end of a chain, so that a NaN is noticed where it arose and not three losses later."""
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
+        raise Diverged(f"{sampler}: {bad} of {len(x)} chains ended with NaN or infinite values; lower the step or check the energy")
+    return x
+
+
+def langevin(
+    energy: Energy,
+    x: Tensor,
+    *,
+    steps: int,
+    step: Knob = 0.1,
+    noise: Knob = 1.0,
+    temperature: float = 1.0,
+    clip: float | None = None,
+    clamp: tuple[float, float] | None = None,
+    generator: random.Generator = None,
+    trace: Trace | None = None,
+    **condition,
+) -> Tensor:
+    """Unadjusted Langevin dynamics from `x` [B, ...] for `steps` steps (thesis, eq. 2.4).
+
+    `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
+    `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.
+    Further keywords condition the energy. Raises Diverged where a chain ends non-finite.
+    """
+    target = energy if temperature == 1.0 else temper(energy, temperature)
+    start, x = x, x.detach().clone()
+    for i in range(steps):
+        if trace is not None:
+            trace.record(i, steps, x)
+        s, tau = _knob(step, i), _knob(noise, i)
+        drift = score(target, x, **condition)
+        if clip is None:
+            x.add_(drift, alpha=0.5 * s * s)
+        else:
+            x.add_(drift.mul_(0.5 * s * s).clamp_(-clip, clip))
+        if tau:
+            x.add_(random.normal_like(x, generator), alpha=s * tau)
+        if clamp is not None:
+            x.clamp_(*clamp)
+    if trace is not None:
+        trace.record(steps, steps, x)
+        trace.close(start, x)
+    return _checked(x, "langevin")
+
+
+def annealed_langevin(
+    energy: Callable[..., Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    steps: int,
+    step: float = 0.5,
+    generator: random.Generator = None,
+    **condition,
+) -> Tensor:
+    """Langevin at each noise level in turn, from the last to the first: `steps` steps of size `step`·σ̄_t with energy(x, t).
+
+    The step falls with the noise so that its ratio to the width of the density stays (Song and Ermon 2019). Levels with
+    σ̄_t = 0 are passed over.
+    """
+    for t in range(schedule.levels, -1, -1):
+        if schedule.noise[t] > 0:
+            level = torch.full((len(x),), t, device=x.device)
+            x = langevin(energy, x, steps=steps, step=step * schedule.noise[t], generator=generator, t=level, **condition)
+    return x
+
+
+def _accept(x: Tensor, current: tuple, proposal: tuple, log_ratio: Tensor, generator: random.Generator) -> tuple[Tensor, tuple]:
+    """Per chain, the proposed (x, E, score) with probability min(1, exp(log_ratio)), else the current; a NaN is rejected."""
+    draw = random.uniform(len(x), generator=generator, device=x.device).log()
+    accepted = draw < log_ratio.nan_to_num(nan=-math.inf)
+    rows = accepted.view(-1, *[1] * (x.dim() - 1))
+    kept = tuple(torch.where(accepted if new.dim() == 1 else rows, new, old) for new, old in zip(proposal, current))
+    return accepted, kept
+
+
+def _squared_norm(x: Tensor) -> Tensor:
+    return x.flatten(1).square().sum(1)
+
+
+def mala(
+    energy: Energy,
+    x: Tensor,
+    *,
+    steps: int,
+    step: Knob = 0.1,
+    temperature: float = 1.0,
+    generator: random.Generator = None,
+    trace: Trace | None = None,
+    **condition,
+) -> Tensor:
+    """Metropolis-adjusted Langevin: the Langevin move as a proposal, accepted so that p(x) is exactly stationary.
+
+    As `langevin`, for the same cost: the energy and score at the current state are carried along. `trace.acceptance`
+    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998).
+    """
+    target = energy if temperature == 1.0 else temper(energy, temperature)
+    start = x = x.detach().clone()
+    value, drift = value_and_score(target, x, **condition)
+    accepted_steps = torch.zeros(len(x), device=x.device)
+    for i in range(steps):
+        if trace is not None:
+            trace.record(i, steps, x)
+        s = _knob(step, i)
+        xi = random.normal_like(x, generator)
+        proposal = x + 0.5 * s * s * drift + s * xi
+        new_value, new_drift = value_and_score(target, proposal, **condition)
+        # log q(x' → x) − log q(x → x') with q(x → ·) = N(x + s²/2·score(x), s² I)
+        back = (x - proposal - 0.5 * s * s * new_drift) / s
+        log_ratio = value - new_value + 0.5 * (_squared_norm(xi) - _squared_norm(back))
+        accepted, (x, value, drift) = _accept(x, (x, value, drift), (proposal, new_value, new_drift), log_ratio, generator)
+        accepted_steps += accepted
+    if trace is not None:
+        trace.record(steps, steps, x)
+        trace.close(start, x, accepted_steps / max(1, steps))
+    return _checked(x, "mala")
+
+
+def hmc(
+    energy: Energy,
+    x: Tensor,
+    *,
+    steps: int,
+    step: Knob = 0.1,
+    leapfrog: int = 5,
+    temperature: float = 1.0,
+    generator: random.Generator = None,
+    trace: Trace | None = None,
+    **condition,
+) -> Tensor:
+    """Hamiltonian Monte Carlo with unit mass: `steps` trajectories of `leapfrog` steps of size `step`, each accepted or not.
+
+    As `mala`; one trajectory costs `leapfrog` gradients (Neal 2011).
+    """
+    target = energy if temperature == 1.0 else temper(energy, temperature)
+    start = x = x.detach().clone()
+    value, drift = value_and_score(target, x, **condition)
+    accepted_steps = torch.zeros(len(x), device=x.device)
+    for i in range(steps):
+        if trace is not None:
+            trace.record(i, steps, x)
+        s = _knob(step, i)
+        momentum = random.normal_like(x, generator)
+        position, new_value, new_drift = x, value, drift
+        moving = momentum + 0.5 * s * new_drift
+        for j in range(leapfrog):
+            position = position + s * moving
+            new_value, new_drift = value_and_score(target, position, **condition)
+            moving = moving + (s if j < leapfrog - 1 else 0.5 * s) * new_drift
+        log_ratio = value - new_value + 0.5 * (_squared_norm(momentum) - _squared_norm(moving))
+        accepted, (x, value, drift) = _accept(x, (x, value, drift), (position, new_value, new_drift), log_ratio, generator)
+        accepted_steps += accepted
+    if trace is not None:
+        trace.record(steps, steps, x)
+        trace.close(start, x, accepted_steps / max(1, steps))
+    return _checked(x, "hmc")
+
+
+def ancestral(
+    predict_noise: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    steps: int | None = None,
+    eta: float = 1.0,
+    clamp: tuple[float, float] | None = None,
+    generator: random.Generator = None,
+    trace: Trace | None = None,
+) -> Tensor:
+    """Down a noise schedule from x_T [B, ...] to level 0, with ε̂ = predict_noise(x_t, t) for t [B].
+
+    `eta` = 1 is DDPM's ancestral sampling (posterior variance), 0 the deterministic DDIM, between them Song et al. 2021,
+    eq. 16. `steps` levels evenly spaced (all by default). `clamp` bounds each x̂₀. No noise is added in the last step.
+    """
+    steps = schedule.levels if steps is None else steps
+    if not 1 <= steps <= schedule.levels:
+        raise ValueError(f"steps must be between 1 and the schedule's {schedule.levels}, got {steps}")
+    levels = [round(schedule.levels * i / steps) for i in range(steps, -1, -1)]
+    start = x
+    for i, (t, s) in enumerate(zip(levels, levels[1:])):
+        if trace is not None:
+            trace.record(i, steps, x)
+        noise = predict_noise(x, torch.full((len(x),), t, device=x.device))
+        x0 = (x - schedule.sigma(t, x) * noise) / schedule.alpha(t, x)
+        if clamp is not None:
+            x0 = x0.clamp(*clamp)
+            noise = (x - schedule.alpha(t, x) * x0) / schedule.sigma(t, x)
+        _, posterior_std = schedule.posterior(x0, x, t, s)
+        spread = eta * posterior_std
+        x = schedule.alpha(s, x) * x0 + (schedule.sigma(s, x).square() - spread.square()).clamp_min(0).sqrt() * noise
+        if eta and s > 0:
+            x = x + spread * random.normal_like(x, generator)
+    if trace is not None:
+        trace.record(steps, steps, x)
+        trace.close(start, x)
+    return _checked(x, "ancestral")
