@@ -31,11 +31,14 @@ def value_and_score(
 
     if torch.compiler.is_compiling():
 
-        def total(point: Tensor) -> tuple[Tensor, tuple[Tensor, Any]]:
+        def total(point: Tensor) -> tuple[Tensor, Any]:
             value, extra = evaluated(point)
-            return value.sum(), (value, extra)
+            return value.sum(), (value, extra) if aux else value  # func.grad hands back tensors only, no None
 
-        gradient, (value, extra) = torch.func.grad(total, has_aux=True)(x)
+        gradient, carried = torch.func.grad(total, has_aux=True)(x)
+        value, extra = carried if aux else (carried, None)
+        if not create_graph:
+            gradient, value = gradient.detach(), value.detach()
     else:
         with torch.enable_grad():
             # a graph of this point alone, unless the caller differentiates through x itself

@@ -117,7 +117,7 @@ def fit(
     data: Data,
     out: str | Path | None = None,
     *,
-    images: int = 100_000,
+    images: int | None = None,
     seconds: float | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -136,7 +136,7 @@ def fit(
     tensorboard: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Method:
-    """Train `method` on `data` for `images` images or `seconds`, whichever ends first; returns the EMA twin.
+    """Train `method` on `data` for `images` images (the config's by default) or `seconds`, whichever ends first; returns the EMA twin.
 
     With a folder `out`, writes config.json, stats.jsonl, samples/, state-*.pt and best.pt there, and a second call with the
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
@@ -147,7 +147,7 @@ def fit(
     config = method.config
     run = Run(
         method, data, None if out is None else Path(out),
-        images=images, seconds=seconds, batch=batch or config.batch, seed=seed, device=device, precision=precision, held_out=held_out,
+        images=images or config.images, seconds=seconds, batch=batch or config.batch, seed=seed, device=device, precision=precision, held_out=held_out,
         clip=config.clip if clip is None else clip, ema_decay=config.ema if ema_decay is None else ema_decay,
         log_every=log_every, sample_every=sample_every, save_every=save_every, shards=shards, tries=tries,
         picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,

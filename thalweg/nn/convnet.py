@@ -52,7 +52,8 @@ class ConvEnergy(nn.Module):
             h = self.activation(halve(h) + shift)
             for first, second in blocks:
                 h = h + self.activation(second(self.activation(first(h))))
-        value = self.last(h.flatten(1)).float()  # the sum that makes the energy stays in fp32 under autocast
+        value = self.last(h.flatten(1))
+        value = value.to(torch.promote_types(value.dtype, torch.float32))  # energies are added and compared in fp32 also under autocast
         return value.squeeze(1) if self.scalar else value
 
     def _shifts(self, t: Tensor | None, label: Tensor | None, rows: int) -> list[Tensor | float]:

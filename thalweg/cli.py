@@ -1,0 +1,436 @@
+"""The command line: `thalweg COMMAND ...`. Heavy imports wait inside the commands, so that `--help` answers at once."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from thalweg.methods.base import Method
+
+USAGE = """usage: thalweg COMMAND ... (thalweg COMMAND --help for its options)
+
+Deep energy-based models: train, sample, evaluate.
+
+  list                          every method/preset, one line each, with what it needs
+  train METHOD/PRESET --out DIR train a model; the same command again resumes
+  sample DIR -n N --out FILE    draw samples into a .png or .npz
+  evaluate DIR [DIR ...]        measure a run and write its report.html
+  apply TASK DIR --input PATH   classify images, or detect outliers
+  export DIR --out DIR|--hub N  write a model as safetensors + config.json
+  bench [NAME]                  run a benchmark of the repository
+
+A first run, about five minutes on two cores:
+  thalweg train egc/digits --out runs/digits
+  thalweg evaluate runs/digits
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a run that diverged for good, 2 for wrong input, 130 when interrupted."""
+    from thalweg.errors import Diverged, InputError, nearest
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        import thalweg
+
+        print(f"thalweg {thalweg.__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name not in COMMANDS:
+            raise InputError(f"unknown command '{name}'{nearest(name, COMMANDS)}. Commands: {', '.join(COMMANDS)}")
+        COMMANDS[name](rest)
+        return 0
+    except InputError as error:
+        print(f"thalweg: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"thalweg: training diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("thalweg: interrupted; the same command resumes from the last state", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _options(kind: type, arguments: list[str], command: str, *, rest: bool = False) -> Any:
+    """Parse into the dataclass `kind` with tyro; wrong options are one InputError. With `rest`, also what was not known."""
+    import contextlib
+    import io
+
+    import tyro
+
+    from thalweg.errors import InputError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=f"thalweg {command}", return_unknown_args=rest, config=(tyro.conf.FlagConversionOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # tyro frames its message; one plain line is what a terminal and a log can use
+        lines = [line.strip(" │╭╮╰╯─\n") for line in said.getvalue().splitlines()]
+        text = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Parsing error", "Required options")))
+        raise InputError(f"{text or 'wrong options'} (see thalweg {command} --help)") from None
+
+
+@dataclass
+class TrainOptions:
+    """Train a model, or resume the run in --out. Any field of the preset can be set too: --width 96 --lr 0.0005"""
+
+    preset: Annotated[str, "positional"]
+    """METHOD/PRESET, see `thalweg list`"""
+    out: Path | None = None
+    """folder of the run; required unless --dry-run"""
+    data: str | None = None
+    """data by name, folder, .npz or hf:NAME; the preset's own by default"""
+    images: int | None = None
+    """train for this many images; the preset's length by default"""
+    seconds: float | None = None
+    """or for this long, whichever ends first"""
+    seed: int = 0
+    """seed of weights, data order and noise"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    precision: str = "auto"
+    """fp32, bf16, or auto: bf16 on a GPU"""
+    threads: int | None = None
+    """CPU threads"""
+    size: int | None = None
+    """side that images are brought to"""
+    log_every: int | None = None
+    """images between rows of stats.jsonl"""
+    sample_every: int | None = None
+    """images between pictures, and between looks at the held-out criterion"""
+    save_every: int | None = None
+    """images between states on disk"""
+    tensorboard: bool = False
+    """also write TensorBoard events"""
+    dry_run: bool = False
+    """build everything, take one step, write nothing"""
+
+
+def train(arguments: list[str]) -> None:
+    from thalweg.errors import InputError, nearest
+
+    options, unknown = _options(_positional(TrainOptions), arguments, "train", rest=True)
+    if options.out is None and not options.dry_run:
+        raise InputError("train needs --out DIR, the folder of the run")
+    for name in ("images", "seconds", "threads", "size", "log_every", "sample_every", "save_every"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    from thalweg.methods import preset
+
+    kind, config = preset(options.preset)
+    values = _fields(kind, unknown, [f.replace("_", "-") for f in TrainOptions.__dataclass_fields__])
+    device, precision = _device(options.device), options.precision
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {precision} is not known{nearest(precision, ('auto', 'fp32', 'bf16'))}: fp32, bf16 or auto")
+    import torch
+
+    from thalweg import data as datasets
+    from thalweg.methods.base import changed, fitted_to
+    from thalweg.train import fit
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    name = options.data or config.data
+    if options.images:
+        values["images"] = options.images
+    images = datasets.load(name, "train", size=options.size)
+    config = changed(fitted_to(config, images), data=name, **values)
+    torch.manual_seed(options.seed)
+    method = kind(config)
+    parameters = sum(p.numel() for p in method.parameters())
+    print(f"{options.preset} on {name}: {parameters:,} parameters, {config.images:,} images in batches of {config.batch}", file=sys.stderr)
+    settings = dict(
+        seconds=options.seconds, seed=options.seed, device=device,
+        precision=("bf16" if device.startswith("cuda") else "fp32") if precision == "auto" else precision,
+    )  # fmt: skip
+    if options.dry_run:
+        fit(method, images, None, images=config.batch, progress=False, **settings)
+        print("dry run: one step taken, nothing written", file=sys.stderr)
+        return
+    from thalweg import run
+
+    fit(
+        method, images, options.out, images=config.images, held_out=run.held_out(name, options.size), picture=run.picture,
+        log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every, tensorboard=options.tensorboard, **settings,
+    )  # fmt: skip
+    print(f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}\n  thalweg sample {options.out} -n 64 --out samples.png", file=sys.stderr)
+
+
+def _positional(kind: type) -> type:
+    """Mark the fields annotated "positional" for tyro, which is imported only now."""
+    import dataclasses
+
+    import tyro
+
+    for f in dataclasses.fields(kind):
+        metadata = getattr(f.type, "__metadata__", ())
+        if "positional" in metadata:
+            f.type = tyro.conf.Positional[f.type.__origin__]
+            kind.__annotations__[f.name] = f.type
+    return kind
+
+
+def _fields(kind: "type[Method]", unknown: list[str], options: list[str]) -> dict[str, Any]:
+    """Config fields from what is left of the command line: --field value, values read as JSON where they are JSON."""
+    import dataclasses
+    import json
+
+    from thalweg.errors import InputError, nearest
+
+    known = [f.name for f in dataclasses.fields(kind.Config)]
+    values: dict[str, Any] = {}
+    words = iter(unknown)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--"):
+            raise InputError(f"unexpected argument '{word}': fields are given as --field value")
+        if name not in known:
+            hint = nearest(name.replace("_", "-"), [*(k.replace("_", "-") for k in known), *options])
+            raise InputError(f"{kind.name} has no field '{name}'{hint}. Its fields: {', '.join(known)}")
+        if not equals:
+            value = next(words, None)
+            if value is None:
+                raise InputError(f"--{name} needs a value")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = {"True": True, "False": False}.get(value, value)
+    return values
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    from thalweg.errors import InputError
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {wanted} is not known: cpu, cuda, mps or auto")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no GPU that PyTorch can use; use --device cpu")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: not available here; use --device cpu")
+    return wanted
+
+
+@dataclass
+class SampleOptions:
+    """Draw samples from a run or an exported model into a picture (.png) or an array file (.npz)."""
+
+    model: Annotated[str, "positional"]
+    """run folder, exported folder or hub name"""
+    out: Path
+    """FILE.png or FILE.npz"""
+    n: Annotated[int, "short"] = 64
+    """number of samples"""
+    seed: int = 0
+    """the same seed gives the same samples"""
+    label: str | None = None
+    """a class by name or number, or `all` for every class in turn"""
+    guidance: float | None = None
+    """guidance scale of class-conditional samples"""
+    steps: int | None = None
+    """sampling steps"""
+    eta: float | None = None
+    """1 DDPM, 0 DDIM, where the method walks noise levels"""
+    which: str = "last"
+    """state of a run: last or best"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+def sample(arguments: list[str]) -> None:
+    options = _options(_positional(SampleOptions), ["--n" if a == "-n" else a for a in arguments], "sample")
+    from thalweg import run
+    from thalweg.errors import InputError
+
+    if options.n < 1:
+        raise InputError(f"-n must be 1 or more, got {options.n}")
+    if options.out.suffix not in (".png", ".npz"):
+        raise InputError(f"--out {options.out}: the name must end in .png or .npz")
+    from thalweg.save import load
+
+    method = load(options.model, which=options.which, device=_device(options.device))
+    path = run.sample_to(
+        method, options.out, options.n, seed=options.seed, label=options.label, guidance=options.guidance, steps=options.steps, eta=options.eta
+    )
+    print(path)
+
+
+@dataclass
+class EvaluateOptions:
+    """Measure runs: print a table, write metrics.json and report.html into each, and --out if given."""
+
+    models: Annotated[tuple[str, ...], "positional"]
+    """run folders (or exported models)"""
+    metrics: str = "auto"
+    """comma-separated: density, accuracy, fidelity, ood, or auto for all that fit"""
+    n: int = 1000
+    """samples drawn"""
+    seed: int = 0
+    """seed of the samples"""
+    which: str = "last"
+    """state of a run: last or best"""
+    out: Path | None = None
+    """also write all figures to this JSON file"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+def evaluate(arguments: list[str]) -> None:
+    options = _options(_positional(EvaluateOptions), arguments, "evaluate")
+    import json
+
+    from thalweg import checkpoint, run
+    from thalweg.errors import InputError
+
+    if not options.models:
+        raise InputError("evaluate needs one run folder or more")
+    if options.out is not None and options.out.exists() and options.out.is_dir():
+        raise InputError(f"--out {options.out} is a folder; give a .json file")
+    wanted = run.check_metrics(options.metrics)
+    results = {
+        model: run.evaluate(model, wanted, n=options.n, seed=options.seed, which=options.which, device=_device(options.device))
+        for model in options.models
+    }
+    if options.out is not None:
+        checkpoint.write_bytes(options.out, (json.dumps(results, indent=2) + "\n").encode())
+    run.print_table(results)
+
+
+@dataclass
+class ApplyOptions:
+    """Apply a model to images: a folder of pictures, one picture, or an .npz with key x. Writes a JSON file."""
+
+    task: Annotated[str, "positional"]
+    """classify or detect"""
+    model: Annotated[str, "positional"]
+    """run folder, exported folder or hub name"""
+    input: str
+    """folder, picture or .npz"""
+    out: Path
+    """FILE.json"""
+    which: str = "last"
+    """state of a run: last or best"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+def apply(arguments: list[str]) -> None:
+    options = _options(_positional(ApplyOptions), arguments, "apply")
+    from thalweg import run
+    from thalweg.errors import InputError, nearest
+
+    if options.task not in run.TASKS:
+        raise InputError(f"unknown task '{options.task}'{nearest(options.task, run.TASKS)}. Tasks: {', '.join(run.TASKS)}")
+    from thalweg.save import load
+
+    method = load(options.model, which=options.which, device=_device(options.device))
+    print(run.apply(options.task, method, options.input, options.out))
+
+
+@dataclass
+class ExportOptions:
+    """Write a trained model as safetensors, config.json and a model card, to a folder or to the Hugging Face hub."""
+
+    model: Annotated[str, "positional"]
+    """run folder"""
+    out: Path | None = None
+    """folder to write"""
+    hub: str | None = None
+    """hub name, user/model"""
+    which: str = "last"
+    """state of a run: last or best"""
+
+
+def export(arguments: list[str]) -> None:
+    options = _options(_positional(ExportOptions), arguments, "export")
+    from thalweg.errors import InputError
+
+    if (options.out is None) == (options.hub is None):
+        raise InputError("export needs either --out DIR or --hub NAME")
+    from thalweg.save import load, push_to_hub, save_pretrained
+
+    method = load(options.model, which=options.which)
+    print(save_pretrained(method, options.out) if options.hub is None else push_to_hub(method, options.hub))
+
+
+def list_presets(arguments: list[str]) -> None:
+    from thalweg.errors import InputError
+    from thalweg.methods import METHODS, find
+
+    if arguments:
+        if arguments[0] in ("-h", "--help"):
+            print("usage: thalweg list\n\nEvery method/preset, one line each: its data, shape, parameters and length.")
+            return
+        raise InputError(f"list takes no arguments, got '{arguments[0]}'")
+    import torch
+
+    for name in METHODS:
+        kind = find(name)
+        for key, config in kind.PRESETS.items():
+            with torch.device("meta"):
+                size = sum(p.numel() for p in kind(config).parameters())
+            shape = "×".join(map(str, config.shape))
+            print(f"{name + '/' + key:32} {config.data:16} {shape:>10} {size:>12,} parameters {config.images:>13,} images")
+
+
+@dataclass
+class BenchOptions:
+    """Run a benchmark of the repository (needs a clone: they are not part of the installed package)."""
+
+    name: Annotated[str, "positional"] = ""
+    """which one; without a name, list them"""
+    rest: Annotated[tuple[str, ...], "positional"] = field(default_factory=tuple)
+    """its own options, after --"""
+
+
+def bench(arguments: list[str]) -> None:
+    import importlib.util
+    import runpy
+
+    from thalweg.errors import InputError, nearest
+
+    root = Path.cwd() / "benchmarks"
+    names = sorted(p.stem for p in root.glob("*.py") if p.stem not in ("__init__", "common"))
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: thalweg bench [NAME] [options of the benchmark]\n\nRun from a clone of the repository; without a name, list the benchmarks.")
+        return
+    if not names:
+        raise InputError("there is no folder benchmarks here; run from a clone of the repository")
+    if not arguments:
+        print("\n".join(names))
+        return
+    if arguments[0] not in names:
+        raise InputError(f"unknown benchmark '{arguments[0]}'{nearest(arguments[0], names)}. Benchmarks: {', '.join(names)}")
+    sys.path.insert(0, str(Path.cwd()))
+    sys.argv = [f"benchmarks/{arguments[0]}.py", *arguments[1:]]
+    assert importlib.util.find_spec(f"benchmarks.{arguments[0]}")
+    runpy.run_module(f"benchmarks.{arguments[0]}", run_name="__main__")
+
+
+COMMANDS = {
+    "list": list_presets,
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "apply": apply,
+    "export": export,
+    "bench": bench,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
