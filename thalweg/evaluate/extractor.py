@@ -166,7 +166,7 @@ def _splits(data, name: str | None):
         name, data = name or data, (load(data, "train"), load(data, "test"))
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise InputError(f"extractor: got {type(data).__name__}, need the name of a data set or a pair (train, test)")
-    name = name or getattr(data[0], "name", "data")
+    name = name or str(getattr(data[0], "name", "data")).removesuffix("/train")
     train, test = (tuple(part.all()) if hasattr(part, "all") and not isinstance(part, Tensor) else tuple(part) for part in data)
     return train, test, "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 

@@ -68,6 +68,12 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, size = shape[0], shape[1]
+        factor = 2 ** (len(multipliers) - 1)
+        if shape[1] % factor or shape[2] % factor:
+            raise ValueError(
+                f"{len(multipliers)} multipliers halve the image {len(multipliers) - 1} times: height and width must divide by {factor}, "
+                f"got {shape[1]}×{shape[2]}"
+            )
         embedding = 4 * width
         self.level = LevelEmbedding(embedding)
         self.label = LabelEmbedding(classes, embedding) if classes else None
