@@ -117,8 +117,8 @@ def test_conditional_energies_get_their_class_means():
         "ema": 0.98,
         "warm_up": 20,
     }
-    method = tw.method("short_run", seed=0, data=data, images=350 * 128, lr=5e-3, **fields)
-    ema = tw.fit(method, data, progress=False, images=350 * 128)
+    method = tw.method("short_run", seed=0, data=data, images=250 * 128, lr=5e-3, **fields)
+    ema = tw.fit(method, data, progress=False, images=250 * 128)
     for label, mean in enumerate(data.means):
         points, law = grid_law(lambda x, label=label: ema.energy(x, label=torch.full((len(x),), label)))
         centre = (law[:, None] * points).sum(0)
@@ -143,9 +143,9 @@ def test_a_latent_prior_is_learnt_by_tilting_its_gaussian():
         "ema": 0.98,
         "warm_up": 20,
     }
-    method = tw.method("short_run", seed=0, data=data, images=300 * 128, lr=5e-3, **fields)
+    method = tw.method("short_run", seed=0, data=data, images=200 * 128, lr=5e-3, **fields)
     before = tw.evaluate.density(method.energy, data).kl_truth_model
-    ema = tw.fit(method, data, progress=False, images=300 * 128)
+    ema = tw.fit(method, data, progress=False, images=200 * 128)
     report = tw.evaluate.density(ema.energy, data)
     assert before > 0.5
     assert report.kl_truth_model < 0.03 and report.kl_model_truth < 0.03

@@ -1,9 +1,11 @@
 """A run's folder on disk: atomic, self-checking states and the files beside them.
 
 A state's name carries the count of images and eight digits of its SHA-256, so that a torn or altered file is known before
-it is read; the one before it is then used, and a warning says so. Files load with `weights_only=True`.
+it is read; the one before it is then used, and a warning says so. Files load with `weights_only=True`. In a data-parallel
+run the first rank alone reads and writes.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -11,6 +13,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ from typing import Any
 import torch
 
 import thalweg
-from thalweg.distributed import World
 from thalweg.errors import InputError
 
 KEEP = 3
@@ -34,9 +36,22 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
-        raise InputError(f"cannot write {path}: {why}. What was there before is unchanged") from None
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise InputError(f"cannot write {path}: {_why(error)}. What was there before is unchanged") from None
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `path`, into InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror or str(error)
 
 
 def write(path: Path, state: Any) -> None:
@@ -66,28 +81,31 @@ def read(path: Path, device: torch.device | str = "cpu") -> Any:
         raise InputError(f"{path} is corrupt or no state of Thalweg: {str(error).splitlines()[0]}") from None
 
 
-def save(out: Path, state: dict[str, Any], world: World) -> None:
-    """Write this rank's state at its count of images and drop all but the newest few."""
+def save(out: Path, state: dict[str, Any]) -> None:
+    """Write the state at its count of images, in place of one of the same count, and drop all but the newest few."""
     content = _serialised(state)
     digest = hashlib.sha256(content).hexdigest()[:8]
-    write_bytes(out / f"state-{state['images']:012d}-r{world.rank}-{digest}.pt", content)
-    for images, files in list(_states(out, world.rank).items())[KEEP:]:
-        for file in files:
-            file.unlink(missing_ok=True)
+    path = out / f"state-{state['images']:012d}-{digest}.pt"
+    write_bytes(path, content)
+    states = _states(out)
+    stale = [file for file in states[state["images"]] if file != path]
+    for file in stale + [file for files in list(states.values())[KEEP:] for file in files]:
+        file.unlink(missing_ok=True)
 
 
-def _states(out: Path, rank: int) -> dict[int, list[Path]]:
-    """Files of this rank by count of images, newest first."""
+def _states(out: Path) -> dict[int, list[Path]]:
+    """Files by count of images, the newest count first."""
     found: dict[int, list[Path]] = {}
-    for path in out.glob(f"state-*-r{rank}-*.pt"):
-        found.setdefault(int(path.name.split("-")[1]), []).append(path)
+    for path in sorted(out.glob("state-*.pt")):
+        if count := re.match(r"state-(\d+)-", path.name):
+            found.setdefault(int(count[1]), []).append(path)
     return dict(sorted(found.items(), reverse=True))
 
 
-def latest(out: Path, world: World, device: torch.device | str = "cpu", skip: int = 0) -> dict[str, Any] | None:
-    """The newest state that is whole on every rank, passing over `skip` whole ones (but never the oldest), or None."""
+def latest(out: Path, device: torch.device | str = "cpu", skip: int = 0) -> dict[str, Any] | None:
+    """The newest state that is whole, passing over `skip` whole ones (but never the oldest), or None where there is no state."""
     chosen = None
-    for images, files in _states(out, world.rank).items():
+    for files in _states(out).values():
         state = None
         for file in files:
             try:
@@ -95,39 +113,40 @@ def latest(out: Path, world: World, device: torch.device | str = "cpu", skip: in
                 break
             except InputError as error:
                 print(f"thalweg: {error}; using the state before it", file=sys.stderr)
-        if world.any(state is None):
+        if state is None:
             continue
         chosen = state
         if skip == 0:
             break
         skip -= 1
-    if chosen is None and _states(out, world.rank):
+    if chosen is None and _states(out):
         raise InputError(f"no state in {out} can be read; move the folder away to start anew")
     return chosen
 
 
-def drop_after(out: Path, images: int, world: World) -> None:
+def drop_after(out: Path, images: int) -> None:
     """Remove the states beyond `images`: they led to a divergence."""
-    for count, files in _states(out, world.rank).items():
+    for count, files in _states(out).items():
         if count > images:
             for file in files:
                 file.unlink(missing_ok=True)
 
 
-def trim_stats(out: Path, images: int, world: World) -> None:
-    """Drop the rows of stats.jsonl beyond `images` (they are about to be written again); events stay."""
+def read_stats(out: Path) -> list[dict[str, Any]]:
+    """The rows of stats.jsonl, without a line that was being written when the run was killed."""
     path = out / "stats.jsonl"
-    if not world.first or not path.exists():
-        return
     rows = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that was being written when the run was killed
-        if row["images"] <= images or "event" in row:
-            rows.append(line)
-    write_bytes(path, "".join(row + "\n" for row in rows).encode())
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict) and "images" in row]
+
+
+def trim_stats(out: Path, images: int) -> None:
+    """Drop the rows of stats.jsonl beyond `images` (they are about to be written again); events stay."""
+    if (out / "stats.jsonl").exists():
+        rows = [row for row in read_stats(out) if row["images"] <= images or "event" in row]
+        write_bytes(out / "stats.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def describe(method: Any) -> dict[str, Any]:
@@ -135,24 +154,25 @@ def describe(method: Any) -> dict[str, Any]:
     return {"thalweg": thalweg.__version__, "method": method.name, "config": json.loads(json.dumps(asdict(method.config)))}
 
 
-def prepare(out: Path, method: Any, world: World) -> None:
+def prepare(out: Path, method: Any) -> None:
     """Make the run folder, or check that the one there belongs to the same method and config. InputError otherwise."""
     ours = describe(method)
-    if world.first:
-        if out.exists() and not out.is_dir():
-            raise InputError(f"the output {out} is a file; give a folder")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {out}: {error.strerror}") from None
-        path = out / "config.json"
-        if path.exists():
-            _same(out, read_config(out), ours)
-        elif any(out.iterdir()):
-            raise InputError(f"the folder {out} holds other files and no run; give a new or empty folder")
-        else:
-            write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
-    world.barrier()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"the output {out} is a file; give a folder")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        found = {file.name for file in out.iterdir()}
+    path = out / "config.json"
+    if path.name in found:
+        if "model.safetensors" in found:
+            raise InputError(f"the folder {out} holds an exported model, not a run; give a new or empty folder")
+        _same(out, read_config(out), ours)
+        for partial in out.glob("state-*.partial"):  # what was being written when the run was killed
+            partial.unlink(missing_ok=True)
+    elif found - {f"{path.name}.partial"}:
+        raise InputError(f"the folder {out} holds other files and no run; give a new or empty folder")
+    else:
+        write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -162,8 +182,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is no run or exported model: it has no config.json")
     try:
         found = json.loads(path.read_text())
-        return {"thalweg": found["thalweg"], "method": found["method"], "config": found["config"]}
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        known = {"thalweg": found["thalweg"], "method": found["method"], "config": found["config"]}
+        if not isinstance(known["method"], str) or not isinstance(known["config"], dict):
+            raise TypeError
+        return known
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is corrupt or not Thalweg's: it needs the keys thalweg, method and config") from None
 
 

@@ -56,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a disk or folder that fails under the command
+        print(f"thalweg: {error}", file=sys.stderr)
+        return 2
 
 
 def _options(kind: type, arguments: list[str], command: str, *, rest: bool = False) -> Any:
@@ -70,7 +73,7 @@ def _options(kind: type, arguments: list[str], command: str, *, rest: bool = Fal
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, prog=f"thalweg {command}", return_unknown_args=rest, config=(tyro.conf.FlagConversionOff,))
+            return tyro.cli(kind, args=arguments, prog=f"thalweg {command}", return_unknown_args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -122,10 +125,8 @@ def train(arguments: list[str]) -> None:
     options, unknown = _options(_positional(TrainOptions), arguments, "train", rest=True)
     if options.out is None and not options.dry_run:
         raise InputError("train needs --out DIR, the folder of the run")
-    for name in ("images", "seconds", "threads", "size", "log_every", "sample_every", "save_every"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    _above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every")
+    _check_seed(options.seed)
     from thalweg.methods import preset
 
     kind, config = preset(options.preset)
@@ -148,8 +149,6 @@ def train(arguments: list[str]) -> None:
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)
-    parameters = sum(p.numel() for p in method.parameters())
-    print(f"{options.preset} on {name}: {parameters:,} parameters, {config.images:,} images in batches of {config.batch}", file=sys.stderr)
     settings = dict(
         seconds=options.seconds, seed=options.seed, device=device,
         precision=("bf16" if device.startswith("cuda") else "fp32") if precision == "auto" else precision,
@@ -165,6 +164,22 @@ def train(arguments: list[str]) -> None:
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every, tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     print(f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}\n  thalweg sample {options.out} -n 64 --out samples.png", file=sys.stderr)
+
+
+def _above_zero(options: Any, *names: str) -> None:
+    from thalweg.errors import InputError
+
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+
+
+def _check_seed(seed: int) -> None:
+    from thalweg.errors import InputError
+
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be between 0 and 2⁶³ − 1, got {seed}")
 
 
 def _positional(kind: type) -> type:
@@ -211,19 +226,9 @@ def _fields(kind: "type[Method]", unknown: list[str], options: list[str]) -> dic
 
 
 def _device(wanted: str) -> str:
-    import torch
+    from thalweg.distributed import usable
 
-    from thalweg.errors import InputError
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.split(":")[0] not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {wanted} is not known: cpu, cuda, mps or auto")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no GPU that PyTorch can use; use --device cpu")
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: not available here; use --device cpu")
-    return wanted
+    return usable(wanted)
 
 
 @dataclass
@@ -257,8 +262,12 @@ def sample(arguments: list[str]) -> None:
     from thalweg import run
     from thalweg.errors import InputError
 
-    if options.n < 1:
-        raise InputError(f"-n must be 1 or more, got {options.n}")
+    _above_zero(options, "n", "steps")
+    _check_seed(options.seed)
+    if options.eta is not None and not 0 <= options.eta <= 1:
+        raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")
+    if options.guidance is not None and not abs(options.guidance) < float("inf"):
+        raise InputError(f"--guidance must be finite, got {options.guidance}")
     if options.out.suffix not in (".png", ".npz"):
         raise InputError(f"--out {options.out}: the name must end in .png or .npz")
     from thalweg.save import load
@@ -299,8 +308,10 @@ def evaluate(arguments: list[str]) -> None:
 
     if not options.models:
         raise InputError("evaluate needs one run folder or more")
-    if options.out is not None and options.out.exists() and options.out.is_dir():
-        raise InputError(f"--out {options.out} is a folder; give a .json file")
+    _above_zero(options, "n")
+    _check_seed(options.seed)
+    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
+        raise InputError(f"--out {options.out} is a folder, or in none; give a .json file in a folder that exists")
     wanted = run.check_metrics(options.metrics)
     results = {
         model: run.evaluate(model, wanted, n=options.n, seed=options.seed, which=options.which, device=_device(options.device))

@@ -5,13 +5,32 @@ an order that the method decides. Averaging what `autograd.grad` returns is righ
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from thalweg.data.base import Batch
+from thalweg.errors import Diverged, InputError
+
+
+def usable(wanted: str) -> str:
+    """`wanted` if PyTorch can compute there, "auto" resolved to a GPU or the CPU; InputError otherwise."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = wanted.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or not (number or "0").isdigit():
+        raise InputError(f"device '{wanted}' is not known: cpu, cuda, mps or auto")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: this machine has no GPU that PyTorch can use; use cpu")
+    if kind == "cuda" and int(number or "0") >= torch.cuda.device_count():
+        raise InputError(f"device {wanted}: this machine has {torch.cuda.device_count()} GPUs, counted from 0")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device mps: not available here; use cpu")
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -27,7 +46,10 @@ class World:
         if not dist.is_initialized():
             if int(os.environ.get("WORLD_SIZE", "1")) == 1:
                 return cls()
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            # votes and objects go over Gloo on the CPU, gradients over NCCL where there are GPUs
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -36,13 +58,42 @@ class World:
 
     def device(self, wanted: str) -> str:
         """`wanted`, with this process's own GPU for plain "cuda"."""
+        wanted = usable(wanted)
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if wanted == "cuda" else wanted
 
     def share(self, batch: Batch, device: torch.device) -> Batch:
         """This rank's equal share of a joined batch, on `device`."""
-        rows = len(batch.x) // self.size
-        mine = slice(self.rank * rows, (self.rank + 1) * rows)
-        return Batch(*(None if part is None else part[mine].to(device, non_blocking=True) for part in batch))
+        return Batch(*(None if part is None else self.part(part).to(device, non_blocking=True) for part in batch))
+
+    def part(self, rows: Tensor) -> Tensor:
+        """This rank's equal share of `rows`, a view."""
+        count = len(rows) // self.size
+        return rows[self.rank * count : (self.rank + 1) * count]
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The parts of all ranks, one below the other; every rank must call it."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        dist.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """`work()` done by the first rank alone: every rank returns its result or raises its error; every rank must call it."""
+        if self.size == 1:
+            return work()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = work()
+            except (InputError, Diverged) as error:
+                answer[1] = error
+            except Exception as error:
+                answer[1] = RuntimeError(f"{type(error).__name__} on the first process: {error}")
+        dist.broadcast_object_list(answer, src=0, device=torch.device("cuda" if dist.get_backend() == "nccl" else "cpu"))
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any rank; every rank must call it."""
@@ -60,7 +111,3 @@ class World:
         dist.all_reduce(flat)
         flat /= self.size
         return [part.view_as(v).to(v.dtype) for part, v in zip(flat.split([v.numel() for v in values]), values)]
-
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()

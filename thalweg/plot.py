@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from thalweg.errors import InputError, nearest, require
+from thalweg.errors import InputError, nearest
 from thalweg.evaluate.density import Toy, grid_energy, grid_points, log_density
 
 Energy = Callable[..., Tensor]
@@ -40,7 +40,7 @@ DPI = 120
 @contextmanager
 def _figure(path: str | os.PathLike, width: float, height: float, **options):
     """A figure of width × height inches that is written to `path` when the block ends well. Never touches pyplot's state."""
-    matplotlib = require("matplotlib", "metrics")
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -73,6 +73,10 @@ def _class_names(name: str) -> tuple[str, ...]:
 
 def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None, **options: Any) -> Path:
     """Draw `n` samples and write them to a .png or .npz; options that are None are left to the method."""
+    if not out.parent.is_dir():
+        raise InputError(f"the folder {out.parent} does not exist")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give a file")
     options = {key: value for key, value in options.items() if value is not None}
     labels = None if label is None else _class_labels(method, label, n)
     if labels is not None:
@@ -81,8 +85,10 @@ def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None
         x = method.sample(n, seed=seed, **options)
     except TypeError as error:
         raise InputError(f"{method.name} does not take this sampling option: {str(error).split(') ')[-1]}") from None
-    if not out.parent.is_dir():
-        raise InputError(f"the folder {out.parent} does not exist")
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{method.name} cannot sample so: {error}") from None
     if out.suffix == ".npz":
         import io
 
@@ -248,7 +254,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 
 def _report(folder: Path, method: Method, results: dict[str, Any], pictures: list[tuple[str, Path]]) -> None:
-    stats = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    stats = checkpoint.read_stats(folder)
     keys = {key for row in stats for key in row}
     groups = {
         "losses": sorted(k for k in keys if k.startswith("loss/") or k in ("score_matching", "cross_entropy")),

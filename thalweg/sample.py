@@ -5,9 +5,11 @@ MALA and HMC correct the discretisation by accepting or rejecting. `ancestral` w
 None of them clamps, clips or tempers unless asked to. A chain reads nothing back to the host until it ends.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +74,7 @@ def langevin(
     temperature: float = 1.0,
     clip: float | None = None,
     clamp: tuple[float, float] | None = None,
+    compile: bool = False,
     generator: random.Generator = None,
     trace: Trace | None = None,
     **condition,
@@ -80,8 +83,14 @@ def langevin(
 
     `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
     `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.
-    Further keywords condition the energy. Raises Diverged where a chain ends non-finite.
+    With `compile` a whole step is one compiled function: some seconds for the first chain of an energy, then worth it for small
+    networks and long chains, whose cost is the overhead of many small operations. Further keywords condition the energy.
+    Raises Diverged where a chain ends non-finite.
     """
+    if compile:
+        if clip is not None or trace is not None or condition:
+            raise ValueError("a compiled chain takes no clip, trace or condition; bind conditions with thalweg.energy.condition")
+        return _compiled_langevin(energy, x, steps, step, noise, temperature, clamp, generator)
     target = energy if temperature == 1.0 else temper(energy, temperature)
     start, x = x, x.detach().clone()
     for i in range(steps):
@@ -100,6 +109,31 @@ def langevin(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
+    return _checked(x, "langevin")
+
+
+@functools.cache
+def _compiled_step(owner: Any, function: Any) -> Callable[..., Tensor]:
+    """One Langevin step of an energy as one compiled function; owner and function are the parts of a bound method."""
+    energy = function if owner is None else function.__get__(owner)
+
+    def move(x: Tensor, xi: Tensor, gain: Tensor, spread: Tensor) -> Tensor:
+        return x + gain * score(energy, x) + spread * xi
+
+    return torch.compile(move, dynamic=False)
+
+
+def _compiled_langevin(energy, x, steps, step, noise, temperature, clamp, generator) -> Tensor:
+    move = _compiled_step(getattr(energy, "__self__", None), getattr(energy, "__func__", energy))
+    sizes = torch.tensor([_knob(step, i) for i in range(steps)], device=x.device, dtype=x.dtype)
+    gains = 0.5 * sizes.square() / temperature
+    spreads = sizes * torch.tensor([_knob(noise, i) for i in range(steps)], device=x.device, dtype=x.dtype)
+    x = x.detach().clone()
+    with torch.no_grad():
+        for i in range(steps):
+            x = move(x, random.normal_like(x, generator), gains[i], spreads[i])
+            if clamp is not None:
+                x.clamp_(*clamp)
     return _checked(x, "langevin")
 
 
@@ -214,6 +248,37 @@ def hmc(
         trace.record(steps, steps, x)
         trace.close(start, x, accepted_steps / max(1, steps))
     return _checked(x, "hmc")
+
+
+def independence(
+    energy: Energy,
+    x: Tensor,
+    *,
+    propose: Callable[[int], Tensor],
+    proposal_energy: Energy,
+    steps: int,
+    trace: Trace | None = None,
+    generator: random.Generator = None,
+    **condition,
+) -> Tensor:
+    """Metropolis–Hastings with proposals that do not depend on the state: chains jump between modes however far apart.
+
+    `propose(n)` draws [n, ...] from a distribution of energy `proposal_energy` (constants cancel); accepted with probability
+    min(1, p(x')q(x)/(p(x)q(x'))), so that p stays exactly stationary. Only worth while where p and q overlap, as in the
+    plane or a latent space; one energy and no gradient a step. The rest as `mala`.
+    """
+    start = x = x.detach().clone()
+    with torch.no_grad():
+        excess = energy(x, **condition) - proposal_energy(x)
+        accepted_steps = torch.zeros(len(x), device=x.device)
+        for _ in range(steps):
+            proposal = propose(len(x))
+            new_excess = energy(proposal, **condition) - proposal_energy(proposal)
+            accepted, (x, excess) = _accept(x, (x, excess), (proposal, new_excess), excess - new_excess, generator)
+            accepted_steps += accepted
+    if trace is not None:
+        trace.close(start, x, accepted_steps / max(1, steps))
+    return _checked(x, "independence")
 
 
 def ancestral(

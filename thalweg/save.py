@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 
 from thalweg import checkpoint
-from thalweg.distributed import World
+from thalweg.distributed import usable
 from thalweg.errors import InputError
 from thalweg.methods import find
 from thalweg.methods.base import Method, make_config
@@ -32,20 +32,24 @@ def load(path: str | Path, *, which: str = "last", device: str = "cpu") -> Metho
     """
     if which not in ("last", "best"):
         raise InputError(f"which = '{which}' is not known: 'last' or 'best'")
-    folder = Path(path)
+    device, folder = usable(device), Path(path)
     if not folder.exists():
         folder = _from_hub(str(path))
+    elif not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the folder of a run or of an exported model")
     if (folder / WEIGHTS).exists():
         return from_pretrained(folder, device=device)
     method = build(checkpoint.read_config(folder), str(folder))
     if which == "best":
         if not (folder / "best.pt").exists():
             raise InputError(f"{folder} has no best.pt: the run had no held-out data or has not been evaluated yet; use which = 'last'")
-        state = checkpoint.read(folder / "best.pt", device)
+        state = checkpoint.read(folder / "best.pt")
     else:
-        state = checkpoint.latest(folder, World(), device)
+        state = checkpoint.latest(folder)
         if state is None:
             raise InputError(f"{folder} holds no state yet; train it first")
+    if not isinstance(state, dict) or "ema" not in state:
+        raise InputError(f"{folder} holds no state of Thalweg: it has no EMA weights")
     _fill(method, state["ema"], str(folder))
     return method.to(device).eval().requires_grad_(False)
 
@@ -53,8 +57,8 @@ def load(path: str | Path, *, which: str = "last", device: str = "cpu") -> Metho
 def _fill(method: Method, tensors: dict[str, torch.Tensor], where: str) -> None:
     try:
         method.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"the weights in {where} do not fit its config: {str(error).splitlines()[1].strip()}") from None
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"the weights in {where} do not fit its config: {str(error).splitlines()[-1].strip()}") from None
 
 
 def save_pretrained(method: Method, folder: str | Path) -> Path:
@@ -62,9 +66,11 @@ def save_pretrained(method: Method, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"the output {folder} is a file; give a folder")
-    if (folder / "stats.jsonl").exists():
-        raise InputError(f"{folder} is a run folder; export to another one")
-    folder.mkdir(parents=True, exist_ok=True)
+    with checkpoint.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {file.name for file in folder.iterdir()}
+    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", "README.md"}):
+        raise InputError(f"{folder} is a run folder or holds other files; export to a new or empty one")
     tensors = {key: value.detach().cpu().contiguous() for key, value in method.state_dict().items()}
     checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
     checkpoint.write_bytes(folder / "config.json", (json.dumps(checkpoint.describe(method), indent=2) + "\n").encode())
@@ -74,12 +80,14 @@ def save_pretrained(method: Method, folder: str | Path) -> Path:
 
 def from_pretrained(folder: str | Path, *, device: str = "cpu") -> Method:
     """The method that `save_pretrained` wrote, bit for bit; InputError where files are missing, corrupt or do not fit."""
-    folder = Path(folder)
+    device, folder = usable(device), Path(folder)
     method = build(checkpoint.read_config(folder), str(folder))
     try:
         tensors = load_tensors((folder / WEIGHTS).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{folder} has no {WEIGHTS}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {folder / WEIGHTS}: {error.strerror}") from None
     except SafetensorError as error:
         raise InputError(f"{folder / WEIGHTS} is corrupt: {error}") from None
     _fill(method, tensors, str(folder))

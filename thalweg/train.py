@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from thalweg import checkpoint, random
 from thalweg.data.base import Batch, Data
 from thalweg.distributed import World
-from thalweg.errors import Diverged, InputError
+from thalweg.errors import Diverged, InputError, nearest
 from thalweg.guard import Guard
 from thalweg.methods.base import Method
 from thalweg.progress import Progress
+
+PRECISIONS = ("fp32", "bf16")
 
 
 class SharedDivergence(Diverged):
@@ -62,8 +65,7 @@ class Update:
         if name not in self.optimizers:
             raise KeyError(f"{type(self.method).__name__}.optimizers() has no '{name}', only {list(self.optimizers)}")
         parameters, optimizer = self.parameters[name], self.optimizers[name]
-        if self.world.any(False):
-            raise SharedDivergence("another process found its chains or losses not finite")
+        self._agree()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
         loss, *gradients = self.world.mean([loss.detach(), *gradients])
@@ -86,6 +88,15 @@ class Update:
         self._follow(name)
         self.log(**{f"loss/{name}": loss_value, f"gradient_norm/{name}": norm_value})
 
+    def mean(self, value: Tensor) -> Tensor:
+        """`value` averaged over the ranks, for what a method adapts by its own rule; every rank must call it at the same place."""
+        self._agree()
+        return self.world.mean([value])[0]
+
+    def _agree(self) -> None:
+        if self.world.any(False):
+            raise SharedDivergence("another process found its chains or losses not finite")
+
     @torch.no_grad()
     def _follow(self, name: str) -> None:
         # a young average forgets faster, so that it does not hold the initial weights for 1/(1 − decay) steps
@@ -100,16 +111,22 @@ class Update:
 
     def figures(self) -> dict[str, float]:
         """What was logged in the last step, as floats; checks the energies that the method asked to have watched."""
-        means = [torch.as_tensor(v).detach().float().mean().reshape(1) for v in self.logged.values()]
+        device = next(self.method.parameters()).device
+        means = [torch.as_tensor(v, device=device).detach().float().mean().reshape(1) for v in self.logged.values()]
         values = dict(zip(self.logged, (float(v) for v in self.world.mean(means))))
         self.guard.check_energies({k: v for k, v in values.items() if k in self.method.guarded})
         return values
 
 
-def sync_buffers(ema: nn.Module, method: nn.Module) -> None:
-    """Copy the method's buffers (norms, spectral vectors, chains) to the twin before the twin is used."""
-    for slow, fast in zip(ema.buffers(), method.buffers()):
-        slow.copy_(fast)
+def _set_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+    home, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(home), leaf, value)
+
+
+def _above_zero(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise InputError(f"{name} must be above 0, got {value}")
 
 
 def fit(
@@ -142,12 +159,20 @@ def fit(
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
     convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out` is the batch that the
     best state is chosen by. `shards` > 1 draws noise as that many ranks would. Under torchrun each rank takes its share of
-    every batch. Raises Diverged when the guard has gone back `tries` times in vain, InputError on a folder of another run.
+    every batch; the run can be resumed by as many ranks, or by one. Raises Diverged when the guard has gone back `tries` times
+    in vain, InputError for options out of range, data that do not fit, and a folder of another run.
     """
     config = method.config
+    _above_zero(images=images, seconds=seconds, batch=batch, shards=shards)
+    _above_zero(log_every=log_every, sample_every=sample_every, save_every=save_every)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"the seed must be between 0 and 2⁶³ − 1, got {seed}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision '{precision}' is not known{nearest(precision, PRECISIONS)}: fp32 or bf16")
     run = Run(
         method, data, None if out is None else Path(out),
-        images=images or config.images, seconds=seconds, batch=batch or config.batch, seed=seed, device=device, precision=precision, held_out=held_out,
+        images=images or config.images, seconds=seconds, batch=batch or config.batch, seed=seed, device=device,
+        precision=precision, held_out=held_out,
         clip=config.clip if clip is None else clip, ema_decay=config.ema if ema_decay is None else ema_decay,
         log_every=log_every, sample_every=sample_every, save_every=save_every, shards=shards, tries=tries,
         picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
@@ -161,10 +186,13 @@ class Run:
     def __init__(self, method: Method, data: Data, out: Path | None, **options: Any) -> None:
         self.__dict__.update(options)
         self.world = World.current()
-        self.shards = self.shards or self.world.size
-        if self.batch % self.world.size or self.batch % self.shards:
-            raise InputError(f"a batch of {self.batch} does not divide over {max(self.world.size, self.shards)} processes")
+        self.shards_given, self.shards = self.shards is not None, self.shards or self.world.size
+        if self.world.size > 1 and self.shards != self.world.size:
+            raise InputError(f"{self.world.size} processes draw noise in {self.world.size} shares, not in shards = {self.shards}")
+        if self.batch % self.shards:
+            raise InputError(f"a batch of {self.batch} does not divide over {self.shards} processes")
         self.device = torch.device(self.world.device(self.device))
+        self._check_fit(method, data)
         self.method, self.data, self.out = method.to(self.device), data, out
         per_run = max(self.batch, self.images // 20)
         self.log_every = self.log_every or max(self.batch, self.images // 500)
@@ -172,22 +200,42 @@ class Run:
         self.save_every = self.save_every or per_run
         self.guard = Guard(tries=self.tries)
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
+        for name in self.method.sharded:
+            _set_buffer(self.method, name, self.world.part(self.method.get_buffer(name)).clone())
         self.update = Update(self.method, self.ema, self.world, clip=self.clip, ema_decay=self.ema_decay, guard=self.guard)
         self.best = math.inf
         self.elapsed = 0.0
+        self.kept: deque[dict[str, Any]] = deque(maxlen=checkpoint.KEEP)  # states of a run without a folder
         self.writer = None
+
+    def _check_fit(self, method: Method, data: Data) -> None:
+        shape, classes = getattr(method.config, "shape", None), getattr(method.config, "classes", 0)
+        if shape is not None and tuple(data.shape) != tuple(shape):
+            raise InputError(f"{method.name} is built for examples of shape {tuple(shape)}, but {data.name} has {tuple(data.shape)}")
+        if classes and not 0 < len(data.classes) <= classes:
+            raise InputError(f"{method.name} is built for {classes} classes, but {data.name} has {len(data.classes)}")
+        for name in method.sharded:
+            rows = len(method.get_buffer(name))
+            if rows < self.batch or rows % self.shards:
+                raise InputError(
+                    f"{method.name}: {rows} {name.replace('_', ' ')} are too few for a batch of {self.batch}, "
+                    f"or do not divide over {self.shards} processes"
+                )
 
     # --- state
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """Everything that the next step depends on, the same on every rank; every rank must call it."""
+        self.sync_buffers()
+        whole = {name: self.ema.get_buffer(name) for name in self.method.sharded}
         return {
             "images": self.update.images,
             "updates": self.update.updates,
             "elapsed": self.elapsed,
             "best": self.best,
             "seed": self.seed,
-            "method": self.method.state_dict(),
+            "shards": self.shards,
+            "method": self.method.state_dict() | whole,
             "ema": self.ema.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.update.optimizers.items()},
             "guard": self.guard.state(),
@@ -195,8 +243,17 @@ class Run:
 
     def load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.seed:
-            raise InputError(f"the run in {self.out} was started with seed {state['seed']}, not {self.seed}; give that seed or another folder")
-        self.method.load_state_dict(state["method"])
+            theirs = state["seed"]
+            raise InputError(f"the run in {self.out} was started with seed {theirs}, not {self.seed}; give that seed or another folder")
+        shards = state.get("shards", 1)
+        if shards != self.shards and (self.shards_given or self.world.size > 1):
+            raise InputError(
+                f"the run in {self.out} draws noise for {shards} processes, not {self.shards}; "
+                f"give as many, or one process with shards = {shards}"
+            )
+        self.shards = shards
+        parts = {name: self.world.part(state["method"][name]) for name in self.method.sharded}
+        self.method.load_state_dict(state["method"] | parts)
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.update.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -204,32 +261,52 @@ class Run:
         self.elapsed, self.best = state["elapsed"], state["best"]
         self.guard.load(state["guard"])
 
+    def sync_buffers(self) -> None:
+        """Copy the method's buffers (norms, spectral vectors, chains) to the twin before the twin is used; every rank must call it."""
+        for (name, fast), slow in zip(self.method.named_buffers(), self.ema.buffers()):
+            slow.copy_(self.world.whole(fast) if name in self.method.sharded else fast)
+
+    def save(self) -> None:
+        """Keep the present state, on disk or (a run without a folder) in memory."""
+        state = self.state()
+        if self.out is None:
+            self.kept.append(copy.deepcopy(state))
+        else:
+            self.world.on_first(lambda: checkpoint.save(self.out, state))
+        self.saved = self.update.images
+
     # --- the loop
 
     def go(self) -> Method:
+        state = None
         if self.out is not None:
-            checkpoint.prepare(self.out, self.method, self.world)
-            state = checkpoint.latest(self.out, self.world, self.device)
+            self.world.on_first(lambda: checkpoint.prepare(self.out, self.method))
+            state = self.world.on_first(lambda: checkpoint.latest(self.out))
             if state is not None:
                 self.load(state)
-            checkpoint.trim_stats(self.out, self.update.images, self.world)
-            if state is None:
-                checkpoint.save(self.out, self.state(), self.world)  # where the guard goes back to if the start diverges
-        else:
-            self.initial = copy.deepcopy(self.state())
+                self.saved = self.update.images
+            self.world.on_first(lambda: checkpoint.trim_stats(self.out, self.update.images))
+        if state is None:
+            self.save()  # where the guard goes back to if the start diverges
         if self.tensorboard and self.out is not None and self.world.first:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.out / "tensorboard"))
-        started = self.clock() - self.elapsed
-        with Progress(self.progress and self.world.first, self.images, self.seconds) as bar:
+        self.started = self.clock() - self.elapsed
+        parameters = sum(p.numel() for p in self.method.parameters())
+        title = f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {self.images:,} images in batches of {self.batch}"
+        title += f", going on from {self.update.images:,}" if self.update.images else ""
+        # layers such as dropout draw from the global generator, which is the caller's again afterwards
+        with (
+            Progress(self.progress and self.world.first, title, self.images, self.seconds) as bar,
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+        ):
             while self.update.images < self.images and not self.world.any(self.seconds is not None and self.elapsed >= self.seconds):
                 try:
                     self.one_step(bar)
                 except Diverged as trouble:
                     self.go_back(trouble)
-                    started = self.clock() - self.elapsed
-                self.elapsed = self.clock() - started
+                self.elapsed = self.clock() - self.started
         self.finish()
         return self.ema
 
@@ -237,11 +314,13 @@ class Run:
         update, start = self.update, self.update.images
         ranks = range(self.shards) if self.world.size == 1 else [self.world.rank]
         update.generator = tuple(random.seeded(self.seed, rank, start, device=self.device) for rank in ranks)
+        torch.manual_seed(random.seeded(self.seed, self.world.rank, start, 1).initial_seed())
         batch = self.world.share(self.data.batch(start, self.batch, self.seed), self.device)
         self.method.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             self.one_method_step(batch)
         update.images += self.batch
+        self.elapsed = self.clock() - self.started
         done = update.images >= self.images
         if self.due(self.log_every) or done:
             figures = update.figures()
@@ -251,10 +330,7 @@ class Run:
             self.look()
         if self.due(self.save_every) or done:
             self.guard.passed(update.images)
-            if self.out is not None:
-                checkpoint.save(self.out, self.state(), self.world)
-            else:
-                self.initial = copy.deepcopy(self.state())
+            self.save()
 
     def one_method_step(self, batch: Batch) -> None:
         """`method.step`, such that a divergence on one rank is seen by all at their next update or at the step's end."""
@@ -274,38 +350,49 @@ class Run:
 
     def look(self) -> None:
         """A picture of samples and the held-out criterion, both of the EMA twin; the best state is kept."""
-        sync_buffers(self.ema, self.method)
-        if not self.world.first:
-            return
+        self.sync_buffers()
+        self.best = self.world.on_first(self._look)
+
+    def _look(self) -> float:
         if self.picture is not None and self.out is not None:
-            (self.out / "samples").mkdir(exist_ok=True)
-            self.picture(self.ema, self.out / "samples" / f"{self.update.images:012d}.png", self.update.images)
+            path = self.out / "samples" / f"{self.update.images:012d}.png"
+            with checkpoint.writing(path):
+                path.parent.mkdir(exist_ok=True)
+                self.picture(self.ema, path, self.update.images)
+        best = self.best
         if self.held_out is not None:
             held_out = Batch(*(None if part is None else part.to(self.device) for part in self.held_out))
             value = self.ema.criterion(held_out, random.seeded(self.seed, 7, device=self.device))
             self.write_stats({"images": self.update.images, "seconds": round(self.elapsed, 3), "criterion": value})
-            if value < self.best:
-                self.best = value
+            if value < best:
+                best = value
                 if self.out is not None:
                     checkpoint.write(self.out / "best.pt", {"images": self.update.images, "criterion": value, "ema": self.ema.state_dict()})
+        return best
 
     def go_back(self, trouble: Diverged) -> None:
         """Back to the last good state with a lower learning rate; raises the trouble again when the tries are used up."""
         event = self.guard.react(str(trouble), self.update.images)  # raises when there are no tries left
-        kept = self.guard.state()
-        state = self.initial if self.out is None else checkpoint.latest(self.out, self.world, self.device, skip=self.guard.depth)
-        self.load(copy.deepcopy(state))
-        self.guard.load(kept)
+        kept = {"guard": self.guard.state(), "elapsed": self.elapsed, "best": self.best}  # best.pt stays, and so does the time
+        if self.out is None:
+            for _ in range(min(self.guard.depth, len(self.kept) - 1)):
+                self.kept.pop()
+            state = copy.deepcopy(self.kept.pop())
+        else:
+            state = self.world.on_first(lambda: checkpoint.latest(self.out, skip=self.guard.depth))
+        self.load(state | kept)
         if self.out is not None:
-            checkpoint.drop_after(self.out, self.update.images, self.world)
-            checkpoint.trim_stats(self.out, self.update.images, self.world)
+            self.world.on_first(lambda: checkpoint.drop_after(self.out, self.update.images))
+            self.world.on_first(lambda: checkpoint.trim_stats(self.out, self.update.images))
         self.write_stats({"images": self.update.images, "event": f"{event}; back to {self.update.images} images"})
+        self.save()  # so that a run that is killed now goes on with the lower rate
 
     def write_stats(self, row: dict[str, Any]) -> None:
         if not self.world.first:
             return
         if self.out is not None:
-            with open(self.out / "stats.jsonl", "a") as file:
+            path = self.out / "stats.jsonl"
+            with checkpoint.writing(path), open(path, "a") as file:
                 file.write(json.dumps(row) + "\n")
         if self.writer is not None:
             for key, value in row.items():
@@ -313,8 +400,10 @@ class Run:
                     self.writer.add_scalar(key, value, row["images"])
 
     def finish(self) -> None:
-        sync_buffers(self.ema, self.method)
-        if self.out is not None:
-            checkpoint.save(self.out, self.state(), self.world)
+        if self.saved != self.update.images:
+            self.save()
+        self.sync_buffers()
+        for name in self.method.sharded:
+            _set_buffer(self.method, name, self.ema.get_buffer(name).clone())
         if self.writer is not None:
             self.writer.close()

@@ -30,6 +30,8 @@ class Method(nn.Module, ABC):
     PRESETS: ClassVar[Mapping[str, Any]]
     # logged keys whose magnitude the divergence guard watches
     guarded: ClassVar[tuple[str, ...]] = ()
+    # buffers whose rows are chains of their own: in a data-parallel run each rank holds an equal part of the rows
+    sharded: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -108,6 +108,8 @@ class EGC(Method):
         outputs = len(c.shape) == 3 and c.shape[0] or 1
         read = {"out": max(1, c.classes) if c.readout == "map" else outputs, "vector": max(1, c.classes)}
         try:
+            if c.readout == "map" and c.network == "mlp":
+                raise ValueError("readout = 'map' needs images and a network with a map; use 'residual' or 'logits' for vectors")
             if c.network == "mlp":
                 self.net = VectorNet(math.prod(c.shape), out=1, vector=read["vector"], width=c.width, depth=c.blocks)
             elif len(c.shape) != 3:

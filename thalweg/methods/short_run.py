@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thalweg import random, sample
 from thalweg.data.base import Batch
-from thalweg.energy import condition, gaussian
+from thalweg.energy import Energy, condition, gaussian
 from thalweg.errors import InputError
 from thalweg.methods.base import STRICT, Method
 from thalweg.nn.convnet import ConvEnergy
@@ -48,10 +48,6 @@ class Config:
     """hidden units of the mlp"""
     depth: Count = 3
     """hidden layers of the mlp"""
-    fourier: Annotated[int, Field(ge=0)] = 0
-    """random Fourier features of x given to the mlp, 0 for none"""
-    fourier_scale: Positive = 1.0
-    """standard deviation of their frequencies, radians per unit of x"""
     widths: tuple[Count, ...] = (32, 64, 96, 128)
     """channels of the convnet at each resolution"""
     blocks: Annotated[int, Field(ge=0)] = 0
@@ -82,6 +78,10 @@ class Config:
     """keep chains in [−1, 1]"""
     target_acceptance: Fraction = 0.0
     """MALA's step adapts towards this acceptance, 0 for a fixed step"""
+    jumps: Annotated[int, Field(ge=0)] = 0
+    """proposals from the reference after every `jump_every` chain steps (needs reference_std): chains then mix between modes"""
+    jump_every: Count = 10
+    """chain steps between jumps"""
     data_noise: Annotated[float, Field(ge=0)] = 0.0
     """standard deviation of Gaussian noise added to data"""
     regularise: Annotated[float, Field(ge=0)] = 0.0
@@ -125,9 +125,11 @@ class ShortRun(Method):
             except ValueError as error:
                 raise InputError(f"short_run: {error}") from None
         else:
-            self.net = MLP(
-                math.prod(c.shape), width=c.width, depth=c.depth, classes=classes, fourier=c.fourier, fourier_scale=c.fourier_scale
-            )
+            self.net = MLP(math.prod(c.shape), width=c.width, depth=c.depth, classes=classes)
+        if c.start == "persistent" and c.batch > c.buffer:
+            raise InputError(f"short_run: a batch of {c.batch} needs as many chains, the buffer holds {c.buffer}; raise buffer or lower batch")
+        if c.jumps and not c.reference_std:
+            raise InputError("short_run: jumps are drawn from the Gaussian reference; set reference_std above 0, or jumps = 0")
         if c.start == "persistent":
             self.register_buffer("chains", self._fresh(c.buffer, random.seeded(0)))
             self.register_buffer("chain_labels", torch.arange(c.buffer) % max(1, classes))
@@ -191,6 +193,18 @@ class ShortRun(Method):
         energy = self.energy if label is None else condition(self.energy, label=label)
         if c.network == "convnet" and x.shape[1] > 1:
             x = x.to(memory_format=torch.channels_last)
+        if not c.jumps:
+            return self._walk(energy, x, steps, generator, trace)
+        for done in range(0, steps, c.jump_every):
+            x = self._walk(energy, x, min(c.jump_every, steps - done), generator, trace)
+            x = sample.independence(
+                energy, x, steps=c.jumps, generator=generator,
+                propose=lambda n: self._fresh(n, generator, x.device), proposal_energy=lambda x: gaussian(x, c.reference_std),
+            )  # fmt: skip
+        return x
+
+    def _walk(self, energy: Energy, x: Tensor, steps: int, generator: random.Generator, trace: sample.Trace | None) -> Tensor:
+        c = self.config
         if c.sampler == "mala":
             return sample.mala(energy, x, steps=steps, step=float(self.step_size), generator=generator, trace=trace)
         clamp = (-1.0, 1.0) if c.clamp else None

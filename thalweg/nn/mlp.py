@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thalweg.nn.layers import LabelEmbedding, LevelEmbedding
 
@@ -12,8 +13,8 @@ class MLP(nn.Module):
     """[B, dim] (or any [B, ...] with dim elements) -> [B, out], or [B] for out = 0. SiLU; `depth` hidden layers of `width`.
 
     With `levels`, a noise level t [B] is required; with `classes`, a label [B] or None is taken. Both are embedded and
-    added after each hidden layer. `fourier` random frequencies of standard deviation `fourier_scale` (radians per unit of x)
-    add their sines and cosines to the input: sharp modes are then learned in far fewer updates (Tancik et al. 2020).
+    added after each hidden layer. Under bf16 autocast only the products between hidden layers are in bf16: the
+    first layer holds the place of x, the last one the sum that makes the energy.
     """
 
     def __init__(
@@ -25,12 +26,9 @@ class MLP(nn.Module):
         out: int = 0,
         levels: bool = False,
         classes: int = 0,
-        fourier: int = 0,
-        fourier_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.register_buffer("frequencies", fourier_scale * torch.randn(dim, fourier) if fourier else None)
-        self.first = nn.Linear(dim + 2 * fourier, width)
+        self.first = nn.Linear(dim, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.last = nn.Linear(width, max(1, out))
         self.level = LevelEmbedding(width) if levels else None
@@ -48,12 +46,17 @@ class MLP(nn.Module):
             shift = shift + self.level(t)
         if self.label is not None:
             shift = shift + self.label(label, len(x))
-        x = x.flatten(1)
-        if self.frequencies is not None:
-            angle = x @ self.frequencies
-            x = torch.cat([x, angle.sin(), angle.cos()], dim=1)
-        h = self.first(x)
+        mixed = torch.is_autocast_enabled(x.device.type)
+        h = _in_fp32(self.first, x.flatten(1)) if mixed else self.first(x.flatten(1))
         for layer in self.hidden:
-            h = layer(self.activation(h + shift))
-        value = self.last(self.activation(h + shift))
+            h = self.activation(h + shift)
+            # a bias in fp32 lets a compiler fold the cast into the activation that follows
+            h = F.linear(h, layer.weight) + layer.bias if mixed else layer(h)
+        h = self.activation(h + shift)
+        value = _in_fp32(self.last, h) if mixed else self.last(h)
         return value.squeeze(1) if self.scalar else value
+
+
+def _in_fp32(layer: nn.Linear, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
