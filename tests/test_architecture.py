@@ -22,7 +22,7 @@ ALLOWED = {
     "data": BASIC | {"energy"},
     "evaluate": BASIC | MATHS | {"data", "nn"},
     "tasks": BASIC | MATHS | {"data", "nn"},
-    "plot": BASIC | MATHS | {"data"},
+    "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"plot"},
     "progress": set(),
     "guard": {"errors"},

@@ -187,7 +187,7 @@ def test_a_run_without_a_folder_goes_back_too():
 
 
 def test_an_absurd_learning_rate_of_short_run_is_noticed(tmp_path):
-    fields = dict(width=16, steps=2, sample_steps=5, batch=16, images=3200, buffer=64, warm_up=0, clip=0.0, lr=30.0)
+    fields = dict(width=16, steps=2, sample_steps=5, batch=16, images=320, buffer=64, warm_up=0, clip=0.0, lr=1000.0)
     method = tw.method("short_run/8gaussians", **fields)
     with pytest.raises(Diverged, match="gave up after 2 tries"):
         fit(method, tw.data.toy("8gaussians"), tmp_path, tries=2, log_every=16, save_every=160, progress=False)

@@ -73,7 +73,9 @@ def _options(kind: type, arguments: list[str], command: str, *, rest: bool = Fal
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, prog=f"thalweg {command}", return_unknown_args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(
+                kind, args=arguments, prog=f"thalweg {command}", return_unknown_args=rest, config=(tyro.conf.FlagCreatePairsOff,)
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -163,7 +165,10 @@ def train(arguments: list[str]) -> None:
         method, images, options.out, images=config.images, held_out=run.held_out(name, options.size), picture=run.picture,
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every, tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
-    print(f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}\n  thalweg sample {options.out} -n 64 --out samples.png", file=sys.stderr)
+    print(
+        f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}\n  thalweg sample {options.out} -n 64 --out samples.png",
+        file=sys.stderr,
+    )
 
 
 def _above_zero(options: Any, *names: str) -> None:
@@ -274,7 +279,14 @@ def sample(arguments: list[str]) -> None:
 
     method = load(options.model, which=options.which, device=_device(options.device))
     path = run.sample_to(
-        method, options.out, options.n, seed=options.seed, label=options.label, guidance=options.guidance, steps=options.steps, eta=options.eta
+        method,
+        options.out,
+        options.n,
+        seed=options.seed,
+        label=options.label,
+        guidance=options.guidance,
+        steps=options.steps,
+        eta=options.eta,
     )
     print(path)
 
@@ -418,7 +430,9 @@ def bench(arguments: list[str]) -> None:
     root = Path.cwd() / "benchmarks"
     names = sorted(p.stem for p in root.glob("*.py") if p.stem not in ("__init__", "common"))
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: thalweg bench [NAME] [options of the benchmark]\n\nRun from a clone of the repository; without a name, list the benchmarks.")
+        print(
+            "usage: thalweg bench [NAME] [options of the benchmark]\n\nRun from a clone of the repository; without a name, list the benchmarks."
+        )
         return
     if not names:
         raise InputError("there is no folder benchmarks here; run from a clone of the repository")

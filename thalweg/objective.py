@@ -46,4 +46,3 @@ def gradient_penalty(energy: Energy, x: Tensor, **condition) -> Tensor:
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over all elements against a fixed target (nothing flows into `target`)."""
     return F.mse_loss(predicted, target.detach())
-

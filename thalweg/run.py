@@ -150,7 +150,12 @@ def _density(method: Method, n: int, seed: int, shown: Path | None, pictures: li
     x = method.sample(n, seed=seed)
     real = truth.sample(max(n, 4096), generator=torch.Generator().manual_seed(seed + 1))
     if shown is not None:
-        pictures.append(("Density of the truth and of the model, with its samples", plot.density({"model": method.energy}, truth, shown / "density.png", samples=x)))
+        pictures.append(
+            (
+                "Density of the truth and of the model, with its samples",
+                plot.density({"model": method.energy}, truth, shown / "density.png", samples=x),
+            )
+        )
     results = {"density": asdict(ev.density(method.energy, truth)), "energy_distance": asdict(ev.energy_distance_interval(x, real))}
     return results | ({"mode_coverage": asdict(ev.mode_coverage(x, truth))} if truth.modes is not None else {})
 
@@ -216,12 +221,15 @@ def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     for kind in ("guided samples", "samples"):
         if kind in results:
             r = results[kind]
-            ratio = f"{r['value'] / r['floor']:.2f} × the floor {r['floor']:.2f} (real, held-out images against the same {r['real']} training images), n = {r['n']}"
+            floor = f"floor {r['floor']:.2f}: {r['n']} real held-out images against the same {r['real']} training images"
+            ratio = f"{r['value'] / r['floor']:.2f} × the {floor}"
             table.append((f"{r['name']} distance, {kind}", f"{r['value']:.2f}", ratio))
     for kind, r in results.get("ood", {}).items():
         if isinstance(r, dict):
             low, high = r["auroc_interval"]
-            table.append((f"OOD AUROC against {kind}", f"{r['auroc']:.4f}", f"95 % interval {low:.4f} to {high:.4f}; FPR@95 {r['fpr95']:.3f}"))
+            table.append(
+                (f"OOD AUROC against {kind}", f"{r['auroc']:.4f}", f"95 % interval {low:.4f} to {high:.4f}; FPR@95 {r['fpr95']:.3f}")
+            )
     if "density" in results:
         r = results["density"]
         table.append(("KL(truth‖model)", f"{r['kl_truth_model']:.4f}", "nats, both normalised on a grid"))
@@ -235,7 +243,11 @@ def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _share(name: str, r: dict[str, Any], note: str = "") -> tuple[str, str, str]:
-    return name, f"{100 * r['value']:.1f} %", f"{note}{', ' if note else ''}95 % interval {100 * r['low']:.1f} to {100 * r['high']:.1f}, n = {r['n']}"
+    return (
+        name,
+        f"{100 * r['value']:.1f} %",
+        f"{note}{', ' if note else ''}95 % interval {100 * r['low']:.1f} to {100 * r['high']:.1f}, n = {r['n']}",
+    )
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
@@ -292,13 +304,17 @@ def apply(task: str, method: Method, source: str, out: Path) -> Path:
     if task == "classify":
         probability, label = method.classify(x).exp().max(1)
         classes = _class_names(method.config.data) or tuple(str(i) for i in range(method.config.classes))
-        rows = [{"input": n, "class": classes[y], "probability": round(p, 6)} for n, y, p in zip(names, label.tolist(), probability.tolist())]
+        rows = [
+            {"input": n, "class": classes[y], "probability": round(p, 6)} for n, y, p in zip(names, label.tolist(), probability.tolist())
+        ]
     else:
         reference = energies(method, data.load(method.config.data, "validation", size=size).all().x)
         values = energies(method, x)
         # the share of held-out inliers that look less likely: small means out of distribution
         share = (reference[None, :] >= values[:, None]).float().mean(1)
-        rows = [{"input": n, "energy": round(e, 4), "inliers_above": round(s, 4)} for n, e, s in zip(names, values.tolist(), share.tolist())]
+        rows = [
+            {"input": n, "energy": round(e, 4), "inliers_above": round(s, 4)} for n, e, s in zip(names, values.tolist(), share.tolist())
+        ]
     checkpoint.write_bytes(out, (json.dumps(rows, indent=1) + "\n").encode())
     return out
 

@@ -43,7 +43,10 @@ class Trace:
 
     def record(self, step: int, steps: int, x: Tensor) -> None:
         """Keep x as the state after `step` of `steps` if that is one of the evenly spaced ones."""
-        if self.keep and (step * (self.keep - 1)) // max(1, steps) > ((step - 1) * (self.keep - 1)) // max(1, steps) or step == 0 < self.keep:
+        if not self.keep:
+            return
+        slot = (step * (self.keep - 1)) // max(1, steps)  # of `keep` evenly spaced ones; a step that enters a new slot is kept
+        if step == 0 or slot > ((step - 1) * (self.keep - 1)) // max(1, steps):
             self.at.append(step)
             self._states.append(x.detach().to("cpu", torch.float32, copy=True))
 

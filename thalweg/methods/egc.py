@@ -217,7 +217,10 @@ class EGC(Method):
             return x
         draw = strength * random.uniform(len(x), 4, low=-1.0, high=1.0, generator=generator, device=x.device)
         angle, scale, shift = 0.2 * draw[:, 0], 1 + 0.1 * draw[:, 1], 0.15 * draw[:, 2:]
-        rows = [torch.stack([scale * angle.cos(), -scale * angle.sin(), shift[:, 0]], 1), torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], 1)]
+        rows = [
+            torch.stack([scale * angle.cos(), -scale * angle.sin(), shift[:, 0]], 1),
+            torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], 1),
+        ]
         grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
         return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
@@ -266,7 +269,14 @@ class EGC(Method):
         x = random.normal(n, *c.shape, generator=generator, device=device)
         with frozen(self.net):
             return sample.ancestral(
-                predict_noise, x, self.schedule, steps=steps or min(c.sample_steps, c.levels), eta=eta, clamp=clamp, generator=generator, trace=trace
+                predict_noise,
+                x,
+                self.schedule,
+                steps=steps or min(c.sample_steps, c.levels),
+                eta=eta,
+                clamp=clamp,
+                generator=generator,
+                trace=trace,
             )
 
     def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
@@ -279,6 +289,28 @@ class EGC(Method):
         return labels
 
 
+_TOY = dict(
+    shape=(2,), network="mlp", width=128, blocks=3, data_std=1.4, batch=512, images=2_500_000, ema=0.999, sample_steps=200, guidance=1.0
+)
+_CLASSES = {"8gaussians": 8, "25gaussians": 25, "pinwheel": 5, "swissroll": 0, "spiral": 0, "rings": 4, "moons": 2, "checkerboard": 0}
+
 EGC.PRESETS = {
+    # found by measurement; benchmarks/results/quickstart.json
     "digits": Config(augment=0.5),
-}
+    # as digits, not yet measured at length
+    "fashion-mnist": Config(
+        data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, data_std=0.86, batch=128, images=6_000_000, ema=0.999
+    ),
+    **{name: Config(data=name, classes=classes, **_TOY) for name, classes in _CLASSES.items()},
+    # the released ImageNet recipe on 4×32×32 latents, as far as published (METHODS: γ, smoothing, AdamW, batch, EMA, clip)
+    "imagenet256-latent": Config(
+        data="latents.npz", shape=(4, 32, 32), classes=1000, network="unet", width=256, blocks=2, multipliers=(1, 2, 4), readout="map",
+        data_std=1.0, beta_start=0.00085, beta_stop=0.012, gamma=0.005, label_smoothing=0.2, guidance=6.0, sample_steps=250,
+        batch=512, images=400_000_000, lr=1e-4, decay=False, ema=0.9999,
+    ),
+    # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above
+    "cifar10": Config(
+        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=192, blocks=3, multipliers=(1, 2, 2), readout="logits",
+        data_std=0.5, label_smoothing=0.2, dropout=0.1, batch=128, images=100_000_000, lr=1e-4, decay=False, ema=0.9999, sample_steps=1000,
+    ),
+}  # fmt: skip

@@ -86,4 +86,3 @@ class VectorNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         fields, vector = self.net(x, t).split(self.split, dim=1)
         return fields.view_as(x) if self.split[0] == x[0].numel() else fields, vector if self.split[1] else None
-

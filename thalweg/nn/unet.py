@@ -92,7 +92,7 @@ class UNet(nn.Module):
                 skips.append(c)
                 size //= 2
         self.middle = self._block(c, c, embedding, True, dropout)
-        for i, multiplier in reversed(list(enumerate(multipliers))):
+        for multiplier in reversed(multipliers):
             stage = nn.ModuleList()
             for _ in range(blocks + 1):
                 stage.append(self._block(c + skips.pop(), width * multiplier, embedding, size <= attention, dropout))
