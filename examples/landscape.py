@@ -1,6 +1,6 @@
 """See an energy landscape: fit two moons for a few seconds, draw the energy and the chains that run over it.
 
-    python examples/landscape.py [IMAGES] [OUT.png]
+Usage: python examples/landscape.py [IMAGES] [OUT.png]
 """
 
 import sys
@@ -11,7 +11,7 @@ images = int(sys.argv[1]) if len(sys.argv) > 1 else 60_000
 out = sys.argv[2] if len(sys.argv) > 2 else "landscape.png"
 
 toy = tw.data.toy("moons")
-method = tw.method("short_run/8gaussians", data=toy, steps=20, images=images)
+method = tw.method("short_run/moons", images=images)
 trained = tw.fit(method, toy, images=images)
 
 # chains that start at noise and come to rest in the valleys

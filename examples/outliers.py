@@ -1,7 +1,7 @@
 """Which pictures are no digits? Energies of a trained model that was exported and loaded again.
 
-    thalweg train egc/digits --out runs/quickstart
-    python examples/outliers.py runs/quickstart
+Needs a run: `thalweg train egc/digits --out runs/quickstart`.
+Usage: python examples/outliers.py runs/quickstart
 """
 
 import sys

@@ -44,7 +44,12 @@ def module_name(path: Path) -> str:
 def imports(path: Path) -> set[str]:
     """Modules of Thalweg that a file imports anywhere in it, but for type checking, named from the package's root."""
     tree = ast.parse(path.read_text())
-    skipped = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) for inner in ast.walk(node)}
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
     package = path.relative_to(ROOT).parts[:-1]
     found = set()
     for node in ast.walk(tree):

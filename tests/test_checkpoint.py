@@ -144,7 +144,7 @@ def test_all_states_damaged_is_an_input_error_that_changes_nothing(run, capsys):
     before = contents(run)
     name = "short_run/8gaussians"
     for action in (lambda: tw.load(run), lambda: fit(tiny(name), data_of(name), run, progress=False)):
-        with pytest.raises(tw.InputError, match="no state in .* can be read; move the folder away to start anew"):
+        with pytest.raises(tw.InputError, match=r"no state in .* can be read; move the folder away to start anew"):
             action()
     assert contents(run) == before
     assert capsys.readouterr().err.count("is corrupt") == 6
@@ -282,7 +282,11 @@ def test_push_to_hub_uploads_the_three_files(trained, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
     assert tw.push_to_hub(twin, "user/model", private=True) == "https://huggingface.co/user/model"
-    assert seen == {"repo": ("user/model", True, True), "uploaded": "user/model", "files": ["README.md", "config.json", "model.safetensors"]}
+    assert seen == {
+        "repo": ("user/model", True, True),
+        "uploaded": "user/model",
+        "files": ["README.md", "config.json", "model.safetensors"],
+    }
 
     def refuse(*_, **__):
         raise OSError("no route to host")

@@ -75,7 +75,7 @@ def test_network_scores_are_the_gradient(net, condition, channels_last):
 
 
 @pytest.mark.parametrize("network", ["patch", "unet"])
-@pytest.mark.parametrize("readout", ["residual", "logits", "map"])
+@pytest.mark.parametrize("readout", ["inner", "logits", "map"])
 @pytest.mark.parametrize("label", [None, 1])
 def test_egc_scores_are_the_gradient(monkeypatch, network, readout, label):
     # EGC sums in fp32, whose rounding would drown a finite difference: here `.float()` keeps double precision

@@ -207,5 +207,5 @@ def test_guard_state_round_trip():
     assert copy.state() == guard.state() and copy.rate_scale == 0.5 and copy.depth == 0
     copy.react("trouble", 400)
     assert copy.depth == 1 and guard.depth == 0
-    with pytest.raises(Diverged, match="gave up after 2 tries: trouble at 500 images. Lower the learning rate"):
+    with pytest.raises(Diverged, match=r"gave up after 2 tries: trouble at 500 images\. Lower the learning rate"):
         copy.react("trouble", 500)

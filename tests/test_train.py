@@ -177,7 +177,9 @@ def test_stats_rows(tmp_path):
     rows = stats(tmp_path / "a")
     logged = [row for row in rows if "loss/energy" in row]
     assert [row["images"] for row in logged] == [48, 96, 144, 192]
-    assert {"images", "seconds", "loss/energy", "gradient_norm/energy", "energy_data", "energy_samples", "step_size", "acceptance"} <= set(logged[0])
+    assert {"images", "seconds", "loss/energy", "gradient_norm/energy", "energy_data", "energy_samples", "step_size", "acceptance"} <= set(
+        logged[0]
+    )
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert [row["images"] for row in rows if "criterion" in row] == [96, 192]
     seconds = [row["seconds"] for row in rows]

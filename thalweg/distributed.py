@@ -110,4 +110,5 @@ class World:
         flat = torch.cat([v.reshape(-1).float() for v in values])
         dist.all_reduce(flat)
         flat /= self.size
-        return [part.view_as(v).to(v.dtype) for part, v in zip(flat.split([v.numel() for v in values]), values)]
+        parts = flat.split([v.numel() for v in values])
+        return [torch.empty_like(v).copy_(part.view(v.shape)) for part, v in zip(parts, values)]  # in the strides of v

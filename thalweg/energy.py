@@ -85,7 +85,7 @@ def compose(concepts: Sequence[Energy], unconditional: Energy, weights: Sequence
 
 
 def tilt(negative_energy: Callable[..., Tensor], reference: Energy) -> Energy:
-    """Exponential tilting p(z) ∝ exp(f(z)) p₀(z): E = E₀ − f (thesis, eq. 2.6)."""
+    """Exponential tilting p(z) ∝ exp(f(z)) p₀(z): E = E₀ − f (thesis, eq. 2.8)."""
     return lambda x, **condition: reference(x) - negative_energy(x, **condition)
 
 

@@ -10,7 +10,7 @@ from thalweg.energy import Energy, score
 def contrastive(
     energy: Energy, data: Tensor, samples: Tensor, label: Tensor | None = None, *, regularise: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """E(x⁺).mean() − E(x⁻).mean(), whose gradient is that of −log-likelihood when `samples` are draws of the model (thesis, eq. 2.3).
+    """E(x⁺).mean() − E(x⁻).mean(), whose gradient is that of −log-likelihood when `samples` are draws of the model (thesis, eq. 2.2).
 
     `data` and `samples`: [B, ...] of equal shape, passed through the energy in one batch; `label` [2B] are the labels of both
     for a conditional energy. `regularise` α adds α·(E(x⁺)² + E(x⁻)²).mean(), off by default. Returns the loss and both

@@ -82,7 +82,7 @@ def langevin(
     trace: Trace | None = None,
     **condition,
 ) -> Tensor:
-    """Unadjusted Langevin dynamics from `x` [B, ...] for `steps` steps (thesis, eq. 2.4).
+    """Unadjusted Langevin dynamics from `x` [B, ...] for `steps` steps (thesis, eq. 2.3).
 
     `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
     `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.

@@ -134,7 +134,7 @@ license: apache-2.0
 ---
 # {method.name} on {c.data}
 
-An energy-based model trained with [Thalweg](https://pypi.org/project/thalweg/): p(x) ∝ exp(−E(x)), {parameters:,} parameters,
+An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x)), {parameters:,} parameters,
 examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""}.
 
 ```python

@@ -67,7 +67,7 @@ class Update:
         parameters, optimizer = self.parameters[name], self.optimizers[name]
         self._agree()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, gradients)]
         loss, *gradients = self.world.mean([loss.detach(), *gradients])
         norm = torch.nn.utils.get_total_norm(gradients)
         loss_value, norm_value = torch.stack([loss.float(), norm.float()]).tolist()  # the update's one wait for the device
@@ -127,6 +127,17 @@ def _above_zero(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
             raise InputError(f"{name} must be above 0, got {value}")
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    """The gradient in the parameter's own strides, zero where there is none.
+
+    `backward` sees to that by itself, `autograd.grad` does not, and a fused optimizer walks both memories side by side: it would
+    give each weight of a convolution another weight's gradient, without a word.
+    """
+    if gradient is None:
+        return torch.zeros_like(parameter)
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def fit(
@@ -194,6 +205,8 @@ class Run:
         self.device = torch.device(self.world.device(self.device))
         self._check_fit(method, data)
         self.method, self.data, self.out = method.to(self.device), data, out
+        if self.precision == "bf16":  # the layout in which bf16 convolutions are fast
+            self.method.to(memory_format=torch.channels_last)
         per_run = max(self.batch, self.images // 20)
         self.log_every = self.log_every or max(self.batch, self.images // 500)
         self.sample_every = self.sample_every or per_run

@@ -53,9 +53,9 @@ class Config:
     """side of the patches of the patch network"""
     dropout: Fraction = 0.0
     """dropout in the residual blocks"""
-    readout: Literal["residual", "logits", "map"] = "residual"
+    readout: Literal["inner", "logits", "map"] = "inner"
     """where the energy comes from, see `EGC.joint`"""
-    data_std: Positive = 0.5
+    data_std: Positive = 0.85
     """root mean square of the data's entries about zero: sets the Gaussian that the network starts from"""
     levels: Count = 1000
     """T, noise levels"""
@@ -109,7 +109,7 @@ class EGC(Method):
         read = {"out": max(1, c.classes) if c.readout == "map" else outputs, "vector": max(1, c.classes)}
         try:
             if c.readout == "map" and c.network == "mlp":
-                raise ValueError("readout = 'map' needs images and a network with a map; use 'residual' or 'logits' for vectors")
+                raise ValueError("readout = 'map' needs images and a network with a map; use 'inner' or 'logits' for vectors")
             if c.network == "mlp":
                 self.net = VectorNet(math.prod(c.shape), out=1, vector=read["vector"], width=c.width, depth=c.blocks)
             elif len(c.shape) != 3:
@@ -126,10 +126,11 @@ class EGC(Method):
     def joint(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(logsumexp_y f(x, t)[y], log p(y | x, t)): [B, ...], [B] -> [B], [B, classes].
 
-        With readout "residual", f[y] = −½‖√a_t·x + b_t·m(x, t)‖² + l(x, t)[y]: the network's map m enters as in a denoiser, so
-        that the gradient has a direct path to every pixel. Where m = 0 this is the exact energy of Gaussian data of `data_std` s,
-        a_t = σ_t/v, v = ᾱ_t² s² + σ_t². With "logits" (the paper) f[y] = −½ a_t ‖x‖² + l[y]. With "map" (the released code) the
-        energy is a spatial sum of logsumexp over a map of class scores, and the logits are pooled apart from it.
+        With readout "inner", f[y] = −½ a_t ‖x‖² − b_t ⟨x, m(x, t)⟩ + l(x, t)[y]: the network's map m enters by an inner product
+        with x, so that the gradient has a direct path to every pixel, as in a denoiser. Where m = 0 and l is constant this is
+        the exact energy of Gaussian data of `data_std` s: a_t = σ_t/v, v = ᾱ_t² s² + σ_t²; b_t = ᾱ_t s/√v is the spread of ε
+        around that Gaussian's prediction. With "logits" (the paper) f[y] = −½ a_t ‖x‖² + l[y]. With "map" (the released code)
+        the energy is a spatial sum of logsumexp over a map of class scores, and the logits are pooled apart from it.
         """
         c = self.config
         signal, sigma = self.schedule.alpha(t, x), self.schedule.sigma(t, x)
@@ -138,11 +139,9 @@ class EGC(Method):
         fields, logits = self.net(x / variance.sqrt(), t)
         # sums over pixels lose bits in bf16: from here on in fp32
         fields, logits = fields.float(), logits.float()
-        if c.readout == "residual":
-            residual_scale = signal * c.data_std / variance.sqrt() / base.sqrt().clamp_min(0.3)
-            value = -0.5 * (base.sqrt() * x + residual_scale * fields).flatten(1).square().sum(1)
-        else:
-            value = -0.5 * (base * x.square()).flatten(1).sum(1)
+        value = -0.5 * (base * x.square()).flatten(1).sum(1)
+        if c.readout == "inner":
+            value = value - (signal * c.data_std / variance.sqrt() * x * fields).flatten(1).sum(1)
         if c.readout == "map":
             return value + fields.logsumexp(1).flatten(1).sum(1), logits.log_softmax(1)
         return value + logits.logsumexp(1), logits.log_softmax(1)
@@ -302,13 +301,13 @@ EGC.PRESETS = {
         data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, data_std=0.86, batch=128, images=6_000_000, ema=0.999
     ),
     **{name: Config(data=name, classes=classes, **_TOY) for name, classes in _CLASSES.items()},
-    # the released ImageNet recipe on 4×32×32 latents, as far as published (METHODS: γ, smoothing, AdamW, batch, EMA, clip)
+    # the released ImageNet recipe (γ, smoothing, AdamW, batch, EMA, clip), from Python on any Data of 4×32×32 latents; not run here
     "imagenet256-latent": Config(
-        data="latents.npz", shape=(4, 32, 32), classes=1000, network="unet", width=256, blocks=2, multipliers=(1, 2, 4), readout="map",
+        data="latents", shape=(4, 32, 32), classes=1000, network="unet", width=256, blocks=2, multipliers=(1, 2, 4), readout="map",
         data_std=1.0, beta_start=0.00085, beta_stop=0.012, gamma=0.005, label_smoothing=0.2, guidance=6.0, sample_steps=250,
         batch=512, images=400_000_000, lr=1e-4, decay=False, ema=0.9999,
     ),
-    # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above
+    # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above; not run here
     "cifar10": Config(
         data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=192, blocks=3, multipliers=(1, 2, 2), readout="logits",
         data_std=0.5, label_smoothing=0.2, dropout=0.1, batch=128, images=100_000_000, lr=1e-4, decay=False, ema=0.9999, sample_steps=1000,

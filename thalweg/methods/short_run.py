@@ -3,7 +3,7 @@
     negative = chain(energy, start)              start: noise (short-run), a replay buffer (persistent), or data (CD-k)
     update("energy", E(x⁺).mean() − E(negative).mean())
 
-The energy is a network, or a network tilting a Gaussian, E(x) = ‖x‖²/(2 std²) − f(x) (thesis, eq. 2.6): this confines toys
+The energy is a network, or a network tilting a Gaussian, E(x) = ‖x‖²/(2 std²) − f(x) (thesis, eq. 2.8): this confines toys
 and makes the same method a latent-space prior. With labels it models p(x | c) (eq. 2.5).
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thalweg import random, sample
 from thalweg.data.base import Batch
-from thalweg.energy import Energy, condition, gaussian
+from thalweg.energy import Energy, condition, gaussian, score
 from thalweg.errors import InputError
 from thalweg.methods.base import STRICT, Method
 from thalweg.nn.convnet import ConvEnergy
@@ -55,7 +55,7 @@ class Config:
     spectral_norm: bool = False
     """bound the convnet's layers by spectral norm"""
     reference_std: Annotated[float, Field(ge=0)] = 0.0
-    """standard deviation of the Gaussian that the network tilts (p0 in eq. 2.6), 0 for a flat reference"""
+    """standard deviation of the Gaussian that the network tilts (p0 in eq. 2.8), 0 for a flat reference"""
     start: Literal["noise", "persistent", "data"] = "persistent"
     """where training chains start: noise (short-run), a replay buffer, or data (CD-k)"""
     start_range: Positive = 1.0
@@ -226,10 +226,20 @@ class ShortRun(Method):
             self.step_size.mul_(torch.exp(0.1 * (trace.acceptance.mean() - c.target_acceptance))).clamp_(1e-3 * c.step, 10 * c.step)
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, steps: int | None = None, label: Tensor | int | None = None, fresh: bool = False) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        label: Tensor | int | None = None,
+        fresh: bool = False,
+        denoise: bool = True,
+    ) -> Tensor:
         """`n` chains of `steps` steps: [n, ...]. A persistent model starts at its replay buffer, unless `fresh` asks for noise.
 
         A short-run model (start = "noise") is a sampler of its own with exactly the trained number of steps, its default.
+        A model of noised data (`data_noise` σ) has its samples' noise taken off by Tweedie's formula, x + σ²·score(x), if `denoise`.
         """
         c = self.config
         device = self.step_size.device
@@ -242,7 +252,9 @@ class ShortRun(Method):
             start = self._fresh(n, generator, device)
         with frozen(self.net):
             x = self._chain(start, default if steps is None else steps, label, generator)
-        return x.clamp(-1, 1) if len(c.shape) == 3 else x
+            if denoise and c.data_noise:
+                x = x + c.data_noise**2 * score(self.energy if label is None else condition(self.energy, label=label), x)
+        return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
 
     def _labels(self, label: Tensor | int | None, n: int, device: torch.device) -> Tensor | None:
         c = self.config
@@ -258,11 +270,11 @@ class ShortRun(Method):
 
 # Toys: Metropolis-adjusted chains, because an unadjusted step of 0.1 widens a mode of std 0.15 by 12 % and the energy absorbs it;
 # jumps from the reference, because chains that cannot cross between modes leave the modes' weights undetermined (measured:
-# KL(truth‖model) 3.2 without them beside 0.005 with them, from samples that look equally right; docs/design.md).
+# KL(truth‖model) hundreds of times larger without them, from samples that look equally right; docs/design.md).
 _TOY = dict(sampler="mala", steps=10, reference_std=2.0, jumps=2, buffer=256, renew=0.0, batch=256, images=750_000, sample_steps=200)
 # Images: unadjusted Langevin at full noise from a replay buffer. Ours, found on digits by measurement.
 _IMAGE = dict(
-    network="convnet", clip=1.0, start="persistent", steps=40, step=0.1, renew=0.05, data_noise=0.1, lr=1e-4, batch=128, sample_steps=200
+    network="convnet", clip=1.0, start="persistent", steps=20, step=0.2, renew=0.05, data_noise=0.2, lr=3e-4, batch=128, sample_steps=200
 )
 
 PRESETS: dict[str, Config] = {
@@ -277,7 +289,7 @@ PRESETS: dict[str, Config] = {
     "digits": Config(data="digits", shape=(1, 8, 8), buffer=5_120, images=400_000, **_IMAGE),
     "digits-conditional": Config(data="digits", shape=(1, 8, 8), buffer=5_120, images=400_000, conditional=True, **_IMAGE),
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 28, 28), buffer=10_240, images=2_000_000, **_IMAGE),
-    # a latent-space prior p(z) ∝ exp(f(z)) N(z; 0, I): give the latents as a .npy file of [N, D] (thesis, sec. 2.6–2.9)
+    # a latent-space prior p(z) ∝ exp(f(z)) N(z; 0, I) (thesis, sec. 2.2.3): from Python, on any Data of vectors
     "latent": Config(
         data="gaussian", reference_std=1.0, start="noise", steps=60, step=0.4, batch=128, lr=2e-5, beta1=0.5, images=5_000_000
     ),

@@ -1,0 +1,254 @@
+"""Two Gloo processes against one process with the joined batch and `shards=2`.
+
+The noise is the same by construction; sums run in another order, and matrix products of half the rows round differently,
+hence the tolerance. This file is also the program that the two processes run.
+"""
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg as tw
+from thalweg import checkpoint, random, sample
+from thalweg.data.base import Batch
+from thalweg.distributed import World
+from thalweg.errors import Diverged
+from thalweg.methods.base import Method
+from thalweg.nn.mlp import MLP
+from thalweg.train import fit
+
+TOLERANCE = dict(rtol=1e-4, atol=2e-5)
+TIMEOUT = 150
+
+
+@dataclass(frozen=True)
+class Config:
+    clip: float = 1.0
+    ema: float = 0.9
+    batch: int = 16
+    images: int = 96
+    shape: tuple[int, ...] = (2,)
+
+
+class Chained(Method):
+    """A generator and an energy, updated in turn, with a Langevin chain between them; `poison` breaks the chain."""
+
+    name = "chained"
+
+    def __init__(self, poison=lambda rank, images, scale: False) -> None:
+        super().__init__(Config())
+        self.energy_net, self.generator = MLP(2, width=16, depth=2), nn.Linear(3, 2)
+        self.poison = poison
+
+    def optimizers(self):
+        return {
+            "energy": torch.optim.Adam(self.energy_net.parameters(), lr=1e-2),
+            "generator": torch.optim.SGD(self.generator.parameters(), lr=1e-1),
+        }
+
+    def step(self, batch: Batch, update) -> None:
+        z = random.normal(len(batch.x), 3, generator=update.generator)
+        proposal = self.generator(z)
+        scale = float("nan") if self.poison(update.world.rank, update.images, update.guard.rate_scale) else 1.0
+        refined = sample.langevin(lambda x: scale * self.energy_net(x), proposal.detach(), steps=3, step=0.3, generator=update.generator)
+        update("energy", self.energy_net(batch.x).mean() - self.energy_net(refined).mean())
+        update("generator", (self.generator(z) - refined).square().mean())
+        update.log(moved=(refined - proposal).norm(dim=1))
+
+    def sample(self, n: int, *, seed: int = 0):
+        return self.generator(random.normal(n, 3, generator=random.seeded(seed)))
+
+    def __deepcopy__(self, memo):
+        twin = Chained()
+        twin.load_state_dict(copy.deepcopy(self.state_dict()))
+        return twin
+
+
+def make(name: str) -> tuple[Method, object]:
+    torch.manual_seed(1)
+    if name == "chained":
+        return Chained(), tw.data.toy("8gaussians")
+    if name == "egc":
+        fields = dict(width=8, blocks=1, levels=20, batch=16, images=96, warm_up=1)
+        return tw.method("egc/digits", **fields), tw.data.load("digits")
+    fields = dict(width=16, steps=2, step=0.7, sample_steps=5, batch=16, images=96, buffer=48, warm_up=1, renew=0.2)
+    return tw.method("short_run/8gaussians", **fields), tw.data.toy("8gaussians")
+
+
+NAMES = ("chained", "egc", "short_run")
+OPTIONS = dict(seed=4, save_every=48, log_every=32, progress=False)
+
+
+def once(rank: int, images: int, scale: float) -> bool:
+    return rank == 1 and images == 64 and scale == 1.0
+
+
+def always(rank: int, images: int, scale: float) -> bool:
+    return rank == 1 and images == 64
+
+
+def two_processes(out: Path) -> None:
+    """What each of the two processes runs: every case in turn, its outcome in files named after the rank."""
+    rank = World.current().rank
+    for name in NAMES:
+        method, data = make(name)
+        twin = fit(method, data, out / name, held_out=data.batch(0, 16, 1), sample_every=48, **OPTIONS)
+        torch.save({"method": method.state_dict(), "ema": twin.state_dict()}, out / f"{name}-{rank}.pt")
+        for images in (48, 96):
+            method, data = make(name)
+            fit(method, data, out / f"{name}-broken", images=images, held_out=data.batch(0, 16, 1), sample_every=48, **OPTIONS)
+        method, data = make(name)
+        fit(method, data, out / f"{name}-half", images=48, **OPTIONS)
+    for case, poison in (("once", once), ("always", always)):
+        torch.manual_seed(1)
+        method = Chained(poison)
+        try:
+            fit(method, tw.data.toy("8gaussians"), out / case, tries=2, **OPTIONS)
+            outcome = "finished"
+        except Diverged as error:
+            outcome = str(error)
+        torch.save({"outcome": outcome, "method": method.state_dict()}, out / f"{case}-{rank}.pt")
+    refusals = []
+    for arguments in (
+        dict(out=out / "odd", batch=15),
+        dict(out=out / "chained", seed=5),
+        dict(out=Path("/proc/nowhere")),
+        dict(out=out / "egc"),
+        dict(out=out / "odd", shards=4),
+    ):
+        method, data = make("chained")
+        try:
+            fit(method, data, **(OPTIONS | arguments))
+        except tw.InputError as error:
+            refusals.append(str(error))
+    torch.save(refusals, out / f"refusals-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """The folder with all that the two processes left; a deadlock ends in TimeoutExpired."""
+    out = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    logs = [out / f"log-{rank}.txt" for rank in range(2)]
+    processes = []
+    for rank, log in enumerate(logs):
+        with open(log, "w") as file:
+            environment = os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen([sys.executable, __file__, str(out)], env=environment, stdout=file, stderr=file))
+    try:
+        codes = [process.wait(timeout=TIMEOUT) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
+    return out
+
+
+def close(a: dict, b: dict, **tolerance) -> None:
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], **tolerance, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def load(path: Path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_are_one_with_the_joined_batch(name, results, tmp_path):
+    first, second = (load(results / f"{name}-{rank}.pt") for rank in range(2))
+    for part in ("method", "ema"):
+        close(first[part], second[part], rtol=0, atol=0)
+    method, data = make(name)
+    initial = copy.deepcopy(method.state_dict())
+    fit(method, data, tmp_path, shards=2, held_out=data.batch(0, 16, 1), sample_every=48, **OPTIONS)
+    one, two = checkpoint.latest(tmp_path), checkpoint.latest(results / name)
+    close(one["method"], two["method"], **TOLERANCE)
+    close(one["ema"], two["ema"], **TOLERANCE)
+    close(two["method"], first["method"], rtol=0, atol=0)
+    assert one["updates"] == two["updates"] and two["best"] == pytest.approx(one["best"], rel=1e-3, abs=1e-4)
+    for key, optimizer in one["optimizers"].items():
+        for i, moments in optimizer["state"].items():
+            close(moments, two["optimizers"][key]["state"][i], rtol=1e-3, atol=2e-5)
+    # the tolerance is far below what the run has moved, and the noise of other shares is seen
+    moved = max(float((one["method"][key] - value).abs().max()) for key, value in initial.items() if value.is_floating_point())
+    assert moved > 1e-3
+    other, data = make(name)
+    fit(other, data, shards=4, **OPTIONS)
+    assert any(not torch.allclose(other.state_dict()[key], value, **TOLERANCE) for key, value in first["method"].items())
+
+
+def test_each_process_moves_its_own_part_of_the_chains(results):
+    method, _ = make("short_run")
+    before, after = method.chains, load(results / "short_run-0.pt")["method"]["chains"]
+    moved = (before != after).any(1)
+    # 6 steps of 8 chains from 24 in each half; a process that used the other's part would leave its own as it was
+    assert after.shape == (48, 2) and moved[:24].sum() >= 16 and moved[24:].sum() >= 16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resume_by_two_processes_is_bit_equal(name, results):
+    whole, broken = checkpoint.latest(results / name), checkpoint.latest(results / f"{name}-broken")
+    assert broken["images"] == 96 and broken["best"] == whole["best"] and broken["guard"] == whole["guard"]
+    for part in ("method", "ema"):
+        close(whole[part], broken[part], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_process_goes_on_with_a_run_of_two(name, results, tmp_path):
+    import shutil
+
+    shutil.copytree(results / f"{name}-half", tmp_path / "half")
+    method, data = make(name)
+    fit(method, data, tmp_path / "half", **OPTIONS)
+    close(checkpoint.latest(tmp_path / "half")["method"], checkpoint.latest(results / name)["method"], **TOLERANCE)
+    with pytest.raises(tw.InputError, match="draws noise for 2 processes, not 1"):
+        fit(make(name)[0], data, tmp_path / "half", shards=1, images=200, **OPTIONS)
+
+
+def test_a_divergence_on_one_process_is_handled_by_both(results):
+    first, second = (load(results / f"once-{rank}.pt") for rank in range(2))
+    assert first["outcome"] == second["outcome"] == "finished"
+    close(first["method"], second["method"], rtol=0, atol=0)
+    assert all(torch.isfinite(value).all() for value in first["method"].values())
+    (event,) = [row["event"] for row in checkpoint.read_stats(results / "once") if "event" in row]
+    assert event.startswith("diverged at 64 images (another process") and event.endswith("learning rate × 0.5; back to 48 images")
+    assert checkpoint.latest(results / "once")["images"] == 96
+
+
+def test_a_divergence_without_end_stops_both(results):
+    for rank in range(2):
+        result = load(results / f"always-{rank}.pt")
+        assert result["outcome"].startswith("gave up after 2 tries: ") and "at 64 images" in result["outcome"]
+    assert checkpoint.latest(results / "always")["images"] <= 48
+
+
+def test_wrong_input_is_refused_by_both(results):
+    first, second = (load(results / f"refusals-{rank}.pt") for rank in range(2))
+    assert first == second and len(first) == 5
+    wanted = (
+        "15 does not divide over 2 processes",
+        "started with seed 4, not 5",
+        "cannot write /proc/nowhere",
+        "holds a run of egc, not chained",
+    )
+    for message, words in zip(first, (*wanted, "not in shards = 4")):
+        assert words in message
+    assert not (results / "odd").exists()
+
+
+if __name__ == "__main__":
+    two_processes(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,37 @@
+"""A run killed with SIGKILL at random moments, and started again each time, ends bit-equal to one that was never killed."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.resume import METHODS, difference, run_with_kills, start
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_runs_end_bit_equal(name, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with start(name, whole) as process:
+        assert process.wait(timeout=120) == 0
+    # three kills within 1.2 s of a run that takes longer, whatever the machine
+    tally = run_with_kills(name, broken, kills=3, span=0.4, draw=random.Random(17))
+    assert tally.kills == 3 and tally.starts == 4
+    assert difference(whole, broken) is None
+
+
+def test_a_difference_is_seen(tmp_path):
+    import torch
+
+    from thalweg import checkpoint
+
+    def state(folder: str, weight: float) -> Path:
+        (tmp_path / folder).mkdir()
+        checkpoint.save(tmp_path / folder, {"images": 16, "elapsed": weight, "method": {"w": torch.tensor([1.0, weight])}})
+        return tmp_path / folder
+
+    a = state("a", 2.0)
+    assert difference(a, a) is None
+    assert difference(a, state("b", 2.0000002384185791)) == "method/w"
