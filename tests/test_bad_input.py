@@ -27,7 +27,7 @@ SMALL_EGC = "--width 8 --blocks 1 --levels 20 --sample-steps 5 --batch 16 --imag
 
 def make_runs(root: Path) -> None:
     """Two small runs, an export, and files of many kinds of wrongness."""
-    toy = tw.method(TOY, width=16, steps=2, sample_steps=5, batch=16, images=32, buffer=64)
+    toy = tw.method(TOY, data=tw.data.toy("8gaussians"), width=16, steps=2, sample_steps=5, batch=16, images=32, buffer=64)
     fit(toy, tw.data.toy("8gaussians"), root / "toy", progress=False)
     digits = tw.method("egc/digits", width=8, blocks=1, levels=20, sample_steps=5, batch=16, images=32)
     twin = fit(digits, tw.data.load("digits"), root / "digits", progress=False)
@@ -91,7 +91,7 @@ COMMANDS = [
     ("trian egc/digits --out new", ["unknown command 'trian'; did you mean 'train'?", "evaluate"]),
     ("list all", ["list takes no arguments, got 'all'"]),
     ("bench speed", ["no folder benchmarks here", "clone"]),
-    ("train --out new", ["preset", "thalweg train --help"]),
+    ("train --out new", ["METHOD/PRESET", "thalweg train --help"]),
     ("train ecg/digits --out new", ["unknown method 'ecg'; did you mean 'egc'?", "short_run"]),
     ("train egc/digit --out new", ["egc has no preset 'digit'; did you mean 'digits'?"]),
     ("train nothing --out new", ["unknown method 'nothing'", "Methods: short_run, egc"]),
@@ -108,7 +108,7 @@ COMMANDS = [
     (f"train {TOY} --out new --network convnet", ["network = 'convnet' needs images", "(2,)"]),
     (f"train {TOY} --out new --width", ["--width needs a value"]),
     (f"train {TOY} here --out new", ["unexpected argument 'here'", "--field value"]),
-    (f"train {TOY} --out new --batch 16 --buffer 10", ["10 chains are too few for a batch of 16"]),
+    (f"train {TOY} --out new --batch 16 --buffer 10", ["a batch of 16 needs as many chains, the buffer holds 10"]),
     ("train egc/digits --out new --patch 3", ["egc: ", "3"]),
     ("train egc/digits --out new --energy_level 0", ["energy_level = 0"]),
     # options
@@ -188,9 +188,12 @@ COMMANDS = [
     ("apply classify digits --input nowhere --out new.json", ["no picture there"]),
     ("apply classify digits --input empty --out new.json", ["no picture there"]),
     ("apply classify digits --input broken_pictures --out new.json", ["07.png cannot be read as a picture"]),
+    ("apply classify digits --input nan.npz --out new.json", ["1 of 40 images hold NaN"]),
+    ("apply classify digits --input other_key.npz --out new.json", ["must hold an array x"]),
+    ("apply detect digits --input torn.npz --out new.json", ["torn.npz cannot be read"]),
     ("apply classify digits --input pictures --out new.txt", ["must end in .json"]),
     ("apply classify digits --input pictures --out nowhere/new.json", ["nowhere/new.json"]),
-    ("apply detect toy --input pictures --out new.json", ["short_run", "images"]),
+    ("apply detect toy --input pictures --out new.json", ["apply is for models of images", "points of shape (2,)"]),
     ("export digits", ["export needs either --out DIR or --hub NAME"]),
     ("export digits --out new --hub user/name", ["export needs either --out DIR or --hub NAME"]),
     ("export digits --out file", ["the output file is a file"]),
@@ -252,6 +255,23 @@ def test_a_full_disk(root, monkeypatch, capsys):
         said = capsys.readouterr().err
         assert "the disk is full. What was there before is unchanged" in said and said.count("\n") == 1
     monkeypatch.undo()
+    assert snapshot(root) == before
+
+
+def test_the_same_inputs_made_right_are_taken(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    before = snapshot(root)
+    for line in (
+        f"sample digits --out {tmp_path}/a.npz -n 3 --label 3 --steps 5 --guidance 1.5 --eta 0.5",
+        f"apply classify digits --input plain.npz --out {tmp_path}/b.json",
+        f"apply detect digits --input pictures --out {tmp_path}/c.json",
+        f"export digits --out {tmp_path}/model",
+        f"train {TOY} --out {tmp_path}/new {SMALL} --lr 0.5",
+    ):
+        assert main(line.split()) == 0, capsys.readouterr().err
+    assert np.load(tmp_path / "a.npz")["x"].shape == (3, 1, 8, 8)
+    assert len(json.loads((tmp_path / "b.json").read_text())) == 40 and len(json.loads((tmp_path / "c.json").read_text())) == 20
+    assert tw.load(tmp_path / "model").name == "egc" and tw.load(tmp_path / "new").config.lr == 0.5
     assert snapshot(root) == before
 
 

@@ -81,7 +81,8 @@ def _options(kind: type, arguments: list[str], command: str, *, rest: bool = Fal
             raise
         # tyro frames its message; one plain line is what a terminal and a log can use
         lines = [line.strip(" │╭╮╰╯─\n") for line in said.getvalue().splitlines()]
-        text = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Parsing error", "Required options")))
+        frame = ("For full helptext", "Parsing error", "Required options", f"thalweg {command} --help")
+        text = " ".join(line for line in lines if line.strip("-") and not line.startswith(frame))
         raise InputError(f"{text or 'wrong options'} (see thalweg {command} --help)") from None
 
 

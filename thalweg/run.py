@@ -299,7 +299,9 @@ def apply(task: str, method: Method, source: str, out: Path) -> Path:
         raise InputError(f"--out {out}: the name must end in .json")
     if task == "classify" and not hasattr(method, "classify"):
         raise InputError(f"{method.name} does not classify")
-    size, channels = (method.config.shape[-1], method.config.shape[0]) if len(method.config.shape) == 3 else (None, None)
+    if len(method.config.shape) != 3:
+        raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(method.config.shape)}")
+    channels, _, size = method.config.shape
     names, x = _inputs(source, size, channels)
     if task == "classify":
         probability, label = method.classify(x).exp().max(1)
@@ -319,12 +321,10 @@ def apply(task: str, method: Method, source: str, out: Path) -> Path:
     return out
 
 
-def _inputs(source: str, size: int | None, channels: int | None) -> tuple[list[str], Tensor]:
+def _inputs(source: str, size: int, channels: int) -> tuple[list[str], Tensor]:
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
-        from thalweg.data.sources import read_arrays
-
-        x = to_unit(convert(read_arrays(path)["x"], size, channels))
+        x = to_unit(convert(_array(path), size, channels))
         return [f"{path.name}[{i}]" for i in range(len(x))], x
     from thalweg.data.sources import SUFFIXES, decode
 
@@ -332,3 +332,19 @@ def _inputs(source: str, size: int | None, channels: int | None) -> tuple[list[s
     if not files or not files[0].is_file():
         raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
     return [str(f) for f in files], to_unit(torch.stack([decode(f, str(f), size, channels) for f in files]))
+
+
+def _array(path: Path) -> Tensor:
+    """All images under the key x of an .npz, checked as training data are."""
+    import numpy as np
+
+    from thalweg.data.sources import _channels_first
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            x = arrays["x"] if "x" in arrays.files else None
+    except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
+        raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
+    if x is None:
+        raise InputError(f"{path} must hold an array x of images")
+    return data.Images(_channels_first(x, path), name=str(path)).x

@@ -110,6 +110,7 @@ class ShortRun(Method):
     name = "short_run"
     Config = Config
     guarded = ("energy_data", "energy_samples")
+    sharded = ("chains", "chain_labels")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -161,7 +162,7 @@ class ShortRun(Method):
             negative = self._chain(start, c.steps, label_negative, update.generator, trace)
         if rows is not None:
             self.chains[rows] = negative
-        self._adapt(trace)
+        self._adapt(trace, update)
         # data and samples pass in one batch, each with its own labels
         both = None if label is None else torch.cat([label, label_negative])
         loss, positive, sampled = contrastive(self.energy, data, negative, both, regularise=c.regularise)
@@ -219,11 +220,12 @@ class ShortRun(Method):
             energy, x, steps=steps, step=c.step, noise=c.noise, clip=c.clip_move or None, clamp=clamp, generator=generator, trace=trace
         )
 
-    def _adapt(self, trace: sample.Trace) -> None:
-        """Move MALA's step towards the wanted acceptance; also what frees chains that an energy grown too steep has frozen."""
+    def _adapt(self, trace: sample.Trace, update) -> None:
+        """Move MALA's step towards the wanted acceptance, the same on every rank."""
         c = self.config
         if c.target_acceptance and trace.acceptance is not None:
-            self.step_size.mul_(torch.exp(0.1 * (trace.acceptance.mean() - c.target_acceptance))).clamp_(1e-3 * c.step, 10 * c.step)
+            excess = update.mean(trace.acceptance.mean()) - c.target_acceptance
+            self.step_size.mul_(torch.exp(0.1 * excess)).clamp_(1e-3 * c.step, 10 * c.step)
 
     @torch.no_grad()
     def sample(
