@@ -1,7 +1,7 @@
 """The command line: `thalweg COMMAND ...`. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,7 +164,8 @@ def train(arguments: list[str]) -> None:
 
     fit(
         method, images, options.out, images=config.images, held_out=run.held_out(name, options.size), picture=run.picture,
-        log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every, tensorboard=options.tensorboard, **settings,
+        log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
+        tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     print(
         f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}\n  thalweg sample {options.out} -n 64 --out samples.png",
@@ -355,11 +356,11 @@ class ApplyOptions:
 
 def apply(arguments: list[str]) -> None:
     options = _options(_positional(ApplyOptions), arguments, "apply")
-    from thalweg import run
+    from thalweg import run, tasks
     from thalweg.errors import InputError, nearest
 
-    if options.task not in run.TASKS:
-        raise InputError(f"unknown task '{options.task}'{nearest(options.task, run.TASKS)}. Tasks: {', '.join(run.TASKS)}")
+    if options.task not in tasks.TASKS:
+        raise InputError(f"unknown task '{options.task}'{nearest(options.task, tasks.TASKS)}. Tasks: {', '.join(tasks.TASKS)}")
     from thalweg.save import load
 
     method = load(options.model, which=options.which, device=_device(options.device))
@@ -412,18 +413,7 @@ def list_presets(arguments: list[str]) -> None:
             print(f"{name + '/' + key:32} {config.data:16} {shape:>10} {size:>12,} parameters {config.images:>13,} images")
 
 
-@dataclass
-class BenchOptions:
-    """Run a benchmark of the repository (needs a clone: they are not part of the installed package)."""
-
-    name: Annotated[str, "positional"] = ""
-    """which one; without a name, list them"""
-    rest: Annotated[tuple[str, ...], "positional"] = field(default_factory=tuple)
-    """its own options, after --"""
-
-
 def bench(arguments: list[str]) -> None:
-    import importlib.util
     import runpy
 
     from thalweg.errors import InputError, nearest
@@ -431,9 +421,7 @@ def bench(arguments: list[str]) -> None:
     root = Path.cwd() / "benchmarks"
     names = sorted(p.stem for p in root.glob("*.py") if p.stem not in ("__init__", "common"))
     if arguments and arguments[0] in ("-h", "--help"):
-        print(
-            "usage: thalweg bench [NAME] [options of the benchmark]\n\nRun from a clone of the repository; without a name, list the benchmarks."
-        )
+        print("usage: thalweg bench [NAME] [options of the benchmark]\n\nRun from a clone of the repository; no name lists them.")
         return
     if not names:
         raise InputError("there is no folder benchmarks here; run from a clone of the repository")
@@ -444,7 +432,6 @@ def bench(arguments: list[str]) -> None:
         raise InputError(f"unknown benchmark '{arguments[0]}'{nearest(arguments[0], names)}. Benchmarks: {', '.join(names)}")
     sys.path.insert(0, str(Path.cwd()))
     sys.argv = [f"benchmarks/{arguments[0]}.py", *arguments[1:]]
-    assert importlib.util.find_spec(f"benchmarks.{arguments[0]}")
     runpy.run_module(f"benchmarks.{arguments[0]}", run_name="__main__")
 
 

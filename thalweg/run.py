@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg import checkpoint, data, plot, report
+from thalweg import checkpoint, data, plot, report, tasks
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
 from thalweg.data.images import convert, to_unit
+from thalweg.data.sources import SUFFIXES, decode, read_arrays
 from thalweg.data.toy import TOYS, toy
 from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
 from thalweg.save import load
 
 METRICS = ("density", "accuracy", "fidelity", "ood")
-TASKS = ("classify", "detect")
 HELD_OUT = 512
 
 
@@ -56,19 +56,12 @@ def _class_labels(method: Method, label: str, n: int) -> Tensor:
     config = method.config
     if label == "all":
         return torch.arange(n) % max(1, config.classes)
-    names = _class_names(config.data) or tuple(str(i) for i in range(config.classes))
+    names = data.class_names(config.data) or tuple(str(i) for i in range(config.classes))
     if label in names:
         return torch.full((n,), names.index(label))
     if label.isdigit():
         return torch.full((n,), int(label))
     raise InputError(f"unknown class '{label}'{nearest(label, names)}. Classes: {', '.join(names) or 'none'}")
-
-
-def _class_names(name: str) -> tuple[str, ...]:
-    try:
-        return tuple(data.load(name, "validation").classes)
-    except InputError:  # the data is not on this machine: numbers still work
-        return ()
 
 
 def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None, **options: Any) -> Path:
@@ -189,18 +182,11 @@ def _images(method: Method, wanted: tuple[str, ...], n: int, seed: int, shown: P
     return results
 
 
-def energies(method: Method, x: Tensor, batch: int = 512) -> Tensor:
-    """Energies of many images, [N], on the CPU."""
-    device = next(method.parameters()).device
-    with torch.no_grad():
-        return torch.cat([method.energy(part.to(device)).cpu() for part in x.split(batch)])
-
-
 def _ood(method: Method, inliers: Tensor, shown: Path | None, pictures: list, seed: int) -> dict[str, Any]:
-    scores = {"held-out": energies(method, inliers)}
+    scores = {"held-out": ev.energies(method, inliers)}
     results = {}
     for kind in ("uniform", "constant", "noise", "interpolation", "shuffled"):
-        scores[kind] = energies(method, ev.outliers(kind, inliers, len(inliers), seed))
+        scores[kind] = ev.energies(method, ev.outliers(kind, inliers, len(inliers), seed))
         results[kind] = asdict(ev.ood(scores["held-out"], scores[kind]))
     results["mean_auroc"] = sum(r["auroc"] for r in results.values()) / len(results)
     if shown is not None:
@@ -294,29 +280,22 @@ def _report(folder: Path, method: Method, results: dict[str, Any], pictures: lis
 
 
 def apply(task: str, method: Method, source: str, out: Path) -> Path:
-    """`classify`: class and probability of each image; `detect`: its energy and how many held-out images have a higher one."""
+    """Run a task on a folder of pictures, one picture or an .npz, and write one JSON row an image to `out`."""
+    config = method.config
     if out.suffix != ".json":
         raise InputError(f"--out {out}: the name must end in .json")
     if task == "classify" and not hasattr(method, "classify"):
         raise InputError(f"{method.name} does not classify")
-    if len(method.config.shape) != 3:
-        raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(method.config.shape)}")
-    channels, _, size = method.config.shape
+    if len(config.shape) != 3:
+        raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(config.shape)}")
+    channels, _, size = config.shape
     names, x = _inputs(source, size, channels)
     if task == "classify":
-        probability, label = method.classify(x).exp().max(1)
-        classes = _class_names(method.config.data) or tuple(str(i) for i in range(method.config.classes))
-        rows = [
-            {"input": n, "class": classes[y], "probability": round(p, 6)} for n, y, p in zip(names, label.tolist(), probability.tolist())
-        ]
+        rows = tasks.classify(method, x, data.class_names(config.data) or tuple(str(i) for i in range(config.classes)))
     else:
-        reference = energies(method, data.load(method.config.data, "validation", size=size).all().x)
-        values = energies(method, x)
-        # the share of held-out inliers that look less likely: small means out of distribution
-        share = (reference[None, :] >= values[:, None]).float().mean(1)
-        rows = [
-            {"input": n, "energy": round(e, 4), "inliers_above": round(s, 4)} for n, e, s in zip(names, values.tolist(), share.tolist())
-        ]
+        inliers = data.load(config.data, "validation", size=size).all().x
+        rows = tasks.detect(ev.energies(method, x), ev.energies(method, inliers))
+    rows = [{"input": name, **row} for name, row in zip(names, rows)]
     checkpoint.write_bytes(out, (json.dumps(rows, indent=1) + "\n").encode())
     return out
 
@@ -324,27 +303,9 @@ def apply(task: str, method: Method, source: str, out: Path) -> Path:
 def _inputs(source: str, size: int, channels: int) -> tuple[list[str], Tensor]:
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
-        x = to_unit(convert(_array(path), size, channels))
+        x = to_unit(convert(read_arrays(path).x, size, channels))
         return [f"{path.name}[{i}]" for i in range(len(x))], x
-    from thalweg.data.sources import SUFFIXES, decode
-
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
     return [str(f) for f in files], to_unit(torch.stack([decode(f, str(f), size, channels) for f in files]))
-
-
-def _array(path: Path) -> Tensor:
-    """All images under the key x of an .npz, checked as training data are."""
-    import numpy as np
-
-    from thalweg.data.sources import _channels_first
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            x = arrays["x"] if "x" in arrays.files else None
-    except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
-        raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
-    if x is None:
-        raise InputError(f"{path} must hold an array x of images")
-    return data.Images(_channels_first(x, path), name=str(path)).x

@@ -22,6 +22,7 @@ __all__ = [
     "Stream",
     "Toy",
     "array_file",
+    "class_names",
     "digits",
     "fashion_mnist",
     "folder",
@@ -62,6 +63,14 @@ def load(
         raise InputError(f"{name} is a file of another kind; data is a folder of pictures, a .npz or a .npy file")
     known = f"the names are {', '.join(NAMES)} and hf:NAME"
     raise InputError(f"unknown data '{name}', and no such file or folder{nearest(name, NAMES)}; {known}")
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of a data set's classes; empty where it has none or is not on this machine."""
+    try:
+        return tuple(load(name, "validation").classes)
+    except InputError:
+        return ()
 
 
 def _saved_by_datasets(path: Path) -> bool:

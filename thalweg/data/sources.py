@@ -227,6 +227,14 @@ def array_file(path: str | Path, split: str = "train", *, size: int | None = Non
     """
     check_split(split)
     path = Path(path)
+    images = read_arrays(path)
+    rows = partition(split, len(images), (0.1, 0.1), images.label)
+    picked = images.subset(rows)
+    return Images(convert(picked.x, size, channels), picked.label, images.classes, name=f"{path.stem}/{split}")
+
+
+def read_arrays(path: Path) -> Images:
+    """All images of a `.npz` or `.npy` file, in order and as they are; see `array_file`."""
     try:
         with path.open("rb") as file:
             loaded = numpy.load(file, allow_pickle=False)
@@ -239,10 +247,7 @@ def array_file(path: str | Path, split: str = "train", *, size: int | None = Non
     label = arrays.get("y")
     if label is not None and label.dtype.kind not in "iu":
         raise InputError(f"{path}: y must hold integers, got {label.dtype}")
-    images = Images(x, None if label is None else torch.from_numpy(label.astype(numpy.int64)), name=str(path))
-    rows = partition(split, len(images), (0.1, 0.1), images.label)
-    picked = images.subset(rows)
-    return Images(convert(picked.x, size, channels), picked.label, images.classes, name=f"{path.stem}/{split}")
+    return Images(x, None if label is None else torch.from_numpy(label.astype(numpy.int64)), name=str(path))
 
 
 def _channels_first(array: numpy.ndarray, path: Path) -> Tensor:

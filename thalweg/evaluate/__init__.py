@@ -12,7 +12,7 @@ from thalweg.evaluate.density import (
 )
 from thalweg.evaluate.extractor import Extractor, ExtractorConfig, extractor, train_extractor
 from thalweg.evaluate.fidelity import FidelityReport, class_accuracy, frechet_distance, frechet_from_features
-from thalweg.evaluate.ood import OODReport, ood, outliers
+from thalweg.evaluate.ood import OODReport, energies, ood, outliers
 
 __all__ = [
     "Accuracy",
@@ -26,6 +26,7 @@ __all__ = [
     "accuracy",
     "class_accuracy",
     "density",
+    "energies",
     "energy_distance",
     "energy_distance_interval",
     "extractor",
