@@ -231,7 +231,7 @@ def score_rows(seed: int) -> Iterator[Row]:
     points = lambda *shape: random.normal(*shape, generator=random.seeded(seed, 7), dtype=torch.float64)  # noqa: E731
     torch.manual_seed(seed)
     cases = {
-        "MLP": (_perturbed(MLP(5, width=16, fourier=4), seed), points(8, 5)),
+        "MLP": (_perturbed(MLP(5, width=16), seed), points(8, 5)),
         "ConvEnergy": (_perturbed(ConvEnergy((2, 8, 8), widths=(4, 8, 8), blocks=1), seed), points(8, 2, 8, 8)),
         "ConvEnergy, channels last": (
             _perturbed(ConvEnergy((2, 8, 8), widths=(4, 8, 8)), seed),

@@ -1,54 +1,51 @@
 """Does a killed run end where an unbroken one does? python -m benchmarks.resume [--kills 20] [--seed 0] [--out FILE]
 
-For each method a tiny model is trained once without a break, and once more while SIGKILL strikes at uniformly random
-moments of its life (start-up from the last state included) and the same command is given again each time. States are
-written every other update, so that many kills strike a write. All of the final state must be bit-equal: weights, EMA twin,
-optimizer moments, chains, counters, the best criterion; and the rows of stats.jsonl but for their seconds.
+For each method a tiny model is trained once without a break, and once more while SIGKILL strikes at random moments spread
+over the run and the same command is given again each time. A moment is a uniformly random count of images among those that
+the next kills still have, plus up to 20 ms, so that it falls anywhere in a step or a write; every restart makes progress,
+however busy the machine is. States are written every other update. All of the final state must be bit-equal: weights, EMA
+twin, optimizer moments, chains, counters, the best criterion; and the rows of stats.jsonl but for their seconds.
 """
 
 import argparse
+import math
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 METHODS = {
     "short_run/8gaussians": dict(width=16, steps=2, sample_steps=5, batch=16, images=4800, buffer=64),
     "egc/digits": dict(width=8, blocks=1, levels=20, sample_steps=5, batch=16, images=3200, dropout=0.1),
 }
-READY = b"ready\n"
+SAVE_EVERY = 32
 
 
-def train(name: str, out: str) -> None:
+def train(name: str, out: str, images: int | None = None) -> None:
     """The program that is killed: train, or resume, in `out`."""
     import thalweg as tw
     from thalweg.train import fit
 
     data = tw.data.load(name.split("/")[1])
-    method = tw.method(name, **METHODS[name])
+    method = tw.method(name, **METHODS[name] | ({"images": images} if images else {}))
     held_out = data.batch(10**6, 16, 1)
-    os.write(1, READY)
-    fit(method, data, out, seed=5, log_every=32, sample_every=320, save_every=32, held_out=held_out, progress=False)
+    fit(method, data, out, seed=5, log_every=32, sample_every=320, save_every=SAVE_EVERY, held_out=held_out, progress=False)
 
 
-def start(name: str, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", f"from benchmarks.resume import train; train({name!r}, {str(out)!r})"]
-    root = Path(__file__).parents[1]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    )
+def start(name: str, out: Path, images: int | None = None) -> subprocess.Popen:
+    command = [sys.executable, "-c", f"from benchmarks.resume import train; train({name!r}, {str(out)!r}, {images})"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"})
 
 
-def wait_until_ready(process: subprocess.Popen, limit: float = 120.0) -> None:
-    """Until the imports are done and `fit` is about to be called."""
-    if not select.select([process.stdout], [], [], limit)[0] or os.read(process.stdout.fileno(), len(READY)) != READY:
-        raise RuntimeError(f"the run did not start within {limit:.0f} s")
+def images_done(out: Path) -> int:
+    """The count of images of the newest state on disk, −1 where there is none."""
+    return max((int(path.name.split("-")[1]) for path in out.glob("state-*.pt")), default=-1)
 
 
 @dataclass
@@ -58,34 +55,36 @@ class Tally:
     starts: int = 0
     kills: int = 0
     during_a_write: int = 0
-    before_any_state: int = 0
+    killed_at: list[int] = field(default_factory=list)
 
 
-def run_with_kills(name: str, out: Path, *, kills: int, span: float, draw: random.Random) -> Tally:
-    """Start, kill after uniform(0, span) seconds of training, and so on `kills` times; then let it end.
+def run_with_kills(name: str, out: Path, *, kills: int, draw: random.Random, images: int | None = None) -> Tally:
+    """Start, kill at a random moment, and so on `kills` times, all within the first nine tenths; then let it end.
 
     A run that ends before the last kill is left as it is: `kills` of the result then says how many it took.
     """
     tally = Tally()
+    last = int(0.9 * (images or METHODS[name]["images"]))
     while True:
-        process = start(name, out)
-        tally.starts += 1
-        with process.stdout:
-            wait_until_ready(process)
-            if tally.kills < kills:
-                try:
-                    process.wait(timeout=draw.uniform(0.0, span))
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    if process.returncode == -signal.SIGKILL:
-                        tally.kills += 1
-                        tally.during_a_write += bool(list(out.glob("*.partial")))
-                        tally.before_any_state += not list(out.glob("state-*.pt"))
-                        continue
-            if process.wait(timeout=600) != 0:
-                raise RuntimeError(f"the run ended with code {process.returncode}")
-        return tally
+        before = max(0, images_done(out))
+        target = before + draw.uniform(0, 2 * (last - before) / (kills - tally.kills + 1)) if tally.kills < kills else math.inf
+        delay = draw.uniform(0.0, 0.02)
+        with start(name, out, images) as process:
+            tally.starts += 1
+            while process.poll() is None:
+                if tally.kills < kills and images_done(out) >= target:
+                    time.sleep(delay)
+                    process.kill()
+                    break
+                time.sleep(0.001 if tally.kills < kills else 0.05)
+            code = process.wait()
+        if code == 0:
+            return tally
+        if code != -signal.SIGKILL:
+            raise RuntimeError(f"the run ended with code {code}")
+        tally.kills += 1
+        tally.killed_at.append(images_done(out))
+        tally.during_a_write += bool(list(out.glob("*.partial")))
 
 
 def difference(a: Path, b: Path) -> str | None:
@@ -124,17 +123,14 @@ def main() -> None:
     for name in METHODS:
         with tempfile.TemporaryDirectory() as folder:
             whole, broken = Path(folder) / "whole", Path(folder) / "broken"
-            process = start(name, whole)
-            with process.stdout:
-                wait_until_ready(process)
-                ready = time.perf_counter()
-                if process.wait(timeout=600) != 0:
+            beginning = time.perf_counter()
+            with start(name, whole) as process:
+                if process.wait() != 0:
                     raise RuntimeError("the unbroken run failed")
-            expected = time.perf_counter() - ready
-            # on average the kills fall within 80 % of the run, as each also costs what was done since the last state
-            tally = run_with_kills(name, broken, kills=options.kills, span=1.6 * expected / options.kills, draw=random.Random(options.seed))
+            seconds = time.perf_counter() - beginning
+            tally = run_with_kills(name, broken, kills=options.kills, draw=random.Random(options.seed))
             place = difference(whole, broken)
-            results[name] = {"seconds_unbroken": round(expected, 2), **asdict(tally), "bit_equal": place is None, "first_difference": place}
+            results[name] = {"seconds_unbroken": round(seconds, 2), **asdict(tally), "bit_equal": place is None, "first_difference": place}
         print(name, results[name], flush=True)
     from benchmarks.common import write_results
 

@@ -15,8 +15,6 @@ CASES = {
     "import thalweg": ["-c", "import thalweg"],
     "thalweg --help": ["-m", "thalweg.cli", "--help"],
     "thalweg train --help": ["-m", "thalweg.cli", "train", "--help"],
-    "import torch": ["-c", "import torch"],
-    "thalweg list": ["-m", "thalweg.cli", "list"],
 }
 
 

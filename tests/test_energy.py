@@ -55,13 +55,13 @@ LABEL = torch.tensor([0, 2, -1])
     "net, condition",
     [
         (lambda: MLP(5, width=16), {}),
-        (lambda: MLP(5, width=16, fourier=6, fourier_scale=2.0), {}),
+        (lambda: MLP(5, width=16, depth=1), {}),
         (lambda: MLP(5, width=16, levels=True, classes=3), {"t": T, "label": LABEL}),
         (lambda: ConvEnergy((2, 8, 8), widths=(4, 8, 8)), {}),
         (lambda: ConvEnergy((2, 8, 8), widths=(4, 8), blocks=1, levels=True, classes=3), {"t": T, "label": LABEL}),
         (lambda: ConvEnergy((2, 8, 8), widths=(4, 8), spectral_norm=True), {}),
     ],
-    ids=["mlp", "fourier", "mlp-conditional", "convnet", "convnet-conditional", "convnet-spectral"],
+    ids=["mlp", "mlp-shallow", "mlp-conditional", "convnet", "convnet-conditional", "convnet-spectral"],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_network_scores_are_the_gradient(net, condition, channels_last):

@@ -33,7 +33,7 @@ LABEL = torch.tensor([0, 2, 1])
 # name: network, shape of one example, keywords of the call, shapes of the outputs
 NETS = {
     "mlp": (lambda: MLP(5, width=8), (5,), {}, [()]),
-    "mlp-out": (lambda: MLP(6, width=8, out=4, fourier=3), (2, 3), {}, [(4,)]),
+    "mlp-out": (lambda: MLP(6, width=8, out=4), (2, 3), {}, [(4,)]),
     "mlp-conditional": (lambda: MLP(5, width=8, levels=True, classes=3), (5,), {"t": T, "label": LABEL}, [()]),
     "convnet": (lambda: ConvEnergy(IMAGE, widths=(4, 8)), IMAGE, {}, [()]),
     "convnet-out": (lambda: ConvEnergy((2, 16, 8), widths=(4, 8, 8), blocks=1, out=3), (2, 16, 8), {}, [(3,)]),

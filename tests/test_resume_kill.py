@@ -10,14 +10,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.resume import METHODS, difference, run_with_kills, start
 
+IMAGES = 1280  # 80 updates and 40 states
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_runs_end_bit_equal(name, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with start(name, whole) as process:
-        assert process.wait(timeout=120) == 0
-    # three kills within 1.2 s of a run that takes longer, whatever the machine
-    tally = run_with_kills(name, broken, kills=3, span=0.4, draw=random.Random(17))
+    with start(name, whole, IMAGES) as process:
+        assert process.wait(timeout=200) == 0
+    tally = run_with_kills(name, broken, kills=3, draw=random.Random(17), images=IMAGES)
     assert tally.kills == 3 and tally.starts == 4
     assert difference(whole, broken) is None
 

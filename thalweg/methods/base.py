@@ -31,7 +31,7 @@ class Method(nn.Module, ABC):
     # logged keys whose magnitude the divergence guard watches
     guarded: ClassVar[tuple[str, ...]] = ()
     # buffers whose rows are chains of their own: in a data-parallel run each rank holds an equal part of the rows
-    sharded: ClassVar[tuple[str, ...]] = ()
+    sharded: tuple[str, ...] = ()
 
     def __init__(self, config: Any) -> None:
         super().__init__()

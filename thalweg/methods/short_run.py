@@ -110,7 +110,6 @@ class ShortRun(Method):
     name = "short_run"
     Config = Config
     guarded = ("energy_data", "energy_samples")
-    sharded = ("chains", "chain_labels")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -134,6 +133,7 @@ class ShortRun(Method):
         if c.jumps and not c.reference_std:
             raise InputError("short_run: jumps are drawn from the Gaussian reference; set reference_std above 0, or jumps = 0")
         if c.start == "persistent":
+            self.sharded = ("chains", "chain_labels")
             self.register_buffer("chains", self._fresh(c.buffer, random.seeded(0)))
             self.register_buffer("chain_labels", torch.arange(c.buffer) % max(1, classes))
         self.register_buffer("step_size", torch.tensor(c.step))

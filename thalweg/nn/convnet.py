@@ -30,9 +30,7 @@ class ConvEnergy(nn.Module):
         channels, height, width = shape
         factor = 2 ** (len(widths) - 1)
         if height % factor or width % factor:
-            raise ValueError(
-                f"{len(widths)} widths halve the image {len(widths) - 1} times: height and width must divide by {factor}, got {shape[1:]}"
-            )
+            raise ValueError(f"{len(widths)} widths: height and width must divide by {factor}, got {height}×{width}")
         wrap = spectral if spectral_norm else (lambda layer: layer)
         embedding = 4 * widths[0]
         self.first = wrap(nn.Conv2d(channels, widths[0], 3, padding=1))
