@@ -8,14 +8,18 @@ twin, optimizer moments, chains, counters, the best criterion; and the rows of s
 """
 
 import argparse
+import contextlib
+import json
 import math
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,9 +42,54 @@ def train(name: str, out: str, images: int | None = None) -> None:
     fit(method, data, out, seed=5, log_every=32, sample_every=320, save_every=SAVE_EVERY, held_out=held_out, progress=False)
 
 
-def start(name: str, out: Path, images: int | None = None) -> subprocess.Popen:
-    command = [sys.executable, "-c", f"from benchmarks.resume import train; train({name!r}, {str(out)!r}, {images})"]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"})
+def serve() -> None:
+    """Fork a run for each line of JSON on the standard input; answer with its process id, then with its exit code."""
+    import torch._dynamo  # noqa: F401 (an optimizer would import it in its first step)
+
+    import thalweg.train
+    from thalweg import data, methods
+
+    for name in METHODS:
+        methods.preset(name)
+        data.load(name.split("/")[1])
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            train(*json.loads(line))
+            os._exit(0)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+class Starter:
+    """Starts runs as forks of a process that has imported everything and trained nothing: an import takes longer than a run."""
+
+    def __enter__(self) -> "Starter":
+        command = [sys.executable, "-c", "from benchmarks.resume import serve; serve()"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        self.server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.server.__exit__(*_)  # closes its input, which ends it
+
+    def run(
+        self, name: str, out: Path, images: int | None = None, kill_when: Callable[[], bool] = lambda: False, delay: float = 0.0
+    ) -> int:
+        """One process from start to end, killed `delay` seconds after `kill_when()` first holds; returns its exit code."""
+        self.server.stdin.write(json.dumps([name, str(out), images]) + "\n")
+        self.server.stdin.flush()
+        handle = os.pidfd_open(int(self.server.stdout.readline()))
+        try:
+            while not select.select([handle], [], [], 0.002)[0]:
+                if kill_when():
+                    time.sleep(delay)
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    break
+        finally:
+            os.close(handle)
+        return int(self.server.stdout.readline())
 
 
 def images_done(out: Path) -> int:
@@ -58,7 +107,7 @@ class Tally:
     killed_at: list[int] = field(default_factory=list)
 
 
-def run_with_kills(name: str, out: Path, *, kills: int, draw: random.Random, images: int | None = None) -> Tally:
+def run_with_kills(starter: Starter, name: str, out: Path, *, kills: int, draw: random.Random, images: int | None = None) -> Tally:
     """Start, kill at a random moment, and so on `kills` times, all within the first nine tenths; then let it end.
 
     A run that ends before the last kill is left as it is: `kills` of the result then says how many it took.
@@ -68,16 +117,8 @@ def run_with_kills(name: str, out: Path, *, kills: int, draw: random.Random, ima
     while True:
         before = max(0, images_done(out))
         target = before + draw.uniform(0, 2 * (last - before) / (kills - tally.kills + 1)) if tally.kills < kills else math.inf
-        delay = draw.uniform(0.0, 0.02)
-        with start(name, out, images) as process:
-            tally.starts += 1
-            while process.poll() is None:
-                if tally.kills < kills and images_done(out) >= target:
-                    time.sleep(delay)
-                    process.kill()
-                    break
-                time.sleep(0.001 if tally.kills < kills else 0.05)
-            code = process.wait()
+        code = starter.run(name, out, images, lambda target=target: images_done(out) >= target, draw.uniform(0.0, 0.02))
+        tally.starts += 1
         if code == 0:
             return tally
         if code != -signal.SIGKILL:
@@ -121,14 +162,13 @@ def main() -> None:
     options = parser.parse_args()
     began, results = time.perf_counter(), {}
     for name in METHODS:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, Starter() as starter:
             whole, broken = Path(folder) / "whole", Path(folder) / "broken"
             beginning = time.perf_counter()
-            with start(name, whole) as process:
-                if process.wait() != 0:
-                    raise RuntimeError("the unbroken run failed")
+            if starter.run(name, whole) != 0:
+                raise RuntimeError("the unbroken run failed")
             seconds = time.perf_counter() - beginning
-            tally = run_with_kills(name, broken, kills=options.kills, draw=random.Random(options.seed))
+            tally = run_with_kills(starter, name, broken, kills=options.kills, draw=random.Random(options.seed))
             place = difference(whole, broken)
             results[name] = {"seconds_unbroken": round(seconds, 2), **asdict(tally), "bit_equal": place is None, "first_difference": place}
         print(name, results[name], flush=True)

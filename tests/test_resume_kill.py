@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.resume import METHODS, difference, run_with_kills, start
+from benchmarks.resume import METHODS, Starter, difference, run_with_kills
 
 IMAGES = 1280  # 80 updates and 40 states
 
@@ -16,9 +16,9 @@ IMAGES = 1280  # 80 updates and 40 states
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_runs_end_bit_equal(name, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with start(name, whole, IMAGES) as process:
-        assert process.wait(timeout=200) == 0
-    tally = run_with_kills(name, broken, kills=3, draw=random.Random(17), images=IMAGES)
+    with Starter() as starter:
+        assert starter.run(name, whole, IMAGES) == 0
+        tally = run_with_kills(starter, name, broken, kills=3, draw=random.Random(17), images=IMAGES)
     assert tally.kills == 3 and tally.starts == 4
     assert difference(whole, broken) is None
 
