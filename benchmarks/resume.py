@@ -46,7 +46,7 @@ def serve() -> None:
     """Fork a run for each line of JSON on the standard input; answer with its process id, then with its exit code."""
     import torch._dynamo  # noqa: F401 (an optimizer would import it in its first step)
 
-    import thalweg.train
+    import thalweg.train  # noqa: F401
     from thalweg import data, methods
 
     for name in METHODS:

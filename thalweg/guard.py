@@ -16,7 +16,7 @@ class Guard:
     """Checks every update; after a divergence the run goes back to a good state and continues with half the learning rate.
 
     A state is good when a later checkpoint was reached from it. A run that diverges again before it gets beyond the point
-    of the last divergence goes one state further back; after `tries` such failures in a row it stops.
+    of the last divergence goes one state further back; after `tries` such failures in a row, or four times as many in the whole run, it stops.
     """
 
     def __init__(self, tries: int = 5) -> None:
@@ -24,6 +24,7 @@ class Guard:
         self.rate_scale = 1.0
         self.failures = 0  # in a row, without getting beyond `worst`
         self.worst = 0
+        self.total = 0  # in the whole run
         self._log_norm: dict[str, float] = {}
         self._seen: dict[str, int] = {}
         self._high: dict[str, int] = {}
@@ -58,8 +59,14 @@ class Guard:
         """Count a divergence at `images` and lower the learning rate; returns what was decided, raises when the tries are used up."""
         self.failures = self.failures + 1 if images <= self.worst or not self.failures else 1
         self.worst = max(self.worst, images)
+        self.total += 1
+        spent = None
         if self.failures > self.tries:
-            raise Diverged(f"gave up after {self.tries} tries: {trouble} at {images} images. Lower the learning rate or add chain steps.")
+            spent = f"{self.tries} tries"
+        elif self.total > 4 * self.tries:
+            spent = f"{4 * self.tries} tries in the whole run"
+        if spent:
+            raise Diverged(f"gave up after {spent}: {trouble} at {images} images. Lower the learning rate or add chain steps.")
         self.rate_scale *= 0.5
         self._high = {}
         return f"diverged at {images} images ({trouble}); try {self.failures} of {self.tries}, learning rate × {self.rate_scale:g}"

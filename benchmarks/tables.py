@@ -1,0 +1,115 @@
+"""Write docs/benchmarks.md and README's table from benchmarks/results/*.json, so that no figure is typed by hand.
+
+python -m benchmarks.tables
+"""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def source(name: str, record: dict) -> str:
+    machine = record["machine"]
+    return (
+        f"From `benchmarks/results/{name}.json`: `{record['command']}`, {machine['cpu']}, {machine['cores']} cores, "
+        f"PyTorch {record['versions']['torch']}, {record['date'][:10]}."
+    )
+
+
+def quickstart() -> str:
+    record = load("quickstart")
+    r = record["results"]
+    m = r["metrics"]
+    guided = m["guided samples"]
+    rows = [
+        ("training", f"{r['training_seconds']:.0f} s, {r['images']:,} images, pictures and checkpoints included"),
+        ("test accuracy", f"{100 * m['accuracy']['value']:.1f} % of {m['accuracy']['n']}"),
+        ("class accuracy of guided samples", f"{100 * m['class_accuracy']['value']:.1f} % of {m['class_accuracy']['n']}"),
+        (f"{guided['name']} distance, guided samples", f"{guided['value']:.2f}"),
+        ("the same, unguided samples", f"{m['samples']['value']:.2f}"),
+        ("floor: real held-out images", f"{guided['floor']:.2f} (n = {guided['n']} against {guided['real']} training images)"),
+    ]
+    rows += [(f"AUROC of held-out digits against {k}", f"{v['auroc']:.3f}") for k, v in m["ood"].items() if isinstance(v, dict)]
+    return "## Quickstart\n\n" + lines(("figure", "value"), rows) + "\n" + source("quickstart", record) + "\n"
+
+
+def density() -> str:
+    record = load("density")
+    rows = [
+        (r["toy"], f"{r['kl_truth_model']:.4f}", f"{r['kl_worst_seed']:.4f}", f"{r['total_variation']:.3f}", str(r["modes_missing"]),
+         f"{r['energy_distance']:.5f}", f"{r['cpu_seconds']:.0f}")
+        for r in record["results"]["medians"]
+    ]  # fmt: skip
+    head = ("toy", "KL(truth‖model), nats", "worst seed", "total variation", "modes missing", "energy distance", "CPU seconds")
+    text = "## Densities\n\nshort_run presets, one thread, medians over 3 seeds, both densities normalised on a 400² grid.\n\n"
+    return text + lines(head, rows) + "\n" + source("density", record) + "\n"
+
+
+def speed() -> str:
+    record = load("speed")
+    r = record["results"]
+    text = f"## Speed\n\nMedians of {r['repeats']} paired runs, {r['threads']} thread; the ratio is the contender's time over ours.\n\n"
+    titles = {
+        "images": "One contrastive step with 60 Langevin steps, batch 128, 32×32×3, 0.33M parameters",
+        "plane": "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network",
+    }
+    for key, title in titles.items():
+        rows = [(c["contender"], f"{c['median_seconds']:.2f}", f"{c['ratio_to_thalweg']:.2f}") for c in r[key]]
+        text += f"{title}:\n\n" + lines(("contender", "seconds", "ratio"), rows) + "\n"
+    return text + source("speed", record) + "\n"
+
+
+def resume() -> str:
+    record = load("resume")
+    rows = [
+        (name, str(r["kills"]), str(r["during_a_write"]), "yes" if r["bit_equal"] else f"no: {r['first_difference']}")
+        for name, r in record["results"].items()
+    ]
+    head = ("run", "kills", "of them during a write", "ends bit-equal")
+    return "## Resume after SIGKILL\n\n" + lines(head, rows) + "\n" + source("resume", record) + "\n"
+
+
+def startup() -> str:
+    record = load("startup")
+    rows = [(name, f"{r['median_s']:.2f}") for name, r in record["results"].items()]
+    return "## Start-up\n\n" + lines(("command", "median seconds"), rows) + "\n" + source("startup", record) + "\n"
+
+
+def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "".join("| " + " | ".join(row) + " |\n" for row in (head, ("---",) * len(head), *rows))
+
+
+def readme() -> None:
+    """Fill the five figures of README's table."""
+    m = load("quickstart")["results"]["metrics"]
+    values = {
+        "test accuracy": f"{100 * m['accuracy']['value']:.1f} %",
+        "class accuracy of guided samples": f"{100 * m['class_accuracy']['value']:.1f} %",
+        "Fréchet distance of guided samples, in a small classifier's features": f"{m['guided samples']['value']:.2f}",
+        "the same for real held-out digits (the floor)": f"{m['guided samples']['floor']:.2f}",
+        "outlier detection, mean AUROC over five kinds": f"{m['ood']['mean_auroc']:.3f}",
+    }
+    path = ROOT / "README.md"
+    text = path.read_text()
+    for name, value in values.items():
+        text = re.sub(rf"^\| {re.escape(name)} *\|.*$", f"| {name} | {value} |", text, flags=re.MULTILINE)
+    path.write_text(text)
+
+
+def main() -> None:
+    sections = [quickstart, density, speed, resume, startup]
+    found = [section() for section in sections if (RESULTS / f"{section.__name__}.json").exists()]
+    head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
+    (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))
+    readme()
+
+
+if __name__ == "__main__":
+    main()
