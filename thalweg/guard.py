@@ -16,7 +16,8 @@ class Guard:
     """Checks every update; after a divergence the run goes back to a good state and continues with half the learning rate.
 
     A state is good when a later checkpoint was reached from it. A run that diverges again before it gets beyond the point
-    of the last divergence goes one state further back; after `tries` such failures in a row, or four times as many in the whole run, it stops.
+    of the last divergence goes one state further back. After `tries` such failures in a row, or ten times as many in the whole
+    run, it stops.
     """
 
     def __init__(self, tries: int = 5) -> None:
@@ -63,8 +64,8 @@ class Guard:
         spent = None
         if self.failures > self.tries:
             spent = f"{self.tries} tries"
-        elif self.total > 4 * self.tries:
-            spent = f"{4 * self.tries} tries in the whole run"
+        elif self.total > 10 * self.tries:
+            spent = f"{10 * self.tries} tries in the whole run"
         if spent:
             raise Diverged(f"gave up after {spent}: {trouble} at {images} images. Lower the learning rate or add chain steps.")
         self.rate_scale *= 0.5
