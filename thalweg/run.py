@@ -169,7 +169,9 @@ def _images(method: Method, wanted: tuple[str, ...], n: int, seed: int, shown: P
         kinds = {"samples": {}} | ({"guided samples": {"label": torch.arange(n) % config.classes}} if _takes_labels(method) else {})
         for kind, options in kinds.items():
             x = method.sample(n, seed=seed, **options).cpu()
-            results[kind] = asdict(ev.frechet_distance(train.x, x, extractor, held_out=test.x, n=min(n, len(test.x))))
+            # the first ones, not a random draw: labels go round, so that as many of each class are compared as there are in the test set
+            compared = x[: len(test.x)]
+            results[kind] = asdict(ev.frechet_distance(train.x, compared, extractor, held_out=test.x, n=len(compared)))
             if options:
                 results["class_accuracy"] = asdict(ev.class_accuracy(x, options["label"], extractor))
             if shown is not None:
