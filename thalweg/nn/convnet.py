@@ -47,18 +47,20 @@ class ConvEnergy(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         shifts = self._shifts(t, label, len(x))
-        h = self.activation(self.first(x) + shifts[0])
-        for halve, blocks, shift in zip(self.halve, self.blocks, shifts[1:]):
-            h = self.activation(halve(h) + shift)
+        h = self.first(x)
+        h = self.activation(h if shifts is None else h + shifts[0])
+        for i, (halve, blocks) in enumerate(zip(self.halve, self.blocks), start=1):
+            h = halve(h)
+            h = self.activation(h if shifts is None else h + shifts[i])
             for first, second in blocks:
                 h = h + self.activation(second(self.activation(first(h))))
         value = self.last(h.flatten(1))
         value = value.to(torch.promote_types(value.dtype, torch.float32))  # energies are added and compared in fp32 also under autocast
         return value.squeeze(1) if self.scalar else value
 
-    def _shifts(self, t: Tensor | None, label: Tensor | None, rows: int) -> list[Tensor | float]:
+    def _shifts(self, t: Tensor | None, label: Tensor | None, rows: int) -> list[Tensor] | None:
         if self.shifts is None:
-            return [0.0] * (len(self.halve) + 1)
+            return None
         embedding = torch.zeros((), device=self.last.weight.device)
         if self.level is not None:
             embedding = embedding + self.level(t)
