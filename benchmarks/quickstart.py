@@ -21,7 +21,8 @@ def picture(model, path: Path) -> None:
 
     labels = torch.arange(10).repeat_interleave(12)
     digits = model.sample(len(labels), seed=0, label=labels)
-    grid = digits.view(10, 12, 8, 8).permute(0, 2, 1, 3).reshape(80, 96)
+    padded = torch.nn.functional.pad(digits, (1, 1, 1, 1), value=-1.0)
+    grid = padded.view(10, 12, 10, 10).permute(0, 2, 1, 3).reshape(100, 120)
     test = tw.data.load(model.config.data, "test").all()
     scores = {"held-out digits": tw.evaluate.energies(model, test.x)}
     for kind, name in (("interpolation", "two digits mixed"), ("shuffled", "pixels shuffled"), ("uniform", "noise")):
@@ -30,7 +31,7 @@ def picture(model, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1.3))
     left.imshow(grid, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-    left.set_yticks([8 * i + 3.5 for i in range(10)], [str(i) for i in range(10)])
+    left.set_yticks([10 * i + 4.5 for i in range(10)], [str(i) for i in range(10)])
     left.set_xticks([])
     left.set_title("drawn on request, one row a digit")
     low, high = (torch.cat(list(scores.values())).quantile(q) for q in (0.001, 0.9))

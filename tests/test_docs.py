@@ -108,7 +108,7 @@ def test_commands_parse(line):
         options, unknown = options
         cli._fields(kind, unknown, [])
     if command == "apply":
-        from thalweg.run import TASKS
+        from thalweg.tasks import TASKS
 
         assert options.task in TASKS
 
