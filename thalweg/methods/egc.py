@@ -151,6 +151,8 @@ class EGC(Method):
 
         `t` is the noise level of x, by default the lowest; levels are 1 … T.
         """
+        if isinstance(t, int) and not 1 <= t <= self.config.levels:
+            raise InputError(f"egc: the energy is defined at noise levels 1 to {self.config.levels}, got t = {t}")
         t = self.levels_of(x, t)
         value, log_p = self.joint(x, t)
         energy = -value / self.schedule.sigma(t, value)

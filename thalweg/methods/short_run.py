@@ -271,10 +271,10 @@ class ShortRun(Method):
 
 
 # Toys: Metropolis-adjusted chains, because an unadjusted step of 0.1 widens a mode of std 0.15 by 12 % and the energy absorbs it;
-# jumps from the reference, because chains that cannot cross between modes leave the modes' weights undetermined (measured:
-# KL(truth‖model) hundreds of times larger without them, from samples that look equally right; docs/design.md).
+# jumps from the reference, because chains that cannot cross between modes leave the modes' weights undetermined, behind samples
+# that look right (docs/design.md).
 _TOY = dict(sampler="mala", steps=10, reference_std=2.0, jumps=2, buffer=256, renew=0.0, batch=256, images=750_000, sample_steps=200)
-# Images: unadjusted Langevin at full noise from a replay buffer. Ours, found on digits by measurement.
+# Images: unadjusted Langevin at full noise from a replay buffer. Ours: samples of digits looked at, settings not swept.
 _IMAGE = dict(
     network="convnet", clip=1.0, start="persistent", steps=20, step=0.2, renew=0.05, data_noise=0.2, lr=3e-4, batch=128, sample_steps=200
 )
