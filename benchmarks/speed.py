@@ -129,8 +129,8 @@ def images_case() -> dict[str, Callable[[], None]]:
     kind = tw.methods.find("short_run")
     settings = dict(network="convnet", widths=(32, 64, 96, 128), start="noise", steps=60, step=0.01, batch=128, lr=LEARNING_RATE, clip=0.0)
 
-    def thalweg(precision: str) -> Callable[[], None]:
-        method = kind(kind.Config(shape=(3, 32, 32), **settings))
+    def thalweg(precision: str, compiled: bool) -> Callable[[], None]:
+        method = kind(kind.Config(shape=(3, 32, 32), compile=compiled, **settings))
         method.net.load_state_dict(ours.state_dict())
         if precision == "bf16":
             method.to(memory_format=torch.channels_last)
@@ -147,8 +147,9 @@ def images_case() -> dict[str, Callable[[], None]]:
         "plain loop": lambda: contrastive_step(plain, optimizers[id(plain)], plain_langevin, data, start, 60),
         "torchebm": lambda: contrastive_step(peer, optimizers[id(peer)], torchebm_langevin, data, start, 60),
         "ebmkit": lambda: contrastive_step(kit, optimizers[id(kit)], ebmkit_langevin, data, start, 60),
-        "thalweg fp32": thalweg("fp32"),
-        "thalweg": thalweg("bf16"),
+        "thalweg eager fp32": thalweg("fp32", False),
+        "thalweg eager bf16": thalweg("bf16", False),
+        "thalweg": thalweg("bf16", True),
     }
 
 
@@ -191,11 +192,13 @@ def plane_case() -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def timed(case: dict[str, Callable[[], object]], repeats: int, *, warm: bool) -> dict[str, list[float]]:
-    """Seconds of every contender in every repeat; the order within a repeat is shuffled."""
-    if warm:  # compilation; what takes seconds anyway needs none
-        for run in case.values():
-            run()
+def timed(case: dict[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Seconds of every contender's first run, with compilation, and in every repeat after it, whose order is shuffled."""
+    first = {}
+    for name, run in case.items():
+        started = time.perf_counter()
+        run()
+        first[name] = time.perf_counter() - started
     order, shuffle = list(case), random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in case}
     for _ in range(repeats):
@@ -204,16 +207,17 @@ def timed(case: dict[str, Callable[[], object]], repeats: int, *, warm: bool) ->
             started = time.perf_counter()
             case[name]()
             seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return first, seconds
 
 
-def summary(seconds: dict[str, list[float]]) -> list[dict]:
+def summary(first: dict[str, float], seconds: dict[str, list[float]]) -> list[dict]:
     """Median seconds, and the median over repeats of (contender / thalweg)."""
     return [
         {
             "contender": name,
             "median_seconds": statistics.median(times),
             "ratio_to_thalweg": statistics.median(t / ours for t, ours in zip(times, seconds["thalweg"])),
+            "first_seconds": round(first[name], 2),
             "seconds": [round(t, 4) for t in times],
         }
         for name, times in seconds.items()
@@ -248,8 +252,8 @@ def main() -> None:
     results = {"threads": options.threads, "repeats": options.repeats}
     plane = plane_case()
     for key, case in (("plane", plane), ("images", images_case())):
-        results[key] = summary(timed(case, options.repeats, warm=key == "plane"))
-        print(f"\n{key}\n" + table([{k: v for k, v in row.items() if k != "seconds"} for row in results[key]]))
+        results[key] = summary(*timed(case, options.repeats))
+        print(f"\n{key}\n" + table([{k: v for k, v in row.items() if k != "seconds"} for row in results[key]]), flush=True)
     results["plane_moments"] = moments(plane)
     results["peers"] = {name: importlib.metadata.version(name) for name in ("torchebm", "ebmkit")}
     write_results(options.out, results, seed=0, seconds=time.monotonic() - started)

@@ -55,15 +55,50 @@ def density() -> str:
 def speed() -> str:
     record = load("speed")
     r = record["results"]
-    text = f"## Speed\n\nMedians of {r['repeats']} paired runs, {r['threads']} thread; the ratio is the contender's time over ours.\n\n"
+    text = (
+        f"## Speed\n\nMedians of {r['repeats']} paired runs, {r['threads']} thread; the ratio is the contender's time over ours, without "
+    )
+    text += "the first run of each, in which ours compiles.\n\n"
     titles = {
         "images": "One contrastive step with 60 Langevin steps, batch 128, 32×32×3, 0.33M parameters",
         "plane": "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network",
     }
     for key, title in titles.items():
-        rows = [(c["contender"], f"{c['median_seconds']:.2f}", f"{c['ratio_to_thalweg']:.2f}") for c in r[key]]
-        text += f"{title}:\n\n" + lines(("contender", "seconds", "ratio"), rows) + "\n"
+        rows = [(c["contender"], f"{c['median_seconds']:.2f}", f"{c['ratio_to_thalweg']:.2f}", f"{c['first_seconds']:.1f}") for c in r[key]]
+        text += f"{title}:\n\n" + lines(("contender", "seconds", "ratio", "first run"), rows) + "\n"
     return text + source("speed", record) + "\n"
+
+
+def precision() -> str:
+    record = load("precision")
+    r = record["results"]
+    mean = {p: [row for row in r["runs"] if row["precision"] == p] for p in ("fp32", "bf16")}
+    rows = [
+        (
+            name,
+            *(f"{sum(row[key] for row in mean[p]) / len(mean[p]):.4f}" for p in mean),
+            f"{d['mean_change']:+.4f} ± {d['standard_error']:.4f}",
+        )
+        for key, name in PRECISION_ROWS.items()
+        for d in (r["differences"][key],)
+    ]
+    text = (
+        f"## Precision\n\nThe same digits run, {r['images']:,} images, in fp32 and in bf16: means over {len(mean['fp32'])} seeds, and the "
+    )
+    text += "paired change with its standard error.\n\n" + lines(("figure", "fp32", "bf16", "change"), rows)
+    return text + "\n" + source("precision", record) + "\n"
+
+
+def change(d: dict) -> str:
+    return f"{d['mean_change']:+.4f} ± {d['standard_error']:.4f}"
+
+
+PRECISION_ROWS = {
+    "energy_distance": "energy distance of samples to held-out digits",
+    "frechet": "Fréchet distance in a digit classifier's features",
+    "energy_gap": "energy of held-out digits less that of samples, nats",
+    "auroc_uniform": "AUROC against uniform noise",
+}
 
 
 def resume() -> str:
@@ -104,7 +139,7 @@ def readme() -> None:
 
 
 def main() -> None:
-    sections = [quickstart, density, speed, resume, startup]
+    sections = [quickstart, density, speed, precision, resume, startup]
     found = [section() for section in sections if (RESULTS / f"{section.__name__}.json").exists()]
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
     (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))

@@ -188,7 +188,7 @@ def test_chains_are_written_back_to_the_rows_they_came_from(monkeypatch):
     before, labels = method.chains.clone(), method.chain_labels.clone()
     seen = []
 
-    def add_one(x: Tensor, steps: int, label: Tensor, *others) -> Tensor:
+    def add_one(x: Tensor, steps: int, label: Tensor, *others, **options) -> Tensor:
         # the row a chain came from is told by its fractional part, as visits add whole numbers
         origin = (((x[:, None] - before) - (x[:, None] - before).round()).abs().sum(2)).argmin(1)
         assert torch.equal(label, labels[origin])

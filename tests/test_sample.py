@@ -5,6 +5,9 @@ chains (Geyer's initial positive sequence); for independent draws σ/√n. |z| <
 """
 
 import math
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -539,3 +542,52 @@ def test_ancestral_clamps_the_predicted_data():
 def test_step_counts_that_are_refused(steps):
     with pytest.raises(ValueError, match=f"between 1 and the schedule's 8, got {steps}"):
         sample.ancestral(lambda x, t: x, normal(2, 2), ANCESTRAL, steps=steps)
+
+
+# --- compiled chains
+
+
+class Well(torch.nn.Module):
+    """A small anharmonic energy with a label that moves its centre."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = torch.nn.Parameter(torch.tensor([[0.5, -0.5], [-1.0, 1.0]]))
+
+    def energy(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        centre = self.centre[0] if label is None else self.centre[label]
+        return (x - centre).square().sum(1) + 0.1 * (x**4).sum(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # raised inside torch's own compiler
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(step=[0.3, 0.2, 0.1, 0.05]),
+        dict(step=0.3, temperature=2.0, clip=0.01, clamp=(-0.4, 0.4), label=torch.tensor([0, 1, 1])),
+        dict(step=0.3, noise=0.0),
+    ],
+    ids=["schedule", "everything", "descent"],
+)
+def test_a_compiled_chain_walks_as_the_uncompiled_one(options):
+    well, start = Well(), normal(3, 2)
+    ends, traces = [], []
+    for compile in (False, True):
+        traces.append(Trace(keep=3))
+        ends.append(sample.langevin(well.energy, start, steps=4, compile=compile, generator=random.seeded(3), trace=traces[-1], **options))
+    torch.testing.assert_close(ends[1], ends[0])
+    torch.testing.assert_close(traces[1].states, traces[0].states)
+    torch.testing.assert_close(traces[1].displacement, traces[0].displacement)
+    assert not ends[1].requires_grad and well.centre.grad is None
+
+
+def test_a_chain_runs_uncompiled_with_a_warning_where_there_is_no_compiler(tmp_path):
+    code = """
+import torch, thalweg as tw
+ends = [tw.sample.langevin(tw.energy.gaussian, torch.ones(3, 2), steps=2, compile=c, generator=tw.random.seeded(3)) for c in (False, True)]
+assert torch.equal(*ends)
+"""
+    changed = {"CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | changed, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("chains run uncompiled (InvalidCxxCompiler") == 1

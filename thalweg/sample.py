@@ -7,8 +7,10 @@ None of them clamps, clips or tempers unless asked to. A chain reads nothing bac
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,58 +88,60 @@ def langevin(
 
     `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
     `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.
-    With `compile` a whole step is one compiled function: some seconds for the first chain of an energy, then worth it for small
-    networks and long chains, whose cost is the overhead of many small operations. Further keywords condition the energy.
+    With `compile` a whole step is one compiled function, about twice as fast; the first chain of an energy and shape then takes
+    seconds more, half a minute for a convolutional network. Pass the same function each time (a method's `energy`, not a new
+    lambda); where nothing can be compiled (no C++ compiler) it warns and runs uncompiled. Further keywords condition the energy.
     Raises Diverged where a chain ends non-finite.
     """
-    if compile:
-        if clip is not None or trace is not None or condition:
-            raise ValueError("a compiled chain takes no clip, trace or condition; bind conditions with thalweg.energy.condition")
-        return _compiled_langevin(energy, x, steps, step, noise, temperature, clamp, generator)
-    target = energy if temperature == 1.0 else temper(energy, temperature)
-    start, x = x, x.detach().clone()
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be above 0, got {temperature}")
+    move = _compiled_move(getattr(energy, "__self__", None), getattr(energy, "__func__", energy)) if compile else partial(_move, energy)
+    start = x = x.detach()
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
         s, tau = _knob(step, i), _knob(noise, i)
-        drift = score(target, x, **condition)
-        if clip is None:
-            x.add_(drift, alpha=0.5 * s * s)
-        else:
-            x.add_(drift.mul_(0.5 * s * s).clamp_(-clip, clip))
-        if tau:
-            x.add_(random.normal_like(x, generator), alpha=s * tau)
-        if clamp is not None:
-            x.clamp_(*clamp)
+        gain, spread = 0.5 * s * s / temperature, s * tau
+        xi = random.normal_like(x, generator) if tau else None
+        if compile:  # numbers would be constants of the compiled function, which would be made anew for each
+            gain, spread = torch.tensor(gain, dtype=x.dtype, device=x.device), torch.tensor(spread, dtype=x.dtype, device=x.device)
+        x = move(x, xi, gain, spread, clip, clamp, condition)
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
     return _checked(x, "langevin")
 
 
-@functools.cache
-def _compiled_step(owner: Any, function: Any) -> Callable[..., Tensor]:
-    """One Langevin step of an energy as one compiled function; owner and function are the parts of a bound method."""
+def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clamp, condition: dict) -> Tensor:
+    """One Langevin step, x + gain·score + spread·ξ, each move within ±clip and the result within clamp."""
+    drift = gain * score(energy, x, **condition)
+    x = x + (drift if clip is None else drift.clamp(-clip, clip))
+    if xi is not None:
+        x = x + spread * xi
+    return x if clamp is None else x.clamp(*clamp)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_move(owner: Any, function: Any) -> Callable[..., Tensor]:
+    """`_move` of an energy, compiled; owner and function are the parts of a bound method, which itself is new at each look-up."""
     energy = function if owner is None else function.__get__(owner)
+    eager = partial(_move, energy)
+    compiled = torch.compile(eager, dynamic=False)
+    works = True
 
-    def move(x: Tensor, xi: Tensor, gain: Tensor, spread: Tensor) -> Tensor:
-        return x + gain * score(energy, x) + spread * xi
+    def move(*arguments) -> Tensor:
+        nonlocal works
+        if works:
+            try:
+                with torch.no_grad():
+                    return compiled(*arguments)
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"thalweg: chains run uncompiled ({reason})", stacklevel=3)
+                works = False
+        return eager(*arguments)
 
-    return torch.compile(move, dynamic=False)
-
-
-def _compiled_langevin(energy, x, steps, step, noise, temperature, clamp, generator) -> Tensor:
-    move = _compiled_step(getattr(energy, "__self__", None), getattr(energy, "__func__", energy))
-    sizes = torch.tensor([_knob(step, i) for i in range(steps)], device=x.device, dtype=x.dtype)
-    gains = 0.5 * sizes.square() / temperature
-    spreads = sizes * torch.tensor([_knob(noise, i) for i in range(steps)], device=x.device, dtype=x.dtype)
-    x = x.detach().clone()
-    with torch.no_grad():
-        for i in range(steps):
-            x = move(x, random.normal_like(x, generator), gains[i], spreads[i])
-            if clamp is not None:
-                x.clamp_(*clamp)
-    return _checked(x, "langevin")
+    return move
 
 
 def annealed_langevin(

@@ -1,0 +1,53 @@
+"""Every preset can be listed, built, trained for a step and sampled from, at its own shape and network."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg import random
+from thalweg.cli import main
+from thalweg.data.base import Batch
+from thalweg.methods import METHODS, find
+
+PRESETS = [(name, key) for name in METHODS for key in find(name).PRESETS]
+LARGE = 5_000_000  # parameters from which a preset is only built, not run
+
+
+@dataclass(frozen=True)
+class Noise:
+    """An endless stream in a preset's shape."""
+
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    name: str = "noise"
+
+    def batch(self, start: int, count: int, seed: int) -> Batch:
+        generator = random.seeded(seed, start)
+        label = random.integers(count, 0, len(self.classes), generator=generator) if self.classes else None
+        return Batch(random.uniform(count, *self.shape, low=-1.0, high=1.0, generator=generator), label)
+
+
+def test_list_names_every_preset(capsys):
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [f"{name}/{key}" for name, key in PRESETS]
+
+
+@pytest.mark.parametrize(("name", "key"), PRESETS, ids=["/".join(p) for p in PRESETS])
+def test_a_preset_trains_a_step_and_samples(name, key):
+    kind = find(name)
+    config = kind.PRESETS[key]
+    with torch.device("meta"):
+        size = sum(p.numel() for p in kind(config).parameters())
+    if size > LARGE:
+        assert math.isfinite(size) and config.images > 1_000_000  # a recipe of a paper, for larger machines
+        return
+    short = {"batch": 4, "images": 8} | {k: 2 for k in ("steps", "sample_steps") if hasattr(config, k)}
+    method = tw.method(f"{name}/{key}", **short)
+    before = [p.clone() for p in method.parameters()]
+    twin = tw.fit(method, Noise(config.shape, tuple(map(str, range(config.classes)))), images=8, progress=False)
+    assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
+    x = twin.sample(2, seed=0)
+    assert x.shape == (2, *config.shape) and x.isfinite().all()
