@@ -64,7 +64,7 @@ def main() -> None:
         "config": json.loads((options.run / "config.json").read_text())["config"],
         "metrics": metrics,
     }
-    print(write_results(options.out, results, seed=metrics["seed"], seconds=time.monotonic() - started))
+    print(write_results(options.out, results, seed=metrics["settings"]["seed"], seconds=time.monotonic() - started))
 
 
 if __name__ == "__main__":

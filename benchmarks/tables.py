@@ -27,16 +27,17 @@ def quickstart() -> str:
     record = load("quickstart")
     r = record["results"]
     m = r["metrics"]
-    guided = m["guided samples"]
+    guided, free = (m["fidelity"][kind] for kind in ("guided samples", "samples"))
+    frechet, named = guided["frechet"], m["fidelity"]["class_accuracy"]
     rows = [
         ("training", f"{r['training_seconds']:.0f} s, {r['images']:,} images, pictures and checkpoints included"),
         ("test accuracy", f"{100 * m['accuracy']['value']:.1f} % of {m['accuracy']['n']}"),
-        ("class accuracy of guided samples", f"{100 * m['class_accuracy']['value']:.1f} % of {m['class_accuracy']['n']}"),
-        (f"{guided['name']} distance, guided samples", f"{guided['value']:.2f}"),
-        ("the same, unguided samples", f"{m['samples']['value']:.2f}"),
-        ("floor: real held-out images", f"{guided['floor']:.2f} (n = {guided['n']} against {guided['real']} training images)"),
+        ("class accuracy of guided samples", f"{100 * named['value']:.1f} % of {named['n']}"),
+        (f"{frechet['name']} distance, guided samples", f"{frechet['value']:.2f}"),
+        ("the same, unguided samples", f"{free['frechet']['value']:.2f}"),
+        ("floor: real held-out images", f"{frechet['held_out']:.2f} (n = {guided['n']} against {guided['real']} training images)"),
     ]
-    rows += [(f"AUROC of held-out digits against {k}", f"{v['auroc']:.3f}") for k, v in m["ood"].items() if isinstance(v, dict)]
+    rows += [(f"AUROC of held-out digits against {k}", f"{v['auroc']:.3f}") for k, v in m["ood"]["energy"].items() if isinstance(v, dict)]
     return "## Quickstart\n\n" + lines(("figure", "value"), rows) + "\n" + source("quickstart", record) + "\n"
 
 
@@ -101,6 +102,48 @@ PRECISION_ROWS = {
 }
 
 
+def fidelity() -> str:
+    record = load("fidelity")
+    text = "## Fidelity\n\nReal images only: a set against itself, against a disjoint half of the same data, "
+    text += "and against that half with Gaussian noise.\n\n"
+    for study in record["results"]:
+        figures = [key for key in study["rows"][0] if key != "set"]
+        rows = [(row["set"], *(f"{row[f]:.4g}" for f in figures)) for row in study["rows"]]
+        text += f"{study['data']} in the features of {study['extractor']}, {study['n']} images a side:\n\n"
+        text += lines(("second set", *figures), rows) + "\n"
+    return text + source("fidelity", record) + "\n"
+
+
+def ood() -> str:
+    record = load("ood")
+    text = "## Outliers\n\nAUROC, with its 95 % bootstrap interval; inliers are the test split.\n\n"
+    for name, model in record["results"].items():
+        kinds = [kind for kind in model["ood"]["energy"] if kind != "mean_auroc"]
+        rows = [
+            (score, *(f"{found[k]['auroc']:.3f} ({found[k]['auroc_interval'][0]:.3f}–{found[k]['auroc_interval'][1]:.3f})" for k in kinds))
+            for score, found in model["ood"].items()
+        ]
+        text += f"{name}: {model['preset']}, {model['images']:,} images, {model['precision']}, {model['inliers']:,} inliers.\n\n"
+        text += lines(("score", *kinds), rows) + "\n"
+    return text + source("ood", record) + "\n"
+
+
+def likelihood() -> str:
+    record = load("likelihood")
+    return "## Likelihood\n\n" + source("likelihood", record) + "\n"
+
+
+def streaming() -> str:
+    record = load("streaming")
+    rows = [
+        (r["extractor"], f"{r['images']:,}", f"{r['beyond_extractor_mib']:.0f} MiB", f"{r['all_images_mib']:.0f} MiB")
+        for r in record["results"]["runs"]
+    ]
+    text = "## Streaming\n\nPeak memory beyond the extractor's own while the statistics of a stream of images are made, "
+    text += "and what the images would take.\n\n"
+    return text + lines(("extractor", "images", "peak", "all images at once"), rows) + "\n" + source("streaming", record) + "\n"
+
+
 def resume() -> str:
     record = load("resume")
     rows = [
@@ -124,12 +167,13 @@ def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def readme() -> None:
     """Fill the five figures of README's table."""
     m = load("quickstart")["results"]["metrics"]
+    frechet = m["fidelity"]["guided samples"]["frechet"]
     values = {
         "test accuracy": f"{100 * m['accuracy']['value']:.1f} %",
-        "class accuracy of guided samples": f"{100 * m['class_accuracy']['value']:.1f} %",
-        "Fréchet distance of guided samples, in a small classifier's features": f"{m['guided samples']['value']:.2f}",
-        "the same for real held-out digits (the floor)": f"{m['guided samples']['floor']:.2f}",
-        "outlier detection, mean AUROC over five kinds": f"{m['ood']['mean_auroc']:.3f}",
+        "class accuracy of guided samples": f"{100 * m['fidelity']['class_accuracy']['value']:.1f} %",
+        "Fréchet distance of guided samples, in a small classifier's features": f"{frechet['value']:.2f}",
+        "the same for real held-out digits (the floor)": f"{frechet['held_out']:.2f}",
+        "outlier detection, mean AUROC over five kinds": f"{m['ood']['energy']['mean_auroc']:.3f}",
     }
     path = ROOT / "README.md"
     text = path.read_text()
@@ -139,7 +183,7 @@ def readme() -> None:
 
 
 def main() -> None:
-    sections = [quickstart, density, speed, precision, resume, startup]
+    sections = [quickstart, density, fidelity, ood, likelihood, speed, precision, streaming, resume, startup]
     found = [section() for section in sections if (RESULTS / f"{section.__name__}.json").exists()]
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
     (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))

@@ -31,7 +31,8 @@ ALLOWED = {
     "methods": BASIC | MATHS | {"nn", "data", "evaluate"},
     "train": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "methods.base"},
     "save": {"errors", "checkpoint", "distributed", "methods", "methods.base"},
-    "run": BASIC | {"checkpoint", "data", "evaluate", "methods.base", "plot", "report", "save", "tasks"},
+    "measure": BASIC | {"checkpoint", "data", "evaluate", "methods.base", "plot"},
+    "run": BASIC | {"checkpoint", "data", "evaluate", "measure", "methods.base", "plot", "report", "save", "tasks"},
 }
 TOP = {"cli", "app"}  # may import anything
 

@@ -1,14 +1,19 @@
-"""The extractor, the Fréchet distance and accuracies against closed forms and references."""
+"""The extractor, the measures of fidelity and accuracies against closed forms and references."""
 
 import math
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
+import scipy.stats
 import torch
+from prdc import compute_prdc
+from sklearn.metrics.pairwise import polynomial_kernel
+from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from thalweg.data import load
+from thalweg.data import Batch, load
 from thalweg.errors import InputError
 from thalweg.evaluate import (
     Extractor,
@@ -22,10 +27,22 @@ from thalweg.evaluate import (
     train_extractor,
     wilson,
 )
+from thalweg.evaluate import features as measures
 from thalweg.evaluate.extractor import shifted
+from thalweg.evaluate.features import frechet_interval, inception_score, kernel_distance, prdc
+from thalweg.evaluate.fidelity import fidelity
+from thalweg.evaluate.statistics import FeatureStatistics, reference_statistics
 from thalweg.random import normal, seeded, uniform
 
 QUICK = ExtractorConfig(images=1024, width=8)
+FROZEN_FRECHET, FROZEN_KID, FROZEN_IS = 0.86288434, 3.3035551, 2.9968407
+FROZEN_PRDC = {"precision": 0.835, "recall": 0.9933333333333333, "coverage": 0.7366666666666667, "density": 0.6519999999999999}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +196,227 @@ def test_training_data_that_do_not_fit_are_refused(digits):
         ExtractorConfig(width=12)
     with pytest.raises(InputError, match="batch is 0"):
         ExtractorConfig(batch=0)
+
+
+class Pixels(nn.Module):
+    """An extractor without classes whose features are the pixels; counts the images that pass through it."""
+
+    name, num_features, preprocessing = "pixels", 4, "none"
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale, self.seen, self.largest = nn.Parameter(torch.tensor(scale)), 0, 0
+
+    def features(self, images, *, batch=512):
+        self.seen, self.largest = self.seen + len(images), max(self.largest, len(images))
+        return self.scale.detach() * images.flatten(1)
+
+
+def test_streaming_gives_what_all_at_once_gives():
+    x = uniform(1000, 1, 2, 2, low=-1, high=1, generator=seeded(1))
+    whole = FeatureStatistics.of(x, Pixels())
+    points = x.flatten(1).double().numpy()
+    np.testing.assert_allclose(whole.mean, points.mean(0), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(whole.covariance, np.cov(points.T), rtol=1e-10)
+    net = Pixels()
+    streamed = FeatureStatistics.of((Batch(part) for part in x.split(37)), net, batch=16)
+    assert (streamed.count, streamed.data, net.seen, net.largest) == (1000, whole.data, 1000, 37)
+    assert frechet_from_features(whole, streamed) < 1e-10
+    other = uniform(500, 1, 2, 2, low=-1, high=0.5, generator=seeded(2)).flatten(1)
+    assert frechet_from_features(streamed, other) == pytest.approx(frechet_from_features(x.flatten(1), other), rel=1e-9)
+    far = FeatureStatistics(4)
+    for part in (x.flatten(1).double() + 1e6).split(100):
+        far.update(part)
+    np.testing.assert_allclose(far.covariance, whole.covariance, rtol=0, atol=1e-9)
+
+
+def test_statistics_come_back_from_their_file_and_damage_is_noticed(tmp_path):
+    x = uniform(50, 1, 2, 2, low=-1, high=1, generator=seeded(1))
+    path = tmp_path / "folder" / "a.safetensors"
+    kept = FeatureStatistics.of(x, Pixels())
+    kept.save(path)
+    back = FeatureStatistics.load(path)
+    assert (back.count, back.extractor, back.preprocessing, back.data) == (50, "pixels", "none", kept.data)
+    assert torch.equal(back.mean, kept.mean) and torch.equal(back.covariance, kept.covariance)
+    content = path.read_bytes()
+    for damaged in (content[:-20], content[:-5] + bytes([content[-5] ^ 1]) + content[-4:], content.replace(b'"50"', b'"51"'), b"", b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            FeatureStatistics.load(path)
+    with pytest.raises(InputError, match="no file"):
+        FeatureStatistics.load(tmp_path / "b.safetensors")
+
+
+def test_reference_statistics_are_computed_once_for_the_same_images_and_weights(cache, monkeypatch):
+    x = uniform(50, 1, 2, 2, low=-1, high=1, generator=seeded(1))
+
+    def seen(images, scale=1.0, **options):
+        net = Pixels(scale)
+        assert reference_statistics(images, net, **options).count == 50
+        return net.seen
+
+    assert [seen(x), seen(x), seen(x, cache=False)] == [50, 0, 50]
+    assert [seen(x.flip(0)), seen(x, scale=2.0), seen(x, scale=2.0)] == [50, 50, 0]  # other data, other weights
+    assert [seen(x.split(7)), seen(x.split(7))] == [50, 50]  # a stream cannot be looked up before it is read
+    assert [seen(x.split(7), key="a"), seen(x.split(9), key="a"), seen(x.split(9), key="b")] == [50, 0, 50]
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:300])
+    assert [seen(x), seen(x)] == [50, 0]
+    monkeypatch.setenv("THALWEG_CACHE", str(next(cache.iterdir())))  # a file
+    with pytest.raises(InputError, match=r"cannot write .*set THALWEG_CACHE to a folder"):
+        seen(x)
+
+
+def test_the_interval_of_the_frechet_distance_is_as_wide_as_the_spread_of_fresh_samples():
+    truth = FeatureStatistics(6).update(normal(20_000, 6, generator=seeded(0)))
+    found = [frechet_interval(truth, 1.2 * normal(150, 6, generator=seeded(1, i)) + 0.3) for i in range(120)]
+    values, low, high = torch.tensor(found).T
+    width = float((high - low).mean()) / (2 * 1.959964)
+    assert width == pytest.approx(float(values.std()), rel=0.2)  # the deviation of 120 values is known to 6.5 %
+    assert frechet_interval(truth, 1.2 * normal(150, 6, generator=seeded(1, 0)) + 0.3)[0] == pytest.approx(FROZEN_FRECHET, rel=1e-4)
+
+
+def test_kernel_distance_is_that_of_scikit_learns_kernel():
+    real, fake = normal(90, 5, generator=seeded(3)).double(), 1.5 * normal(90, 5, generator=seeded(4)).double() + 0.5
+    xx, yy, xy = (polynomial_kernel(a, b, degree=3, gamma=1 / 5, coef0=1) for a, b in ((real, real), (fake, fake), (real, fake)))
+    expected = sum(k.sum() - np.trace(k) for k in (xx, yy)) / (90 * 89) - 2 * xy.mean()
+    assert kernel_distance(real, fake, subsets=1, subset_size=90) == (pytest.approx(expected, rel=1e-9), None, None)
+    state = torch.get_rng_state()
+    value, low, high = kernel_distance(real.float(), fake.float(), subsets=50, subset_size=45, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert value == pytest.approx(FROZEN_KID, rel=1e-4) and low < expected < high
+    assert kernel_distance(real, fake, 50, 45, seed=2)[0] != pytest.approx(value, rel=1e-6)
+
+
+def test_the_interval_of_the_kernel_distance_is_as_wide_as_the_spread_of_fresh_samples():
+    draws = [(normal(100, 4, generator=seeded(5, i)), normal(100, 4, generator=seeded(6, i)) + 1) for i in range(120)]
+    values, low, high = torch.tensor([kernel_distance(real, fake, 40, 50) for real, fake in draws]).T
+    assert float((high - low).mean()) / (2 * 1.959964) == pytest.approx(float(values.std()), rel=0.2)
+
+
+def test_inception_score_is_the_exponential_of_the_mean_divergence():
+    logits = 3 * normal(300, 7, generator=seeded(8)).double()
+    p = scipy.special.softmax(logits.numpy(), axis=1)
+    expected = math.exp(np.mean([scipy.stats.entropy(row, p.mean(0)) for row in p]))
+    assert inception_score(logits, splits=1) == (pytest.approx(expected, rel=1e-9), None, None)
+    value, low, high = inception_score(logits.float(), splits=10)
+    assert value == pytest.approx(FROZEN_IS, rel=1e-4) and low < value < high
+    assert inception_score(torch.zeros(40, 5), splits=2) == pytest.approx((1, 1, 1))
+    assert inception_score(100 * torch.eye(5).repeat(30, 1), splits=1)[0] == pytest.approx(5)
+
+
+@pytest.mark.parametrize("block", [64, 0.05])
+def test_precision_recall_density_and_coverage_are_those_of_their_authors(block, monkeypatch, capsys):
+    monkeypatch.setattr(measures, "BLOCK", block)  # MiB: many blocks of rows must give what one gives
+    real, fake = normal(300, 4, generator=seeded(9)), 1.3 * normal(200, 4, generator=seeded(10)) + 0.5
+    expected = compute_prdc(real.double().numpy(), fake.double().numpy(), 5)
+    found = prdc(real, fake, 5)
+    assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(expected, rel=1e-9)
+    assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(FROZEN_PRDC, rel=1e-4)
+    assert all(low < value < high for value, low, high in found.values())
+    assert capsys.readouterr().out.count("Num real") == 1  # that of the reference; ours prints nothing
+
+
+def test_density_and_coverage_of_fresh_draws_have_the_values_that_theory_gives():
+    pairs = [(normal(100, 3, generator=seeded(11, i)), normal(100, 3, generator=seeded(12, i))) for i in range(40)]
+    found = [prdc(real, fake, 5) for real, fake in pairs]
+    coverage = 1 - math.prod((100 - j) / (200 - j) for j in range(1, 6))
+    for name, expected in (("density", 1.0), ("coverage", coverage)):
+        values = torch.tensor([f[name][0] for f in found])
+        assert float(values.mean()) == pytest.approx(expected, abs=4 * float(values.std()) / 40**0.5)
+
+
+@pytest.fixture(scope="module")
+def thirds(digits):
+    """Three random sets of 400 training digits, alike but for chance."""
+    x = digits[0][0]
+    return x[torch.randperm(len(x), generator=seeded(2))[:1200]].chunk(3)
+
+
+def test_the_report_of_alike_images_shows_no_difference(trained, thirds):
+    net, _ = trained
+    state = torch.get_rng_state()
+    found = fidelity(thirds[0], thirds[1], net, held_out=thirds[2])
+    assert torch.equal(state, torch.get_rng_state())
+    assert found == fidelity(thirds[0], thirds[1], net, held_out=thirds[2])
+    assert (found.n, found.real, found.compared, found.subset_size, found.splits, found.k) == (400, 400, 400, 200, 10, 5)
+    assert (found.extractor, found.preprocessing) == ("digits-classifier", net.preprocessing)
+    assert found.preprocessing == "as they are: 8×8 pixels, 1 channel, in [−1, 1]"
+    assert found.frechet.name == "frechet[digits-classifier]" and found.kid.name == "kid[digits-classifier]"
+    for name in ("frechet", "kid", "inception_score", "precision", "recall", "density", "coverage"):
+        figure = getattr(found, name)
+        assert figure.low <= figure.value <= figure.high
+        error = (figure.high - figure.low) / (2 * 1.96)
+        assert abs(figure.value - figure.held_out) < 4 * 2**0.5 * error, name
+    assert abs(found.kid.value) < 4 * (found.kid.high - found.kid.low) / (2 * 1.96)
+    assert abs(found.coverage.value - 0.97) < 4 * (found.coverage.high - found.coverage.low) / (2 * 1.96)
+    report = frechet_distance(thirds[0], thirds[1], net, held_out=thirds[2])
+    assert (report.value, report.floor, report.low) == (found.frechet.value, found.frechet.held_out, found.frechet.low)
+    assert (report.reference, report.preprocessing) == (found.reference, found.preprocessing) and len(report.reference) == 16
+
+
+def test_training_images_against_themselves(trained, digits):
+    x = digits[0][0]
+    found = fidelity(x, x, trained[0], metrics=("frechet", "prdc"))
+    assert found.frechet.value < 1e-6 and found.kid is None and found.subsets is None
+    assert found.precision.value == found.recall.value == found.coverage.value == 1
+    assert found.density.value == pytest.approx(1, abs=0.01)
+
+
+def test_noise_makes_every_figure_worse(trained, digits):
+    net, (x, _), (held_out, _) = trained[0], *digits
+    noise = normal(*held_out.shape, generator=seeded(1))
+    found = [fidelity(x, (held_out + level * noise).clamp(-1, 1), net, subsets=20) for level in (0, 0.2, 0.4, 0.6, 0.8)]
+    for name, sign in (("frechet", 1), ("kid", 1), ("precision", -1), ("density", -1), ("coverage", -1), ("inception_score", -1)):
+        values = [sign * getattr(f, name).value for f in found]
+        assert values == sorted(values) and values[-1] > values[0], name
+    assert found[-1].frechet.low > found[0].frechet.high and found[-1].coverage.high < found[0].coverage.low
+
+
+def test_too_few_images_and_wrong_requests_for_a_report_are_refused(trained, digits):
+    net, x = trained[0], digits[0][0]
+    few = uniform(30, 1, 2, 2, low=-1, high=1, generator=seeded(0))
+    for arguments, options, message in (
+        ((x, x[:64], net), {}, "frechet: got 64 images, need 65 or more \\(more than its 64 features\\); use more images or leave"),
+        ((x[:64], x, net), {}, "frechet: got 64 images"),
+        ((x, x[:100], net), {"subset_size": 101}, "kid: got 100 images, need 101"),
+        ((x, x[:100], net), {"splits": 51}, "inception_score: got 100 images, need 102"),
+        ((x, x[:100], net), {"k": 100}, "prdc: got 100 images, need 101"),
+        ((x, x[:100], net), {"k": 0}, "k 0; need"),
+        ((x, x[:100], net), {"n": 101}, "n = 101 with"),
+        ((x, x[:100], net), {"metrics": ["fretchet"]}, "did you mean 'frechet'"),
+        ((few, few, Pixels()), {"metrics": "inception_score"}, "'pixels' has no classes"),
+        ((x, x[:100] * 2, net), {}, "need \\[−1, 1\\]"),
+        ((x, x[:100] / 0 * 0, net), {}, "NaN"),
+        ((x, x[:100].expand(-1, 3, -1, -1), net), {}, "needs \\[N, 1, 8, 8\\]"),
+        ((few, few, Pixels(math.nan)), {}, "features of 'pixels': shape \\[30, 4\\], NaN"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fidelity(*arguments, **options)
+    assert fidelity(few, few, Pixels(), cache=False).inception_score is None
+
+
+def test_features_that_cannot_be_compared_are_refused(monkeypatch):
+    good = normal(20, 3, generator=seeded(0))
+    for call, message in (
+        (lambda: frechet_from_features(good, normal(20, 4)), "N, M > D"),
+        (lambda: frechet_from_features(good, good * math.inf), "NaN or infinity"),
+        (lambda: FeatureStatistics(3).mean, "no features yet"),
+        (lambda: FeatureStatistics(3).update(good[:1]).covariance, "1 features, need 2"),
+        (lambda: FeatureStatistics(4).update(good), "need \\[N, 4\\]"),
+        (lambda: FeatureStatistics.of([], Pixels()), "no images"),
+        (lambda: kernel_distance(good, good, subset_size=21), "N ≥ 21"),
+        (lambda: inception_score(good, splits=11), "N ≥ 22"),
+        (lambda: prdc(good, good[:5], k=5), "N, M > k = 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    named = [FeatureStatistics(3, extractor=name).update(good) for name in ("a", "b")]
+    with pytest.raises(InputError, match="extractor 'a' and 'b'"):
+        frechet_from_features(*named)
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.image.fid", None)
+    with pytest.raises(InputError, match="thalweg\\[metrics\\]"):
+        frechet_from_features(good, good)
 
 
 def test_wilson_interval_solves_its_own_equation():

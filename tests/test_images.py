@@ -456,7 +456,7 @@ def test_an_empty_stream_is_refused():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("didgits", {}, r"unknown data 'didgits', and no such file or folder; did you mean 'digits'\?; the names are gaussian, "),
+        ("didgits", {}, r"unknown data 'didgits', and no such file or folder \(did you mean 'digits'\?\); the names are gaussian, "),
         ("fashion_mnist", {}, r"did you mean 'fashion-mnist'\?"),
         ("digits", {"split": "dev"}, "unknown split 'dev'; the splits are train, validation, test"),
         ("rings", {"size": 8}, "'rings' is a toy of points in the plane"),

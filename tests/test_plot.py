@@ -10,6 +10,7 @@ import torch
 from thalweg import plot
 from thalweg.data import toy
 from thalweg.errors import InputError
+from thalweg.plot import style
 from thalweg.random import normal, seeded
 
 
@@ -67,10 +68,10 @@ def test_density_draws_truth_models_and_samples(tmp_path, log):
     truth = toy("8gaussians")
     models = {"exact": truth.energy, "flat": lambda x: torch.zeros(len(x))}
     shown = pixels(plot.density(models, truth, tmp_path / "a.png", samples=truth.sample(500, generator=seeded(0)), log=log, cells=60))
-    assert shown.shape == (round(3.0 * plot.DPI), round((2.6 * 4 + 0.7) * plot.DPI), 3)
+    assert shown.shape == (round(3.0 * style.DPI), round((2.6 * 4 + 0.7) * style.DPI), 3)
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 50
     one = pixels(plot.density(truth.energy, truth, tmp_path / "b.png", cells=60))
-    assert one.shape[1] == round((2.6 * 2 + 0.7) * plot.DPI)
+    assert one.shape[1] == round((2.6 * 2 + 0.7) * style.DPI)
     with pytest.raises(InputError, match="need \\[N, 2\\]"):
         plot.density(truth.energy, truth, tmp_path / "c.png", samples=torch.zeros(4, 3), cells=60)
     assert not (tmp_path / "c.png").exists()
@@ -80,7 +81,7 @@ def test_landscape_draws_chains(tmp_path):
     truth = toy("8gaussians")
     chains = normal(20, 5, 2, generator=seeded(0)).cumsum(0) / 5
     shown = pixels(plot.landscape(truth.energy, tmp_path / "a.png", extent=3.0, chains=chains, cells=60))
-    assert shown.shape == (round(4.8 * plot.DPI), round(5.6 * plot.DPI), 3)
+    assert shown.shape == (round(4.8 * style.DPI), round(5.6 * style.DPI), 3)
     flat = pixels(plot.landscape(lambda x: torch.zeros(len(x)), tmp_path / "b.png", extent=3.0, cells=60))
     assert flat.shape == shown.shape
     with pytest.raises(InputError, match="T, N, 2"):
@@ -95,10 +96,10 @@ def test_curves_draw_groups_and_leave_gaps_out(tmp_path):
     stats += [{"images": 12800, "loss": None}, {"note": "no figures here"}]
     groups = {"loss": ["loss"], "energy": ["energy/data", "energy/samples"]}
     shown = pixels(plot.curves(stats, groups, tmp_path / "a.png"))
-    assert shown.shape == (round(2.9 * plot.DPI), round(8.4 * plot.DPI), 3)
+    assert shown.shape == (round(2.9 * style.DPI), round(8.4 * style.DPI), 3)
     assert (shown == [0x25, 0x63, 0xEB]).all(-1).sum() > 100  # the first colour is on the page
     four = pixels(plot.curves(stats, ["loss", "energy/data", "energy/samples", "loss"], tmp_path / "b.png", title="a run"))
-    assert four.shape[1] == round(12.6 * plot.DPI)
+    assert four.shape[1] == round(12.6 * style.DPI)
     plot.curves(stats[:1], ["loss"], tmp_path / "c.png")
     with pytest.raises(InputError, match="did you mean 'loss'"):
         plot.curves(stats, ["los"], tmp_path / "d.png")
@@ -110,7 +111,7 @@ def test_histogram_keeps_far_scores_from_flattening_the_rest(tmp_path):
     scores = {"digits": normal(1000, generator=seeded(0)), "uniform": 5 + normal(500, generator=seeded(1))}
     scores["uniform"][0] = 1e9
     shown = pixels(plot.histogram(scores, tmp_path / "a.png", title="energies"))
-    assert shown.shape == (round(3.4 * plot.DPI), round(6.4 * plot.DPI), 3)
+    assert shown.shape == (round(3.4 * style.DPI), round(6.4 * style.DPI), 3)
     blue = (shown.astype(int) == [0x25, 0x63, 0xEB]).all(-1).any(0).nonzero()[0]
     assert blue.max() - blue.min() > 200  # the inliers still span a good part of the axis
     plot.histogram({"same": torch.ones(5)}, tmp_path / "b.png")

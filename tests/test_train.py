@@ -351,7 +351,7 @@ def test_each_step_has_noise_of_its_own_that_the_seed_sets():
         (dict(seconds=float("nan")), "seconds must be above 0, got nan"),
         (dict(save_every=0), "save_every must be above 0"),
         (dict(seed=-1), "the seed must be between 0"),
-        (dict(precision="bf61"), "precision 'bf61' is not known; did you mean 'bf16'"),
+        (dict(precision="bf61"), "precision 'bf61' is not known (did you mean 'bf16'"),
         (dict(device="gpu"), "device 'gpu' is not known: cpu, cuda, mps or auto"),
         (dict(batch=15, shards=2), "a batch of 15 does not divide over 2 processes"),
     ],

@@ -300,11 +300,20 @@ class EvaluateOptions:
     models: Annotated[tuple[str, ...], "positional"]
     """run folders (or exported models)"""
     metrics: str = "auto"
-    """comma-separated: density, accuracy, fidelity, ood, or auto for all that fit"""
-    n: int = 1000
+    """comma-separated (density, accuracy, calibration, fidelity, neighbours, ood, modes, cost, robustness, restoration, latents,
+    likelihood), auto for the quick ones that fit, or all"""
+    compare: bool = False
+    """one table for all models, which must share their data; with --out also a picture of it"""
+    n: Annotated[int, "short"] = 1000
     """samples drawn"""
     seed: int = 0
     """seed of the samples"""
+    extractor: str = "classifier"
+    """features for fidelity: classifier (trained on the data), efficientnet-lite0 or inception"""
+    weights: Path | None = None
+    """local file of Inception's weights"""
+    outliers: str = ""
+    """comma-separated data sets that outliers also come from, by name, folder or hf:NAME"""
     which: str = "last"
     """state of a run: last or best"""
     out: Path | None = None
@@ -314,11 +323,9 @@ class EvaluateOptions:
 
 
 def evaluate(arguments: list[str]) -> None:
-    options = _options(_positional(EvaluateOptions), arguments, "evaluate")
-    import json
-
-    from thalweg import checkpoint, run
-    from thalweg.errors import InputError
+    options = _options(_positional(EvaluateOptions), ["--n" if a == "-n" else a for a in arguments], "evaluate")
+    from thalweg import measure, run
+    from thalweg.errors import InputError, nearest
 
     if not options.models:
         raise InputError("evaluate needs one run folder or more")
@@ -326,14 +333,25 @@ def evaluate(arguments: list[str]) -> None:
     _check_seed(options.seed)
     if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
         raise InputError(f"--out {options.out} is a folder, or in none; give a .json file in a folder that exists")
-    wanted = run.check_metrics(options.metrics)
-    results = {
-        model: run.evaluate(model, wanted, n=options.n, seed=options.seed, which=options.which, device=_device(options.device))
-        for model in options.models
-    }
+    kinds = ("classifier", "efficientnet-lite0", "inception")
+    if options.extractor not in kinds:
+        raise InputError(f"unknown extractor '{options.extractor}'{nearest(options.extractor, kinds)}. Extractors: {', '.join(kinds)}")
+    wanted = measure.check_metrics(options.metrics)
+    if options.compare:
+        run.comparable(options.models)
+    settings = measure.Settings(
+        n=options.n, seed=options.seed, extractor=options.extractor,
+        weights=None if options.weights is None else str(options.weights),
+        outliers=tuple(part.strip() for part in options.outliers.split(",") if part.strip()),
+    )  # fmt: skip
+    device = _device(options.device)
+    results = {model: run.evaluate(model, wanted, settings, which=options.which, device=device) for model in options.models}
     if options.out is not None:
-        checkpoint.write_bytes(options.out, (json.dumps(results, indent=2) + "\n").encode())
-    run.print_table(results)
+        measure.write_results(options.out, results)
+    if options.compare:
+        run.print_comparison(results, None if options.out is None else options.out.with_suffix(".png"))
+    else:
+        run.print_table(results)
 
 
 @dataclass

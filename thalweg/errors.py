@@ -10,11 +10,11 @@ class Diverged(RuntimeError):
 
 
 def nearest(word: str, known) -> str:
-    """A hint `; did you mean 'x'?` with the entry of `known` closest to `word`, or an empty string."""
+    """A hint ` (did you mean 'x'?)` with the entry of `known` closest to `word`, or an empty string."""
     import difflib
 
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def require(package: str, extra: str):

@@ -1,14 +1,13 @@
 """What the commands do with a trained model: pictures, samples, figures, the report. Knows no method by name."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg import checkpoint, data, plot, report, tasks
+from thalweg import checkpoint, data, measure, plot, report, tasks
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
 from thalweg.data.images import convert, to_unit
@@ -18,7 +17,6 @@ from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
 from thalweg.save import load
 
-METRICS = ("density", "accuracy", "fidelity", "ood")
 HELD_OUT = 512
 
 
@@ -36,17 +34,13 @@ def picture(method: Method, path: Path, images: int) -> None:
     """What a run shows of itself now and then: one row of samples a class, a grid of samples, or density and samples of a toy."""
     config = method.config
     if len(config.shape) == 3:
-        if _takes_labels(method):
+        if measure.takes_labels(method):
             labels = torch.arange(config.classes).repeat_interleave(10)
             plot.grid(method.sample(len(labels), seed=0, label=labels), path, columns=10, title=f"{images:,} images")
         else:
             plot.grid(method.sample(64, seed=0), path, title=f"{images:,} images")
     elif config.data in TOYS and hasattr(method, "energy"):
         plot.density({f"{images:,} images": method.energy}, toy(config.data), path, samples=method.sample(1000, seed=0))
-
-
-def _takes_labels(method: Method) -> bool:
-    return bool(method.config.classes) and getattr(method.config, "conditional", hasattr(method, "classify"))
 
 
 # --- samples
@@ -102,140 +96,20 @@ def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None
 # --- figures
 
 
-def check_metrics(wanted: str) -> tuple[str, ...]:
-    """Metric names from a comma-separated list; "auto" is all of them, as far as they fit."""
-    if wanted == "auto":
-        return ("auto",)
-    names = tuple(part.strip() for part in wanted.split(","))
-    for name in names:
-        if name not in METRICS:
-            raise InputError(f"unknown metric '{name}'{nearest(name, METRICS)}. Metrics: {', '.join(METRICS)}, auto")
-    return names
-
-
-def evaluate(model: str, wanted: tuple[str, ...], *, n: int, seed: int, which: str, device: str) -> dict[str, Any]:
+def evaluate(model: str, wanted: tuple[str, ...], settings: measure.Settings, *, which: str, device: str) -> dict[str, Any]:
     """All wanted figures of one model; a run folder also gets metrics.json, pictures and report.html."""
     method = load(model, which=which, device=device)
-    config, folder = method.config, Path(model)
-    fitting = ("density",) if config.data in TOYS else ("accuracy", "fidelity", "ood") if len(config.shape) == 3 else ()
-    if wanted == ("auto",):
-        wanted = tuple(name for name in fitting if name != "accuracy" or hasattr(method, "classify"))
-    elif bad := [name for name in wanted if name not in fitting or (name == "accuracy" and not hasattr(method, "classify"))]:
-        raise InputError(f"metric '{bad[0]}' does not fit {method.name} on {config.data}; fitting are: {', '.join(fitting) or 'none'}")
+    folder = Path(model)
     is_run = (folder / "stats.jsonl").exists()
     shown = folder / "report" if is_run else None
     if shown is not None:
         shown.mkdir(exist_ok=True)
-    results: dict[str, Any] = {"n": n, "seed": seed, "which": which}
-    pictures: list[tuple[str, Path]] = []
-    if config.data in TOYS:
-        results |= _density(method, n, seed, shown, pictures)
-    elif wanted:
-        results |= _images(method, wanted, n, seed, shown, pictures)
-    if shown is not None:
-        checkpoint.write_bytes(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
-        _report(folder, method, results, pictures)
+    subject = measure.Subject(method, settings, shown)
+    results = {"which": which} | measure.measure(subject, wanted)
+    if is_run:
+        measure.write_results(folder / "metrics.json", results)
+        _report(folder, method, results, subject.pictures)
     return results
-
-
-def _density(method: Method, n: int, seed: int, shown: Path | None, pictures: list) -> dict[str, Any]:
-    truth = toy(method.config.data)
-    x = method.sample(n, seed=seed)
-    real = truth.sample(max(n, 4096), generator=torch.Generator().manual_seed(seed + 1))
-    if shown is not None:
-        pictures.append(
-            (
-                "Density of the truth and of the model, with its samples",
-                plot.density({"model": method.energy}, truth, shown / "density.png", samples=x),
-            )
-        )
-    results = {"density": asdict(ev.density(method.energy, truth)), "energy_distance": asdict(ev.energy_distance_interval(x, real))}
-    return results | ({"mode_coverage": asdict(ev.mode_coverage(x, truth))} if truth.modes is not None else {})
-
-
-def _images(method: Method, wanted: tuple[str, ...], n: int, seed: int, shown: Path | None, pictures: list) -> dict[str, Any]:
-    config = method.config
-    size = config.shape[-1]
-    train, test = (data.load(config.data, split, size=size).all() for split in ("train", "test"))
-    device = next(method.parameters()).device
-    results: dict[str, Any] = {}
-    if "accuracy" in wanted:
-        results["accuracy"] = asdict(ev.accuracy(lambda x: method.classify(x.to(device)).cpu(), test.x, test.label))
-    if "fidelity" in wanted:
-        if train.label is None:
-            raise InputError(f"fidelity needs data with labels to train its feature extractor on; {config.data} has none")
-        extractor = ev.extractor(((train.x, train.label), (test.x, test.label)), name=config.data)
-        results["extractor_test_accuracy"] = extractor.test_accuracy
-        kinds = {"samples": {}} | ({"guided samples": {"label": torch.arange(n) % config.classes}} if _takes_labels(method) else {})
-        for kind, options in kinds.items():
-            x = method.sample(n, seed=seed, **options).cpu()
-            # the first ones, not a random draw: labels go round, so that as many of each class are compared as there are in the test set
-            compared = x[: len(test.x)]
-            results[kind] = asdict(ev.frechet_distance(train.x, compared, extractor, held_out=test.x, n=len(compared)))
-            if options:
-                results["class_accuracy"] = asdict(ev.class_accuracy(x, options["label"], extractor))
-            if shown is not None:
-                if options:  # one row a class
-                    x = x[: config.classes * 10].view(10, config.classes, *config.shape).transpose(0, 1).flatten(0, 1)
-                caption = f"{kind.capitalize()} of the trained model" + (", one row a class" if options else "")
-                pictures.append((caption, plot.grid(x[:100], shown / f"{kind.replace(' ', '_')}.png", columns=10)))
-    if "ood" in wanted:
-        results["ood"] = _ood(method, test.x, shown, pictures, seed)
-    return results
-
-
-def _ood(method: Method, inliers: Tensor, shown: Path | None, pictures: list, seed: int) -> dict[str, Any]:
-    scores = {"held-out": ev.energies(method, inliers)}
-    results = {}
-    for kind in ("uniform", "constant", "noise", "interpolation", "shuffled"):
-        scores[kind] = ev.energies(method, ev.outliers(kind, inliers, len(inliers), seed))
-        results[kind] = asdict(ev.ood(scores["held-out"], scores[kind]))
-    results["mean_auroc"] = sum(r["auroc"] for r in results.values()) / len(results)
-    if shown is not None:
-        pictures.append(("Energies of held-out images and of outliers", plot.histogram(scores, shown / "energies.png")))
-    return results
-
-
-# --- the report
-
-
-def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Figures as (name, value, note) for a table."""
-    table = []
-    if "accuracy" in results:
-        table.append(_share("test accuracy", results["accuracy"]))
-    if "class_accuracy" in results:
-        table.append(_share("class accuracy of guided samples", results["class_accuracy"], "by the extractor"))
-    for kind in ("guided samples", "samples"):
-        if kind in results:
-            r = results[kind]
-            floor = f"floor {r['floor']:.2f}: {r['n']} real held-out images against the same {r['real']} training images"
-            ratio = f"{r['value'] / r['floor']:.2f} × the {floor}"
-            table.append((f"{r['name']} distance, {kind}", f"{r['value']:.2f}", ratio))
-    for kind, r in results.get("ood", {}).items():
-        if isinstance(r, dict):
-            low, high = r["auroc_interval"]
-            table.append(
-                (f"OOD AUROC against {kind}", f"{r['auroc']:.4f}", f"95 % interval {low:.4f} to {high:.4f}; FPR@95 {r['fpr95']:.3f}")
-            )
-    if "density" in results:
-        r = results["density"]
-        table.append(("KL(truth‖model)", f"{r['kl_truth_model']:.4f}", "nats, both normalised on a grid"))
-        table.append(("KL(model‖truth)", f"{r['kl_model_truth']:.4f}", "nats"))
-        table.append(("total variation", f"{r['total_variation']:.4f}", ""))
-        if r["modes"]:
-            table.append(("modes missing", str(r["modes_missing"]), f"of {r['modes']}"))
-        e = results["energy_distance"]
-        table.append(("energy distance of samples", f"{e['value']:.4f}", f"95 % interval {e['low']:.4f} to {e['high']:.4f}"))
-    return table
-
-
-def _share(name: str, r: dict[str, Any], note: str = "") -> tuple[str, str, str]:
-    return (
-        name,
-        f"{100 * r['value']:.1f} %",
-        f"{note}{', ' if note else ''}95 % interval {100 * r['low']:.1f} to {100 * r['high']:.1f}, n = {r['n']}",
-    )
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
@@ -246,11 +120,51 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     console = Console()
     for model, figures in results.items():
         table = Table(title=model, title_justify="left", show_header=False, show_edge=False)
-        for row in rows(figures):
-            table.add_row(*row)
+        for row in measure.rows(figures):
+            table.add_row(row.name, row.text, row.note)
         console.print(table)
         if (Path(model) / "report.html").exists():
             print(f"pictures and table: {Path(model) / 'report.html'}\ntry next: thalweg sample {model} -n 100 --out samples.png")
+
+
+def comparable(models: tuple[str, ...]) -> None:
+    """Raise InputError unless there are two models or more, of the same data and shape."""
+    if len(models) < 2 or len(set(models)) < len(models):
+        raise InputError("--compare needs two different models or more")
+    kinds = {model: load(model).config for model in models}
+    first, *others = kinds.items()
+    for model, config in others:
+        if (config.data, tuple(config.shape)) != (first[1].data, tuple(first[1].shape)):
+            one, other = (f"{c.data} {tuple(c.shape)}" for c in (first[1], config))
+            raise InputError(f"--compare needs models of the same data: {first[0]} is of {one}, {model} of {other}")
+
+
+def print_comparison(results: dict[str, dict[str, Any]], picture: Path | None) -> None:
+    """One table with a column a model, the best of each line in bold; and the same as a picture, if a path is given."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    table.add_column("measure")
+    for model in results:
+        table.add_column(model, justify="right")
+    lines = measure.compare(results)
+    for name, line in lines:
+        best = measure.best(line)
+        cells = ["–" if row is None else f"[bold]{row.text}[/bold]" if i in best else row.text for i, row in enumerate(line)]
+        table.add_row(name, *cells)
+    Console().print(table)
+    settings = next(iter(results.values()))["settings"]
+    print(f"the same data, {settings['n']} samples each, seed {settings['seed']}, extractor {settings['extractor']}")
+    if picture is not None:
+        print(
+            plot.comparison(
+                {name: [None if r is None else (r.value, r.low, r.high) for r in line] for name, line in lines}, list(results), picture
+            )
+        )
+
+
+# --- the report
 
 
 def _report(folder: Path, method: Method, results: dict[str, Any], pictures: list[tuple[str, Path]]) -> None:
@@ -272,7 +186,7 @@ def _report(folder: Path, method: Method, results: dict[str, Any], pictures: lis
         pictures.append((f"Samples after {int(path.stem):,} images", path))
     events = [row["event"] for row in stats if "event" in row]
     report.write(
-        folder, title=f"{method.name} on {method.config.data}", table=rows(results),
+        folder, title=f"{method.name} on {method.config.data}", table=[row[:3] for row in measure.rows(results)],
         pictures=[(caption, Path(path).relative_to(folder)) for caption, path in pictures],
         config=checkpoint.describe(method), footer="Divergence guard: " + ("; ".join(events) if events else "not needed") + ".",
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Data: toys with exact densities, images from many places, all as the same seeded endless stream of batches."""
 
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, nearest
@@ -7,9 +8,17 @@ from .base import Batch, Data
 from .hub import Stream, hub
 from .images import SPLITS, Images
 from .sources import array_file, check_split, digits, fashion_mnist, folder, mnist_small
+from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
 
-_BUILT_IN = {"digits": digits, "fashion-mnist": fashion_mnist, "mnist-small": mnist_small}
+_BUILT_IN = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "mnist-small": mnist_small,
+    "stacked-digits": partial(stacked, digits),
+    "stacked-fashion": partial(stacked, fashion_mnist),
+    "stacked-mnist": partial(stacked, mnist_small),
+}
 NAMES = TOYS + tuple(_BUILT_IN)
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "Batch",
     "Data",
     "Images",
+    "Stacked",
     "Stream",
     "Toy",
     "array_file",
@@ -29,6 +39,7 @@ __all__ = [
     "hub",
     "load",
     "mnist_small",
+    "stacked",
     "toy",
 ]
 

@@ -1,6 +1,8 @@
-"""Measure models: known densities and modes, fidelity of images, detection of outliers."""
+"""Measure models: densities, likelihood, fidelity, outliers, classification, modes, restoration, latents, cost."""
 
 from thalweg.evaluate.accuracy import Accuracy, accuracy, wilson
+from thalweg.evaluate.calibration import Calibration, calibration, calibration_from_probabilities
+from thalweg.evaluate.cost import Cost, cost
 from thalweg.evaluate.density import (
     DensityReport,
     EnergyDistance,
@@ -10,31 +12,87 @@ from thalweg.evaluate.density import (
     energy_distance_interval,
     mode_coverage,
 )
-from thalweg.evaluate.extractor import Extractor, ExtractorConfig, extractor, train_extractor
-from thalweg.evaluate.fidelity import FidelityReport, class_accuracy, frechet_distance, frechet_from_features
-from thalweg.evaluate.ood import OODReport, energies, ood, outliers
+from thalweg.evaluate.extractor import Extractor, ExtractorConfig, FeatureExtractor, extractor, train_extractor
+from thalweg.evaluate.fidelity import (
+    Fidelity,
+    FidelityReport,
+    Figure,
+    class_accuracy,
+    fidelity,
+    frechet_distance,
+    frechet_from_features,
+)
+from thalweg.evaluate.latents import KNNProbe, LinearProbe, knn, linear_probe, tsne
+from thalweg.evaluate.modes import ModeCount, StackedModes, count_modes, perfect_sampler, stacked_modes
+from thalweg.evaluate.neighbours import Memorisation, Neighbours, memorisation, nearest_neighbours
+from thalweg.evaluate.ood import OODReport, ood, outliers
+from thalweg.evaluate.pretrained import EfficientNetLite0, Inception, extractor_by_name
+from thalweg.evaluate.restoration import Average, Quality, Restoration, psnr, restoration, ssim
+from thalweg.evaluate.robustness import MaskingChecks, RobustnessReport, robustness
+from thalweg.evaluate.scores import SCORES, energies, ood_table, outlier_score
+from thalweg.evaluate.statistics import FeatureStatistics, reference_statistics
 
 __all__ = [
+    "SCORES",
     "Accuracy",
+    "Average",
+    "Calibration",
+    "Cost",
     "DensityReport",
+    "EfficientNetLite0",
     "EnergyDistance",
     "Extractor",
     "ExtractorConfig",
+    "FeatureExtractor",
+    "FeatureStatistics",
+    "Fidelity",
     "FidelityReport",
+    "Figure",
+    "Inception",
+    "KNNProbe",
+    "LinearProbe",
+    "MaskingChecks",
+    "Memorisation",
+    "ModeCount",
     "ModeCoverage",
+    "Neighbours",
     "OODReport",
+    "Quality",
+    "Restoration",
+    "RobustnessReport",
+    "StackedModes",
     "accuracy",
+    "calibration",
+    "calibration_from_probabilities",
     "class_accuracy",
+    "cost",
+    "count_modes",
     "density",
     "energies",
     "energy_distance",
     "energy_distance_interval",
     "extractor",
+    "extractor_by_name",
+    "fidelity",
     "frechet_distance",
     "frechet_from_features",
+    "knn",
+    "linear_probe",
+    "memorisation",
     "mode_coverage",
+    "nearest_neighbours",
     "ood",
+    "ood_table",
+    "outlier_score",
     "outliers",
+    "perfect_sampler",
+    "psnr",
+    "reference_statistics",
+    "restoration",
+    "robustness",
+    "ssim",
+    "stacked_modes",
     "train_extractor",
+    "tsne",
     "wilson",
 ]

@@ -27,7 +27,8 @@ def wilson(successes: int, n: int) -> Accuracy:
     share, z = successes / n, 1.959963984540054
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Accuracy(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+    # at the ends rounding could leave the share itself outside by one bit
+    return Accuracy(value=share, low=min(share, max(0.0, centre - half)), high=max(share, min(1.0, centre + half)), n=n)
 
 
 @torch.no_grad()

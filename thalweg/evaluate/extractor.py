@@ -7,6 +7,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,22 @@ from torch import Tensor, nn
 from thalweg.errors import InputError
 from thalweg.evaluate.accuracy import accuracy
 from thalweg.random import integers, seeded
+
+
+class FeatureExtractor(Protocol):
+    """What the measures of fidelity ask of a network: images [N, C, H, W] in [−1, 1] to features [N, num_features].
+
+    `name` goes into the name of each figure, `preprocessing` says in one line what happens to an image before the network.
+    `features` gives float32 on the CPU and raises InputError on images that do not fit, `batch` images at a time. A layer
+    `head` from features to class logits, where there is one, makes an inception score possible; a `state_dict`, as every
+    nn.Module has, makes statistics cacheable.
+    """
+
+    name: str
+    num_features: int
+    preprocessing: str
+
+    def features(self, images: Tensor, *, batch: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class Extractor(nn.Module):
         self.body = nn.Sequential(*layers, nn.Linear(32 * width, self.num_features), nn.SiLU())
         self.head = nn.Linear(self.num_features, classes)
         self.shape, self.name, self.test_accuracy = tuple(shape), name, None
+        self.preprocessing = f"as they are: {shape[1]}×{shape[2]} pixels, {shape[0]} channel{'s' * (shape[0] > 1)}, in [−1, 1]"
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -81,14 +99,15 @@ class Extractor(nn.Module):
     def _check(self, images: Tensor) -> None:
         if tuple(images.shape[1:]) != self.shape or not len(images):
             raise InputError(f"images: got shape {list(images.shape)}, {self.name} needs [N, {', '.join(map(str, self.shape))}]")
-        _check_range(images)
+        check_range(images)
 
 
 def _block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.SiLU()
 
 
-def _check_range(images: Tensor) -> None:
+def check_range(images: Tensor) -> None:
+    """Raise InputError unless images [N, ...], N ≥ 1, are floating-point, finite and in [−1, 1]."""
     if not images.is_floating_point():
         raise InputError(f"images: got {images.dtype}, need floating-point images in [−1, 1]")
     if not images.isfinite().all():
@@ -149,7 +168,7 @@ def extractor(data, *, name: str | None = None, config: ExtractorConfig | None =
     train, test, name = _splits(data, name)
     _check_labelled(*train)
     _check_labelled(*test)
-    path = _cache_folder() / f"extractor-{name}-{_fingerprint(config, train, test)}.safetensors"
+    path = cache_folder() / f"extractor-{name}-{_fingerprint(config, train, test)}.safetensors"
     net = _load(path, train, config, name) if cache else None
     if net is None:
         net = train_extractor(*train, name=name, config=config, device=device)
@@ -177,10 +196,11 @@ def _check_labelled(x: Tensor, label: Tensor | None) -> None:
     if label is None or label.shape != (len(x),) or label.is_floating_point() or int(label.min()) < 0:
         given = "none" if label is None else f"{label.dtype} {list(label.shape)}"
         raise InputError(f"extractor: labels: got {given}, need whole numbers from 0, [{len(x)}]")
-    _check_range(x)
+    check_range(x)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """$THALWEG_CACHE, ~/.cache/thalweg where that is not set."""
     return Path(os.environ.get("THALWEG_CACHE") or Path.home() / ".cache" / "thalweg").expanduser()
 
 
@@ -194,17 +214,26 @@ def _fingerprint(config: ExtractorConfig, *splits) -> str:
 
 
 def _save(net: Extractor, path: Path, config: ExtractorConfig) -> None:
+    about = {"name": net.name, "test_accuracy": repr(net.test_accuracy), "config": json.dumps(asdict(config))}
+    write_tensors(path, {k: v.cpu().contiguous() for k, v in net.state_dict().items()}, about)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write a safetensors file with its metadata, whole or not at all, also with two runs at once. InputError where it cannot."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # whole or not at all, also with two runs at once
-    os.close(handle)
-    about = {"name": net.name, "test_accuracy": repr(net.test_accuracy), "config": json.dumps(asdict(config))}
+    partial = None
     try:
-        save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, partial, metadata=about)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        os.close(handle)
+        save_file(tensors, partial, metadata=about)
         os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; set THALWEG_CACHE to a folder that can be written") from None
     finally:
-        Path(partial).unlink(missing_ok=True)
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
 
 
 def _load(path: Path, train, config: ExtractorConfig, name: str) -> Extractor | None:

@@ -92,13 +92,6 @@ def _scores(name: str, scores: Tensor):
     return scores.double().numpy()
 
 
-def energies(method, x: Tensor, *, batch: int = 512) -> Tensor:
-    """Energies of many examples x [N, ...] under a trained method, [N] nats, on the CPU, `batch` at a time without gradients."""
-    device = next(method.parameters()).device
-    with torch.no_grad():
-        return torch.cat([method.energy(part.to(device)).cpu() for part in x.split(batch)])
-
-
 def outliers(kind: str, like: Tensor, n: int, seed: int = 0) -> Tensor:
     """`n` synthetic outliers [n, C, H, W] in [−1, 1], in the shape and type of the inlier images `like` [N, C, H, W].
 

@@ -164,6 +164,33 @@ class EGC(Method):
             raise InputError("this egc model was trained without labels and does not classify")
         return self.joint(x, self.levels_of(x, t))[1]
 
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
+        """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
+        seen: list[Tensor] = []
+        last = [module for module in self.net.modules() if isinstance(module, torch.nn.Linear)][-1]
+        hook = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self.joint(x, self.levels_of(x, t))
+        finally:
+            hook.remove()
+        return seen[0].flatten(1)
+
+    @torch.no_grad()
+    def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
+        """The expectation of x given y = x + std·ε, [B, ...] -> [B, ...], by Tweedie's formula at the level whose σ_t/ᾱ_t is std.
+
+        Exact for the model's density, without any sampling; `seed` is of no effect. Raises InputError for std ≤ 0.
+        """
+        if not std > 0:
+            raise InputError(f"egc: denoise needs std above 0, got {std}")
+        ratio = torch.tensor(self.schedule.noise[1:]) / torch.tensor(self.schedule.signal[1:])
+        t = self.levels_of(y, int((ratio.log() - math.log(std)).abs().argmin()) + 1)
+        signal, sigma = self.schedule.alpha(t, y), self.schedule.sigma(t, y)
+        with frozen(self.net):
+            scaled = value_and_score(lambda x: -self.joint(x, t)[0], signal * y)[1]  # σ_t × score
+        return y + sigma / signal * scaled
+
     def levels_of(self, x: Tensor, t: Tensor | int | None) -> Tensor:
         """Levels [B] from one level, a tensor of them, or None for the level that counts as clean."""
         return torch.as_tensor(self.config.energy_level if t is None else t, device=x.device).expand(len(x))

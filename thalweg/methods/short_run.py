@@ -274,6 +274,32 @@ class ShortRun(Method):
                 x = x + c.data_noise**2 * score(self.energy, x, **({} if label is None else {"label": label}))
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
 
+    @torch.no_grad()
+    def denoise(self, y: Tensor, std: float, *, steps: int = 100, seed: int = 0) -> Tensor:
+        """An estimate of the expectation of x given y = x + std·ε, [B, ...] -> [B, ...].
+
+        The mean over the second half of one Langevin chain of `steps` steps from y on the posterior energy E(x) + ‖y − x‖²/(2 std²).
+        A model of noised data has its own noise taken off by Tweedie's formula, which for std ≤ `data_noise` is all that is done.
+        Raises InputError for std ≤ 0, and for conditional models.
+        """
+        own = self.config.data_noise
+        if not std > 0 or self.config.conditional:
+            raise InputError(f"short_run: denoise needs std above 0 (got {std}) and an unconditional model")
+        if std <= own:
+            with frozen(self.net):
+                return y + std**2 * score(self.energy, y)
+        width = math.sqrt(std**2 - own**2)  # of y about the noised image that the model knows
+
+        def posterior(x: Tensor) -> Tensor:
+            return self.energy(x) + (x - y).flatten(1).square().sum(1) / (2 * width**2)
+
+        trace = sample.Trace(keep=20)
+        with frozen(self.net):
+            step = min(self.config.step, width / 2)
+            sample.langevin(posterior, y, steps=steps, step=step, generator=random.seeded(seed, 3, device=y.device), trace=trace)
+            x = trace.states[trace.keep // 2 :].mean(0).to(y)
+            return x + own**2 * score(self.energy, x) if own else x
+
     def _labels(self, label: Tensor | int | None, n: int, device: torch.device) -> Tensor | None:
         c = self.config
         if not c.conditional:

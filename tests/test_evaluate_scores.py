@@ -1,0 +1,94 @@
+"""Outlier scores on an energy whose values, gradients and class probabilities are known, and the table over all of them."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from thalweg import random
+from thalweg.errors import InputError
+from thalweg.evaluate.scores import SCORES, fitting_scores, ood_table, outlier_score
+
+
+class TwoClasses(nn.Module):
+    """Two Gaussians N(±1, I): E(x) = −logsumexp over y of −‖x − m_y‖²/2, so that min over y of E(x, y) = min ‖x − m_y‖²/2."""
+
+    name = "two"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = nn.Parameter(torch.stack([torch.ones(4), -torch.ones(4)]))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return -torch.cdist(x.flatten(1), self.means).square() / 2
+
+    def energy(self, x: Tensor) -> Tensor:
+        return -self._logits(x).logsumexp(1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self._logits(x)  # not normalised, as a plain classifier gives them
+
+
+class Gaussian(nn.Module):
+    """N(0, 4 I), which classifies nothing."""
+
+    name = "gaussian"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.std = nn.Parameter(torch.tensor(2.0))
+
+    def energy(self, x: Tensor) -> Tensor:
+        return tw.energy.gaussian(x, self.std)
+
+
+def draws(n: int, seed: int, scale: float = 1.0) -> Tensor:
+    return scale * random.normal(n, 1, 2, 2, generator=random.seeded(31, seed))
+
+
+@pytest.mark.parametrize("batch", [3, 512])
+def test_scores_are_what_they_are_called(batch):
+    two, x = TwoClasses(), draws(10, 0)
+    squares = torch.stack([(x.flatten(1) - m).square().sum(1) for m in two.means.detach()])
+    found = {name: outlier_score(name, two, x, reference=draws(50, 1), batch=batch) for name in SCORES}
+    torch.testing.assert_close(found["energy"], -(-squares / 2).logsumexp(0))
+    torch.testing.assert_close(found["joint"], squares.amin(0) / 2)
+    assert all(not value.requires_grad for value in found.values()) and two.means.grad is None and two.means.requires_grad
+
+    wide = Gaussian()
+    torch.testing.assert_close(outlier_score("mass", wide, x, batch=batch), x.flatten(1).norm(dim=1) / 4)
+    reference = draws(50, 1)
+    centre = reference.flatten(1).square().sum(1).mean() / 8
+    expected = (x.flatten(1).square().sum(1) / 8 - centre).abs()
+    torch.testing.assert_close(outlier_score("typicality", wide, x, reference=reference, batch=batch), expected)
+
+
+def test_the_centre_of_a_gaussian_is_an_outlier_by_typicality_alone():
+    """In 4 dimensions of width 2, points at the centre are the likeliest of all and yet none of them is ever drawn."""
+    wide, inliers = Gaussian(), draws(500, 2, scale=2.0)
+    centre = draws(500, 3, scale=0.05)
+    reports, values = ood_table(wide, inliers, {"centre": centre}, reference=draws(500, 4, scale=2.0), bootstrap=100)
+    assert list(reports) == ["energy", "mass", "typicality"] == list(fitting_scores(wide))
+    assert reports["energy"]["centre"].auroc < 0.01 and reports["mass"]["centre"].auroc < 0.01
+    # |χ²₄/2 − 2| of inliers against 2 at the centre: P(|χ²₄/2 − 2| < 2) = P(χ²₄ < 8)
+    expected = 1 - math.exp(-4) * 5
+    error = math.sqrt(expected * (1 - expected) / 500)
+    assert abs(reports["typicality"]["centre"].auroc - expected) < 4.5 * error
+    assert set(values["mass"]) == {"held-out", "centre"} and values["mass"]["centre"].shape == (500,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("energi", {}, "unknown score 'energi' (did you mean 'energy'"),
+        ("joint", {}, "needs a model that classifies; gaussian does not"),
+        ("typicality", {}, "needs training examples"),
+        ("typicality", {"reference": torch.zeros(0, 1, 2, 2)}, "needs training examples"),
+    ],
+)
+def test_wrong_scores_are_named(name, options, message):
+    with pytest.raises(InputError) as error:
+        outlier_score(name, Gaussian(), draws(4, 0), **options)
+    assert message in str(error.value)
