@@ -130,7 +130,21 @@ def ood() -> str:
 
 def likelihood() -> str:
     record = load("likelihood")
-    return "## Likelihood\n\n" + source("likelihood", record) + "\n"
+    rows = [
+        (
+            r["target"],
+            r["transition"],
+            str(r["temperatures"]),
+            f"{r['low']:+.3f}",
+            f"{r['high']:+.3f}",
+            f"{r['gap']:.3f}",
+            f"{r['ess']:.2f}",
+        )
+        for r in record["results"]["rows"]
+    ]
+    text = "## Likelihood\n\nBounds of log Z on targets whose log Z is known, as deviations from it in nats.\n\n"
+    head = ("target", "transition", "temperatures", "lower", "upper", "gap", "effective share")
+    return text + lines(head, rows) + "\n" + source("likelihood", record) + "\n"
 
 
 def streaming() -> str:

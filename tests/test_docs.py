@@ -101,7 +101,7 @@ def test_commands_parse(line):
         if word.startswith("--"):
             assert word.removeprefix("--").partition("=")[0].replace("-", "_") in known, word
         elif word.startswith("-"):
-            assert (command, word) == ("sample", "-n"), word
+            assert command in ("sample", "evaluate") and word == "-n", word
     # and the real parser agrees
     options = cli._options(cli._positional(OPTIONS[command]), ["--n" if w == "-n" else w for w in words], command, rest=command == "train")
     if command == "train":

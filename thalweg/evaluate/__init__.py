@@ -1,6 +1,7 @@
 """Measure models: densities, likelihood, fidelity, outliers, classification, modes, restoration, latents, cost."""
 
 from thalweg.evaluate.accuracy import Accuracy, accuracy, wilson
+from thalweg.evaluate.bases import FlowEnergy, Gaussian, fitted_base
 from thalweg.evaluate.calibration import Calibration, calibration, calibration_from_probabilities
 from thalweg.evaluate.cost import Cost, cost
 from thalweg.evaluate.density import (
@@ -23,6 +24,7 @@ from thalweg.evaluate.fidelity import (
     frechet_from_features,
 )
 from thalweg.evaluate.latents import KNNProbe, LinearProbe, knn, linear_probe, tsne
+from thalweg.evaluate.likelihood import Bound, LogLikelihood, LogPartition, bits_per_dimension, log_likelihood, log_partition
 from thalweg.evaluate.modes import ModeCount, StackedModes, count_modes, perfect_sampler, stacked_modes
 from thalweg.evaluate.neighbours import Memorisation, Neighbours, memorisation, nearest_neighbours
 from thalweg.evaluate.ood import OODReport, ood, outliers
@@ -36,6 +38,7 @@ __all__ = [
     "SCORES",
     "Accuracy",
     "Average",
+    "Bound",
     "Calibration",
     "Cost",
     "DensityReport",
@@ -48,9 +51,13 @@ __all__ = [
     "Fidelity",
     "FidelityReport",
     "Figure",
+    "FlowEnergy",
+    "Gaussian",
     "Inception",
     "KNNProbe",
     "LinearProbe",
+    "LogLikelihood",
+    "LogPartition",
     "MaskingChecks",
     "Memorisation",
     "ModeCount",
@@ -62,6 +69,7 @@ __all__ = [
     "RobustnessReport",
     "StackedModes",
     "accuracy",
+    "bits_per_dimension",
     "calibration",
     "calibration_from_probabilities",
     "class_accuracy",
@@ -74,10 +82,13 @@ __all__ = [
     "extractor",
     "extractor_by_name",
     "fidelity",
+    "fitted_base",
     "frechet_distance",
     "frechet_from_features",
     "knn",
     "linear_probe",
+    "log_likelihood",
+    "log_partition",
     "memorisation",
     "mode_coverage",
     "nearest_neighbours",
