@@ -23,9 +23,9 @@ from thalweg.save import load
 # model: (preset, precision, images, fields that differ from the preset, the other data set)
 MODELS = {
     "egc-digits": ("egc/digits", "fp32", None, {}, "fashion-mnist"),
-    "short_run-digits": ("short_run/digits", "bf16", None, {"compile": True}, "fashion-mnist"),
+    "short_run-digits": ("short_run/digits", "bf16", 200_000, {"compile": True}, "fashion-mnist"),
     "egc-fashion": ("egc/fashion-mnist", "bf16", 500_000, {}, "mnist-small"),
-    "short_run-fashion": ("short_run/fashion-mnist", "bf16", 500_000, {"compile": True}, "mnist-small"),
+    "short_run-fashion": ("short_run/fashion-mnist", "bf16", 150_000, {"compile": True}, "mnist-small"),
 }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import thalweg as tw
 from thalweg import random
 from thalweg.errors import InputError
-from thalweg.evaluate.scores import SCORES, fitting_scores, ood_table, outlier_score
+from thalweg.evaluate.scores import SCORES, fitting_scores, ood_table, outlier_scores
 
 
 class TwoClasses(nn.Module):
@@ -52,17 +52,18 @@ def draws(n: int, seed: int, scale: float = 1.0) -> Tensor:
 def test_scores_are_what_they_are_called(batch):
     two, x = TwoClasses(), draws(10, 0)
     squares = torch.stack([(x.flatten(1) - m).square().sum(1) for m in two.means.detach()])
-    found = {name: outlier_score(name, two, x, reference=draws(50, 1), batch=batch) for name in SCORES}
+    found = outlier_scores(two, x, reference=draws(50, 1), batch=batch)
+    assert tuple(found) == SCORES
     torch.testing.assert_close(found["energy"], -(-squares / 2).logsumexp(0))
     torch.testing.assert_close(found["joint"], squares.amin(0) / 2)
     assert all(not value.requires_grad for value in found.values()) and two.means.grad is None and two.means.requires_grad
 
     wide = Gaussian()
-    torch.testing.assert_close(outlier_score("mass", wide, x, batch=batch), x.flatten(1).norm(dim=1) / 4)
+    torch.testing.assert_close(outlier_scores(wide, x, ["mass"], batch=batch)["mass"], x.flatten(1).norm(dim=1) / 4)
     reference = draws(50, 1)
     centre = reference.flatten(1).square().sum(1).mean() / 8
     expected = (x.flatten(1).square().sum(1) / 8 - centre).abs()
-    torch.testing.assert_close(outlier_score("typicality", wide, x, reference=reference, batch=batch), expected)
+    torch.testing.assert_close(outlier_scores(wide, x, ["typicality"], reference=reference, batch=batch)["typicality"], expected)
 
 
 def test_the_centre_of_a_gaussian_is_an_outlier_by_typicality_alone():
@@ -90,5 +91,5 @@ def test_the_centre_of_a_gaussian_is_an_outlier_by_typicality_alone():
 )
 def test_wrong_scores_are_named(name, options, message):
     with pytest.raises(InputError) as error:
-        outlier_score(name, Gaussian(), draws(4, 0), **options)
+        outlier_scores(Gaussian(), draws(4, 0), [name], **options)
     assert message in str(error.value)

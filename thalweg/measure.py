@@ -445,7 +445,7 @@ def chosen(method: Method, wanted: tuple[str, ...]) -> tuple[str, ...]:
 def measure(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Any]:
     """The figures of one model by metric, with what was held equal."""
     results: dict[str, Any] = {"settings": asdict(subject.settings)}
-    for name in wanted:
+    for name in chosen(subject.method, wanted):
         results[name] = METRICS[name].measure(subject)
     return results
 

@@ -102,10 +102,7 @@ def evaluate(model: str, wanted: tuple[str, ...], settings: measure.Settings, *,
     wanted = measure.chosen(method, wanted)
     folder = Path(model)
     is_run = (folder / "stats.jsonl").exists()
-    shown = folder / "report" if is_run else None
-    if shown is not None:
-        shown.mkdir(exist_ok=True)
-    subject = measure.Subject(method, settings, shown)
+    subject = measure.Subject(method, settings, folder / "report" if is_run else None)
     results = {"which": which} | measure.measure(subject, wanted)
     if is_run:
         measure.write_results(folder / "metrics.json", results)

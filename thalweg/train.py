@@ -330,7 +330,7 @@ class Run:
         torch.manual_seed(random.seeded(self.seed, self.world.rank, start, 1).initial_seed())
         batch = self.world.share(self.data.batch(start, self.batch, self.seed), self.device)
         self.method.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self.autocast():
             self.one_method_step(batch)
         update.images += self.batch
         self.elapsed = self.clock() - self.started
@@ -357,6 +357,10 @@ class Run:
         if self.world.any(False):
             raise SharedDivergence("another process found its chains or losses not finite")
 
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the run asked for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
     def due(self, every: int) -> bool:
         """Whether this step crossed a multiple of `every` images."""
         return self.update.images // every > (self.update.images - self.batch) // every
@@ -364,7 +368,8 @@ class Run:
     def look(self) -> None:
         """A picture of samples and the held-out criterion, both of the EMA twin; the best state is kept."""
         self.sync_buffers()
-        self.best = self.world.on_first(self._look)
+        with self.autocast():  # chains for a look cost as much as those of training
+            self.best = self.world.on_first(self._look)
 
     def _look(self) -> float:
         if self.picture is not None and self.out is not None:

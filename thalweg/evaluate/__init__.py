@@ -31,7 +31,7 @@ from thalweg.evaluate.ood import OODReport, ood, outliers
 from thalweg.evaluate.pretrained import EfficientNetLite0, Inception, extractor_by_name
 from thalweg.evaluate.restoration import Average, Quality, Restoration, psnr, restoration, ssim
 from thalweg.evaluate.robustness import MaskingChecks, RobustnessReport, robustness
-from thalweg.evaluate.scores import SCORES, energies, ood_table, outlier_score
+from thalweg.evaluate.scores import SCORES, energies, ood_table, outlier_scores
 from thalweg.evaluate.statistics import FeatureStatistics, reference_statistics
 
 __all__ = [
@@ -94,7 +94,7 @@ __all__ = [
     "nearest_neighbours",
     "ood",
     "ood_table",
-    "outlier_score",
+    "outlier_scores",
     "outliers",
     "perfect_sampler",
     "psnr",

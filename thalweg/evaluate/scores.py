@@ -17,6 +17,10 @@ from thalweg.evaluate.ood import OODReport, ood
 from thalweg.nn.layers import frozen
 
 
+SCORES = ("energy", "joint", "mass", "typicality")
+REFERENCE = 5_000  # training examples whose mean energy is known well enough
+
+
 def energies(method, x: Tensor, *, batch: int = 512) -> Tensor:
     """Energies of many examples x [N, ...] under a trained method, [N] nats, on the CPU, `batch` at a time without gradients."""
     return _batched(method, x, batch, method.energy)
@@ -28,46 +32,41 @@ def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -
         return torch.cat([score(part.to(device)).cpu() for part in x.split(batch)])
 
 
-def _joint(method, x: Tensor, batch: int, reference: Tensor) -> Tensor:
-    return _batched(method, x, batch, lambda part: method.energy(part) - method.classify(part).log_softmax(1).amax(1))
-
-
-def _mass(method, x: Tensor, batch: int, reference: Tensor) -> Tensor:
-    with frozen(method):
-        return _batched(method, x, batch, lambda part: score_of(method.energy, part).flatten(1).norm(dim=1))
-
-
-def _typicality(method, x: Tensor, batch: int, reference: Tensor) -> Tensor:
-    return (energies(method, x, batch=batch) - energies(method, reference, batch=batch).mean()).abs()
-
-
-_SCORES = {
-    "energy": lambda method, x, batch, reference: energies(method, x, batch=batch),
-    "joint": _joint,
-    "mass": _mass,
-    "typicality": _typicality,
-}
-SCORES = tuple(_SCORES)
-
-
 def fitting_scores(method) -> tuple[str, ...]:
     """The scores that a method has: all of `SCORES`, `joint` only where it classifies."""
     return tuple(name for name in SCORES if name != "joint" or hasattr(method, "classify"))
 
 
-def outlier_score(name: str, method, x: Tensor, *, reference: Tensor | None = None, batch: int = 512) -> Tensor:
-    """One of `SCORES` of x [N, ...] under a trained method, [N], on the CPU; higher is more outlying.
+def outlier_scores(
+    method, x: Tensor, names: Iterable[str] | None = None, *, reference: Tensor | float | None = None, batch: int = 512
+) -> dict[str, Tensor]:
+    """Some of `SCORES` (all that fit when None) of x [N, ...] under a trained method: name -> [N] on the CPU, higher is more outlying.
 
-    reference [R, ...]: training examples, needed by `typicality`. Raises InputError for an unknown score, one that the method
-    does not have, or a missing reference.
+    reference: training examples [R, ...], or their mean energy, needed by `typicality`. Energies are computed once for all scores.
+    Raises InputError for an unknown score, one that the method does not have, or a missing reference.
     """
-    if name not in _SCORES:
-        raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}. Scores: {', '.join(SCORES)}")
-    if name not in fitting_scores(method):
-        raise InputError(f"score '{name}' needs a model that classifies; {method.name} does not")
-    if name == "typicality" and (reference is None or not len(reference)):
+    names = fitting_scores(method) if names is None else tuple(names)
+    for name in names:
+        if name not in SCORES:
+            raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}. Scores: {', '.join(SCORES)}")
+        if name not in fitting_scores(method):
+            raise InputError(f"score '{name}' needs a model that classifies; {method.name} does not")
+    if "typicality" in names and (reference is None or (isinstance(reference, Tensor) and not len(reference))):
         raise InputError("score 'typicality' needs training examples as reference")
-    return _SCORES[name](method, x, batch, reference)
+    found = {}
+    energy = energies(method, x, batch=batch) if set(names) != {"mass"} else None
+    for name in names:
+        if name == "energy":
+            found[name] = energy
+        elif name == "joint":
+            found[name] = energy - _batched(method, x, batch, lambda part: method.classify(part).log_softmax(1).amax(1))
+        elif name == "mass":
+            with frozen(method):
+                found[name] = _batched(method, x, batch, lambda part: score_of(method.energy, part).flatten(1).norm(dim=1))
+        else:
+            centre = float(energies(method, reference, batch=batch).mean()) if isinstance(reference, Tensor) else reference
+            found[name] = (energy - centre).abs()
+    return found
 
 
 def ood_table(
@@ -83,12 +82,17 @@ def ood_table(
     """Detection of each kind of outliers by each score: reports[score][kind], and the scores themselves, values[score][kind].
 
     inliers [N, ...]: test examples of the data the model knows, under the kind "held-out" among the values. outliers: name ->
-    [M, ...]. scores: all that fit the method when None. Intervals as in `ood`.
+    [M, ...]. scores: all that fit the method when None. reference [R, ...]: training examples, of which 5,000 give the
+    mean energy for `typicality`. Intervals as in `ood`.
     """
-    scores = fitting_scores(method) if scores is None else tuple(scores)
-    reports: dict[str, dict[str, OODReport]] = {}
-    values: dict[str, dict[str, Tensor]] = {}
-    for name in scores:
-        values[name] = {kind: outlier_score(name, method, x, reference=reference) for kind, x in {"held-out": inliers, **outliers}.items()}
-        reports[name] = {kind: ood(values[name]["held-out"], values[name][kind], bootstrap=bootstrap, seed=seed) for kind in outliers}
+    names = fitting_scores(method) if scores is None else tuple(scores)
+    centre = None
+    if "typicality" in names and reference is not None and len(reference):
+        centre = float(energies(method, reference[:REFERENCE]).mean())
+    by_kind = {kind: outlier_scores(method, x, names, reference=centre) for kind, x in {"held-out": inliers, **outliers}.items()}
+    values = {name: {kind: found[name] for kind, found in by_kind.items()} for name in names}
+    reports = {
+        name: {kind: ood(values[name]["held-out"], values[name][kind], bootstrap=bootstrap, seed=seed) for kind in outliers}
+        for name in names
+    }
     return reports, values
