@@ -244,7 +244,7 @@ def score_rows(seed: int) -> Iterator[Row]:
     in_fp32, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # EGC sums in fp32, which would drown the difference
     try:
         for network in ("patch", "unet"):
-            for readout in ("residual", "logits", "map"):
+            for readout in ("inner", "logits", "map"):
                 fields = {"network": network, "readout": readout, "width": 8, "blocks": 1, "multipliers": (1, 2)}
                 method = _perturbed(tw.method("egc", seed=seed, shape=(2, 4, 4), classes=3, **fields), seed)
                 error = finite_difference_error(lambda x, method=method: method.energy(x, t=300, label=1), points(8, 2, 4, 4), 1e-3)

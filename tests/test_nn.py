@@ -348,3 +348,15 @@ def test_rows_are_uniform():
 def test_rows_that_are_refused(count, of, shares):
     with pytest.raises(ValueError, match=f"cannot draw {count} of {of} rows for {shares}"):
         random.rows(count, of, generator=keys()[:shares] if shares > 1 else random.seeded(1))
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_a_grey_image_passes_the_first_convolution_unchanged(spectral_norm, monkeypatch):
+    """The empty second channel that keeps the layout changes neither the energy nor any gradient."""
+    net = ConvEnergy((1, 8, 8), widths=(8, 16), spectral_norm=spectral_norm).eval()
+    x = random.normal(4, 1, 8, 8, generator=random.seeded(41)).requires_grad_(True)
+    found = [net(x), *torch.autograd.grad(net(x).sum(), [x, *net.parameters()])]
+    monkeypatch.setattr(net, "_first", net.first)
+    expected = [net(x), *torch.autograd.grad(net(x).sum(), [x, *net.parameters()])]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)

@@ -16,7 +16,6 @@ from thalweg.errors import InputError, nearest
 from thalweg.evaluate.ood import OODReport, ood
 from thalweg.nn.layers import frozen
 
-
 SCORES = ("energy", "joint", "mass", "typicality")
 REFERENCE = 5_000  # training examples whose mean energy is known well enough
 
