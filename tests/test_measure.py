@@ -95,9 +95,10 @@ def test_best_of_a_line():
 def test_compare_prints_and_draws_one_table(digits, tmp_path, capsys):
     one, two = str(digits / "run0"), str(digits / "run1")
     out = tmp_path / "compared.json"
-    assert main(["evaluate", "--compare", one, two, "--metrics", "accuracy,calibration,cost", "--n", "40", "--out", str(out)]) == 0
+    assert main(["evaluate", "--compare", one, two, "--metrics", "accuracy,fidelity", "--n", "100", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "test accuracy" in said and "40 samples each, seed 0, extractor classifier" in said
+    assert "test accuracy" in said and "100 samples each, seed 0, extractor classifier" in said
+    assert "frechet[digits-classifier]" in said  # brackets are no markup
     results = json.loads(out.read_text())
     assert list(results) == [one, two] and results[one]["settings"] == results[two]["settings"]
     lines = dict(compare(results))

@@ -1,5 +1,7 @@
 """Training objectives: plain functions of energies that return a scalar loss, in nats unless said otherwise."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +24,19 @@ def contrastive(
     if regularise:
         loss = loss + regularise * (positive.square().mean() + negative.square().mean())
     return loss, positive, negative
+
+
+def recovery(
+    energy: Callable[..., Tensor], data: Tensor, samples: Tensor, weight: Tensor, t: Tensor, label: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of w·(E(y; t) − E(ỹ; t)), whose gradient is that of −log p(y | x_{t+1}) when `samples` ỹ are draws of it (thesis, eq. 5.5).
+
+    The quadratic term of p(y | x_{t+1}) holds no parameter and is left out. `data` and `samples` [B, ...], `weight`, levels `t` and
+    `label` [B] (or None); energy(y, t, label) in nats. Returns the loss and both weighted energies [B].
+    """
+    both = None if label is None else torch.cat([label, label])
+    positive, negative = (energy(torch.cat([data, samples]), torch.cat([t, t]), both) * torch.cat([weight, weight])).chunk(2)
+    return positive.mean() - negative.mean(), positive, negative
 
 
 def denoising_score_matching(energy: Energy, x_t: Tensor, noise: Tensor, scale: Tensor | float = 1.0, **condition) -> Tensor:

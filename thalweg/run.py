@@ -113,13 +113,14 @@ def evaluate(model: str, wanted: tuple[str, ...], settings: measure.Settings, *,
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     """The figures of every model, and where the reports are."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     for model, figures in results.items():
         table = Table(title=model, title_justify="left", show_header=False, show_edge=False)
         for row in measure.rows(figures):
-            table.add_row(row.name, row.text, row.note)
+            table.add_row(*map(escape, row[:3]))  # names hold brackets
         console.print(table)
         if (Path(model) / "report.html").exists():
             print(f"pictures and table: {Path(model) / 'report.html'}\ntry next: thalweg sample {model} -n 100 --out samples.png")
@@ -140,17 +141,18 @@ def comparable(models: tuple[str, ...]) -> None:
 def print_comparison(results: dict[str, dict[str, Any]], picture: Path | None) -> None:
     """One table with a column a model, the best of each line in bold; and the same as a picture, if a path is given."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_edge=False)
     table.add_column("measure")
     for model in results:
-        table.add_column(model, justify="right")
+        table.add_column(escape(model), justify="right")
     lines = measure.compare(results)
     for name, line in lines:
         best = measure.best(line)
         cells = ["–" if row is None else f"[bold]{row.text}[/bold]" if i in best else row.text for i, row in enumerate(line)]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     Console().print(table)
     settings = next(iter(results.values()))["settings"]
     print(f"the same data, {settings['n']} samples each, seed {settings['seed']}, extractor {settings['extractor']}")
