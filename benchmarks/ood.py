@@ -56,7 +56,7 @@ def main() -> None:
             "precision": precision,
             "images": seen["images"],
             "training_seconds": round(seen["seconds"]),
-            "inliers": len(subject.test.x),
+            "inliers": min(len(subject.test.x), subject.settings.ood_images),
             "ood": measure.ood(subject),
         }
         print(name + "\n" + table([short(score, found) for score, found in results[name]["ood"].items()]), flush=True)

@@ -185,6 +185,7 @@ COMMANDS = [
     ("evaluate digits --metrics fidelity --extractor inception --weights missing.pth", ["inception"]),
     ("evaluate digits --metrics ood --outliers svnh", ["unknown data 'svnh'"]),
     ("evaluate digits --metrics ood --outliers flat.npz", ["flat.npz"]),
+    ("evaluate digits --ood-images 0", ["--ood-images must be above 0"]),
     ("evaluate --compare digits", ["--compare needs two different models or more"]),
     ("evaluate --compare digits digits", ["--compare needs two different models or more"]),
     ("evaluate --compare digits toy", ["same data", "digits (1, 8, 8)", "8gaussians (2,)"]),

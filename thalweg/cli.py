@@ -314,6 +314,8 @@ class EvaluateOptions:
     """local file of Inception's weights"""
     outliers: str = ""
     """comma-separated data sets that outliers also come from, by name, folder or hf:NAME"""
+    ood_images: int = 2000
+    """test images, and outliers of each kind, that are scored at most"""
     which: str = "last"
     """state of a run: last or best"""
     out: Path | None = None
@@ -329,7 +331,7 @@ def evaluate(arguments: list[str]) -> None:
 
     if not options.models:
         raise InputError("evaluate needs one run folder or more")
-    _above_zero(options, "n")
+    _above_zero(options, "n", "ood_images")
     _check_seed(options.seed)
     if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
         raise InputError(f"--out {options.out} is a folder, or in none; give a .json file in a folder that exists")
@@ -340,7 +342,7 @@ def evaluate(arguments: list[str]) -> None:
     if options.compare:
         run.comparable(options.models)
     settings = measure.Settings(
-        n=options.n, seed=options.seed, extractor=options.extractor,
+        n=options.n, seed=options.seed, extractor=options.extractor, ood_images=options.ood_images,
         weights=None if options.weights is None else str(options.weights),
         outliers=tuple(part.strip() for part in options.outliers.split(",") if part.strip()),
     )  # fmt: skip

@@ -23,13 +23,17 @@ OUTLIERS = ("uniform", "constant", "noise", "interpolation", "shuffled")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a comparison must hold equal: samples drawn, their seed, the extractor of features, outlier data besides the made ones."""
+    """What a comparison must hold equal: samples drawn, their seed, the extractor of features, outlier data besides the made ones.
+
+    `ood_images`: how many test images, and outliers of each kind, are scored at most.
+    """
 
     n: int = 1000
     seed: int = 0
     extractor: str = "classifier"
     weights: str | None = None
     outliers: tuple[str, ...] = ()
+    ood_images: int = 2000
 
 
 @dataclass
@@ -251,10 +255,11 @@ def neighbours_rows(r: dict[str, Any]) -> list[Row]:
 
 
 def ood(s: Subject) -> dict[str, Any]:
-    inliers = s.test.x
+    inliers = _spread(s.test.x, s.settings.ood_images)
     outliers = {kind: ev.outliers(kind, inliers, len(inliers), s.settings.seed) for kind in OUTLIERS}
     for name in s.settings.outliers:
-        outliers[name] = data.load(name, "test", size=s.config.shape[-1], channels=s.config.shape[0]).all().x
+        other = data.load(name, "test", size=s.config.shape[-1], channels=s.config.shape[0]).all().x
+        outliers[name] = _spread(other, s.settings.ood_images)
     reports, values = ev.ood_table(s.method, inliers, outliers, reference=s.train.x, seed=s.settings.seed)
     for score, by_kind in values.items():
         label = "energy (nats)" if score == "energy" else score
@@ -264,6 +269,11 @@ def ood(s: Subject) -> dict[str, Any]:
         score: {kind: asdict(r) for kind, r in by_kind.items()} | {"mean_auroc": sum(r.auroc for r in by_kind.values()) / len(by_kind)}
         for score, by_kind in reports.items()
     }
+
+
+def _spread(x: Tensor, most: int) -> Tensor:
+    """At most so many of x, evenly spaced, because data may be sorted by label."""
+    return x if len(x) <= most else x[torch.arange(most) * len(x) // most]
 
 
 def ood_rows(r: dict[str, Any]) -> list[Row]:
