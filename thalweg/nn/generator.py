@@ -1,0 +1,95 @@
+"""Generators (x_t, z, t) -> x₀ of one denoising step, and encoders (x_s, x_t, t) -> mean and log-variance of z (DDAEBM, tables 6, 8)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalweg.nn.layers import LevelEmbedding
+from thalweg.nn.mlp import MLP
+
+
+def level_mlp(dim: int, levels: int, *, width: int, depth: int, out: int = 0) -> MLP:
+    """An `MLP` of whole-numbered levels 0 … `levels`, each with a learned vector: one look-up instead of a network a row."""
+    net = MLP(dim, width=width, depth=depth, out=out)
+    net.level = nn.Embedding(levels + 1, width)
+    nn.init.normal_(net.level.weight, std=0.5)
+    return net
+
+
+class VectorGenerator(nn.Module):
+    """x_t [B, D], z [B, d], levels t [B] -> x₀ [B, D], by one MLP."""
+
+    def __init__(self, dim: int, latent: int, levels: int, *, width: int, depth: int) -> None:
+        super().__init__()
+        self.net = level_mlp(dim + latent, levels, width=width, depth=depth, out=dim)
+
+    def forward(self, x_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        return self.net(torch.cat([x_t.flatten(1), z], 1), t).view_as(x_t)
+
+
+class VectorEncoder(nn.Module):
+    """x_s and x_t [B, D], levels t [B] -> mean and log-variance of z, [B, d] each, by one MLP."""
+
+    def __init__(self, dim: int, latent: int, levels: int, *, width: int, depth: int) -> None:
+        super().__init__()
+        self.net = level_mlp(2 * dim, levels, width=width, depth=depth, out=2 * latent)
+
+    def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.net(torch.cat([x_s.flatten(1), x_t.flatten(1)], 1), t).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class LatentEmbedding(nn.Module):
+    """A pair (levels [B], z [B, d]) -> [B, width]: the level's embedding plus a mapping network of the normalised z (DDGAN)."""
+
+    def __init__(self, latent: int, width: int, layers: int = 4, mapping: int = 256) -> None:
+        super().__init__()
+        sizes = [latent, *[mapping] * (layers - 1), width]
+        steps = [part for a, b in zip(sizes, sizes[1:]) for part in (nn.SiLU(), nn.Linear(a, b))]
+        self.mapping = nn.Sequential(*steps[1:])
+        self.level = LevelEmbedding(width)
+
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        t, z = pair
+        return self.level(t) + self.mapping(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+
+
+class ImageGenerator(nn.Module):
+    """x_t [B, C, H, W], z [B, d], levels t [B] -> x₀ in (−1, 1): a network (x, t) -> (map, _) whose level embedding takes z too."""
+
+    def __init__(self, net: nn.Module, latent: int, width: int) -> None:
+        super().__init__()
+        self.net = net
+        self.net.level = LatentEmbedding(latent, width)
+
+    def forward(self, x_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        return self.net(x_t, (t, z))[0].tanh()
+
+
+class ImageEncoder(nn.Module):
+    """x_s and x_t [B, C, H, W], levels t [B] -> mean and log-variance of z: strided convolutions with the level added (table 8).
+
+    The resolution is halved while it is even and above 4, at most `stages` times; a linear layer reads out what is left.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, *, width: int = 64, stages: int = 3) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        self.level = nn.Sequential(LevelEmbedding(256), nn.LeakyReLU(0.2))
+        layers, c = [nn.Conv2d(2 * channels, width, 3, padding=1)], width
+        while len(layers) <= stages and min(height, breadth) > 4 and not (height % 2 or breadth % 2):
+            layers.append(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1))
+            c, height, breadth = 2 * c, height // 2, breadth // 2
+        self.layers = nn.ModuleList(layers)
+        self.shifts = nn.ModuleList(nn.Linear(256, layer.out_channels) for layer in layers)
+        self.last = nn.Linear(c * math.prod((height, breadth)), 2 * latent)
+
+    def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.level(t)
+        h = torch.cat([x_s, x_t], 1)
+        for layer, shift in zip(self.layers, self.shifts):
+            h = F.leaky_relu(layer(h) + shift(embedding)[:, :, None, None], 0.2)
+        mean, log_variance = self.last(h.flatten(1)).chunk(2, dim=1)
+        return mean, log_variance
