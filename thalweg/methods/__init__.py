@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 METHODS = {
     "short_run": ("thalweg.methods.short_run", "ShortRun"),
     "egc": ("thalweg.methods.egc", "EGC"),
+    "cdrl": ("thalweg.methods.cdrl", "CDRL"),
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
 }
 

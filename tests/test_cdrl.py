@@ -1,0 +1,445 @@
+"""CDRL and DRL: constants of the thesis, closed forms on Gaussian data, the recovery gradient, guidance and composition."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from thalweg import random
+from thalweg.data.base import Batch
+from thalweg.errors import InputError
+from thalweg.objective import recovery
+
+BOUND = 4.5
+STD = 0.7  # of the Gaussian data
+DIM = 2
+
+
+class Gaussian:
+    """Data N(0, STD² I); with classes, a random label that says nothing."""
+
+    def __init__(self, classes: int = 0) -> None:
+        self.name, self.shape, self.classes = "gaussian", (DIM,), tuple(map(str, range(classes)))
+
+    def batch(self, start: int, count: int, seed: int) -> Batch:
+        generator = random.seeded(seed, start)
+        x = STD * random.normal(count, DIM, generator=generator)
+        return Batch(x, random.integers(count, 0, len(self.classes), generator=generator) if self.classes else None)
+
+
+class Quadratic(nn.Module):
+    """−f(y; t) = ½ exp(θ_t) ‖y‖² with θ from log-precisions, in the place of the network."""
+
+    def __init__(self, log_precision: list[float]) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(log_precision))
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        return -0.5 * self.theta[t].exp() * y.square().sum(1)
+
+
+class Recorder:
+    """An `update` that takes no step and keeps each loss."""
+
+    def __init__(self, *seed: int) -> None:
+        self.generator, self.losses, self.logged = random.seeded(*seed), {}, {}
+
+    def __call__(self, name: str, loss: Tensor) -> None:
+        self.losses[name] = loss
+
+    def log(self, **values) -> None:
+        self.logged.update(values)
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
+
+def precision(method, t: int, std: float = STD) -> float:
+    """1/(α²_{t+1}(ᾱ_t² s² + σ̄_t²)), the curvature of the energy of y_t; α = 1 at the top level."""
+    s, top = method.schedule, method.config.levels - 1
+    alpha = 1.0 if t == top else s.signal[t + 1] / s.signal[t]
+    return 1 / (alpha**2 * (s.signal[t] ** 2 * std**2 + s.noise[t] ** 2))
+
+
+def toy(**fields):
+    return tw.method(
+        "cdrl/8gaussians", seed=0, data=Gaussian(), **{"width": 32, "depth": 2, "waves": 0, "jumps": 0, "initializer_width": 16, **fields}
+    )
+
+
+def quadratic(offset: float = 0.0, **fields):
+    """A method whose network is the exact marginal energy of every level, its log-precisions off by `offset`."""
+    method = toy(**{"data_std": 0.0, "initializer": False, "target_acceptance": 0.0, **fields})
+    exact = [precision(method, t) for t in range(method.config.levels)]
+    method.net = Quadratic([math.log(k) + offset for k in exact])
+    if method.config.sampler == "mala":  # steps a little longer than the width of p(y_t | x_{t+1})
+        widths = [1 / math.sqrt(k + float(pull)) for k, pull in zip(exact, method.pull)]
+        method.step_scale.copy_(1.2 * torch.tensor(widths) / method.step_size)
+    return method
+
+
+# --- constants
+
+
+def test_constants_of_the_levels():
+    method = tw.method("cdrl/digits", width=8)
+    spread = [0.0074, 0.2221, 0.389, 0.5447, 0.7162, 0.9218]
+    alpha = [float(a) for a in method.alpha_next]
+    assert alpha[-1] == 1 and float(method.pull[-1]) == 0, "x_T is pure noise: no scaling and no quadratic term at the top"
+    assert [float(p) / a for p, a in zip(method.proposal_std, alpha)] == pytest.approx(spread, abs=2e-4)
+    assert [1 / float(p) for p in method.pull[:-1]] == pytest.approx([0.0636, 0.1798, 0.3031, 0.4507, 0.6522], abs=1e-4)
+    assert method.weight.tolist() == pytest.approx([1, 0.595, 0.458, 0.376, 0.312, 0.260], abs=1e-3)
+    noise, variance = [0.0074, 0.2523, 0.4817, 0.6818, 0.8402, 0.9475], [0.0636, 0.1798, 0.3031, 0.4507, 0.6522, 0.9407]
+    steps = [0.054 * a * b for a, b in zip(noise, variance)]
+    assert method.step_size.square().tolist() == pytest.approx(steps, rel=0.01)
+    assert tw.method("cdrl/digits-drl").config.steps == 30 and tw.method("cdrl/digits-drl").initializer is None
+
+
+def test_warm_up_of_the_initializer_is_ahead():
+    method = toy(warm_up=10_000, ahead=500, decay=False, batch=256)
+    rate = {name: method.learning_rate(name, 1_000 * 256) for name in ("energy", "initializer")}
+    assert rate == pytest.approx({"energy": 0.1, "initializer": 0.15}, rel=2e-3)
+    assert method.learning_rate("energy", 20_000 * 256) == 1
+
+
+# --- densities
+
+
+def test_the_untrained_energy_is_the_reference_gaussian_at_every_level():
+    """And `energy` is of x_t, `marginal` of y_t = α_{t+1} x_t."""
+    method = toy(data_std=STD)
+    x = random.normal(64, DIM, generator=random.seeded(1))
+    for t in range(6):
+        level = torch.full((64,), t)
+        y = x * method.alpha_next[t]
+        assert torch.allclose(method.marginal(y, level), 0.5 * precision(method, t) * y.square().sum(1), rtol=1e-4)
+        assert torch.allclose(method.energy(x, t=t), method.marginal(y, level))
+
+
+@pytest.mark.parametrize("scale", ["step", "nats"])
+def test_the_network_s_unit(scale):
+    method = toy(data_std=0.0, scale=scale)
+    nn.init.ones_(method.net.last.weight)
+    x, t = torch.randn(5, DIM, generator=random.seeded(2)), torch.tensor([0, 1, 2, 4, 5])
+    raw = method.net(x, t)
+    unit = 0.054 * method.schedule.sigma(t) * method.schedule.step_variance(t + 1) if scale == "step" else torch.ones(5)
+    assert torch.allclose(method.marginal(x, t), -raw / unit, rtol=1e-4)
+
+
+def test_waves_fade_as_the_noise_fades_them():
+    """E over x_t of a wave of x, by Monte Carlo: the mean of cos(ω(a + σε)) is exp(−ω²σ²/2) cos(ωa)."""
+    method = toy(data_std=STD, waves=3)
+    a, epsilon = torch.tensor(0.3), random.normal(200_000, generator=random.seeded(17))
+    for t in (0, 1, 3):
+        width = math.sqrt(method.schedule.signal[t] ** 2 * STD**2 + method.schedule.noise[t] ** 2)
+        found = method._with_waves(torch.full((1, DIM), a), torch.tensor([t]))[0]
+        assert found.shape == (DIM * 7,) and torch.equal(found[:DIM], torch.full((DIM,), a))
+        cosines = found[DIM + 3 * DIM :].view(DIM, 3)[0]
+        for i, frequency in enumerate((2.0, 4.0, 8.0)):
+            mean = (frequency * (a + method.schedule.noise[t] / width * epsilon)).cos().mean()
+            assert float(cosines[i]) == pytest.approx(2 / frequency * float(mean), abs=0.01)
+
+
+def test_the_posterior_adds_the_quadratic_term_but_at_the_top():
+    method = quadratic()
+    y, x_next = torch.randn(2, 3, DIM, generator=random.seeded(3)).unbind(0)
+    t, unit = torch.tensor([0, 3, 5]), torch.tensor([[0.5], [2.0], [3.0]])
+    found = method.posterior(y / unit, t=t, x_next=x_next, unit=unit) - method.marginal(y, t)
+    squares = (y - x_next).square().sum(1)
+    expected = [squares[0] / (2 * 0.06358), squares[1] / (2 * 0.4507), 0.0]
+    assert found.tolist() == pytest.approx([float(v) for v in expected], rel=2e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("predict", ["y", "x0", "noise"])
+def test_the_initializer_s_mean(predict):
+    """With a network that outputs the truth, x0 and noise give the mean of q(y_t | x_{t+1}, x_0) = α_{t+1} E(x_t | x_{t+1}, x_0)."""
+    method = toy(predict=predict)
+    x0, e = random.normal(2, 8, DIM, generator=random.seeded(4)).unbind(0)
+    for level in range(6):
+        t = torch.full((8,), level)
+        x_next = method.schedule.diffuse(x0, t + 1, e)
+        answer = {"y": torch.full_like(x0, 0.3), "x0": x0, "noise": e}[predict]
+        method.initializer.forward = lambda *_, answer=answer: answer
+        s = method.schedule
+        alpha = s.signal[level + 1] / s.signal[level]
+        step = 1 - alpha**2
+        mean = s.signal[level] * step / s.noise[level + 1] ** 2 * x0 + alpha * s.noise[level] ** 2 / s.noise[level + 1] ** 2 * x_next
+        expected = x_next + 0.3 if predict == "y" else method.alpha_next[level] * mean
+        assert torch.allclose(method.proposal_mean(x_next, t), expected, atol=2e-4)
+
+
+# --- training
+
+
+def exact_pairs(method, level: int, n: int, *, reduced: bool, seed: int) -> tuple[Tensor, Tensor]:
+    """(y_t, exact draws of p(y_t | x_{t+1})) where the model is the Gaussian data's."""
+    generator = random.seeded(seed, level)
+    x0, e, other, xi = random.normal(4, n, DIM, generator=generator).unbind(0)
+    t = torch.full((n,), level)
+    y, x_next = method.schedule.pair(STD * x0, t, e, None if reduced else other)
+    total = precision(method, level) + float(method.pull[level])
+    return y, float(method.pull[level]) / total * x_next + xi / math.sqrt(total)
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("level", [0, 2, 4, 5])
+def test_the_recovery_gradient_is_zero_at_the_truth_and_points_there(level, reduced):
+    n = 20_000
+    for offset, sign in ((0.0, 0), (0.3, 1), (-0.3, -1)):
+        method = quadratic(offset)
+        y, samples = exact_pairs(quadratic(), level, n, reduced=reduced, seed=1)
+        if offset:  # draws of the model that is off
+            k, pull = precision(method, level), float(method.pull[level])
+            t = torch.full((n,), level)
+            x0, e, other, xi = random.normal(4, n, DIM, generator=random.seeded(2, level)).unbind(0)
+            y, x_next = method.schedule.pair(STD * x0, t, e, None if reduced else other)
+            samples = pull / (k * math.exp(offset) + pull) * x_next + xi / math.sqrt(k * math.exp(offset) + pull)
+        t = torch.full((n,), level)
+        loss, data, sampled = recovery(method.marginal, y, samples, torch.ones(n), t)
+        (gradient,) = torch.autograd.grad(loss, method.net.theta)
+        # dE/dθ = E for this family, so the rows of the loss are those of the gradient
+        error = float((data - sampled).detach().std()) / math.sqrt(n)
+        assert float(gradient[level]) == pytest.approx(float((data - sampled).detach().mean()), rel=1e-3, abs=1e-5)
+        if sign:
+            assert sign * float(gradient[level]) > BOUND * error, "too high a precision must fall, too low a one rise"
+        else:
+            assert abs(float(gradient[level])) < BOUND * error
+
+
+def test_step_s_own_loss_is_zero_at_the_truth():
+    """The whole step, chains included: DRL's start at x_{t+1}, MALA long enough to forget it."""
+    method = quadratic(steps=60, batch=6000)
+    update = Recorder(5)
+    method.step(Gaussian().batch(0, 6000, 3), update)
+    difference = (update.logged["energy_data"] - update.logged["energy_samples"]).detach()
+    assert float(update.logged["acceptance"].mean()) > 0.5
+    assert abs(float(difference.mean())) < BOUND * float(difference.std()) / math.sqrt(6000)
+    (gradient,) = torch.autograd.grad(update.losses["energy"], method.net.theta)
+    assert float(gradient.abs().max()) < 0.05
+
+
+def test_variance_reduction_lowers_the_gradient_s_variance():
+    method = quadratic()
+    for level in (0, 1, 2, 3):
+        spread = []
+        for reduced in (True, False):
+            y, samples = exact_pairs(method, level, 20_000, reduced=reduced, seed=6)
+            t = torch.full((len(y),), level)
+            _, data, sampled = recovery(method.marginal, y, samples, torch.ones(len(y)), t)
+            spread.append(float((data - sampled).detach().var()))
+        assert spread[0] < spread[1]
+
+
+def assert_curvature(method, tolerance: float) -> None:
+    """The slope of E on the exact energy of y_t at every level."""
+    for t in range(6):
+        y = random.normal(4000, DIM, generator=random.seeded(7, t)) / math.sqrt(precision(method, t))
+        exact = 0.5 * precision(method, t) * y.square().sum(1)
+        energy = method.marginal(y, torch.full((4000,), t)).detach()
+        slope = float(torch.cov(torch.stack([energy, exact]))[0, 1] / exact.var())
+        assert slope == pytest.approx(1, abs=tolerance), f"level {t}"
+
+
+def test_drl_learns_the_closed_form_curvature():
+    fields = {"batch": 600, "images": 250 * 600, "steps": 6, "lr": 0.03, "ema": 0.98, "warm_up": 1}
+    method = quadratic(0.6, **fields)
+    ema = tw.fit(method, Gaussian(), progress=False)
+    assert_curvature(ema, 0.05)
+
+
+def test_cdrl_s_network_learns_the_closed_form_curvature():
+    """From the reference of a Gaussian that is twice as wide."""
+    fields = {"data_std": 1.4, "lr": 5e-3, "initializer_lr": 5e-3, "batch": 600, "images": 300 * 600, "steps": 6, "ema": 0.985}
+    method = toy(**fields, warm_up=20)
+    ema = tw.fit(method, Gaussian(), progress=False)
+    assert_curvature(ema, 0.05)
+    x = ema.sample(4000, seed=3, steps=15)
+    assert float(x.var()) == pytest.approx(STD**2, rel=0.06)
+
+
+def test_the_initializer_learns_from_what_it_is_told():
+    mean = {}
+    for source in ("refined", "data"):
+        method = toy(learn_from=source)
+        update = Recorder(8)
+        method.refine = lambda y, *_, **options: torch.full_like(y, 50.0)
+        method.step(Gaussian().batch(0, 64, 1), update)
+        mean[source] = float(update.losses["initializer"].detach())
+    assert mean["refined"] > 2000 and mean["data"] < 10
+
+
+def test_steps_adapt_at_each_level_to_the_wanted_acceptance():
+    method = quadratic(target_acceptance=0.6, steps=10)
+    method.step_scale.fill_(1.0)
+    for i in range(120):
+        update = Recorder(9, i)
+        method.step(Gaussian().batch(0, 240, i), update)
+    assert float(method.step_scale[0]) > 5, "the paper's step at level 0 is far too small in the plane"
+    assert float(update.logged["acceptance"].mean()) == pytest.approx(0.6, abs=0.1)
+
+
+# --- labels
+
+
+def test_label_dropping_is_the_share_of_labels_left_out():
+    method = tw.method("cdrl/8gaussians", data=Gaussian(3), conditional=True, label_dropping=0.3, width=8)
+    label = torch.arange(6000) % 3
+    found = method._dropped(label, random.seeded(10))
+    kept = found >= 0
+    assert torch.equal(found[kept], label[kept])
+    assert abs(float((~kept).float().mean()) - 0.3) < BOUND * math.sqrt(0.3 * 0.7 / 6000)
+    pairs = torch.stack([torch.zeros(6000), torch.ones(6000)], 1).long()
+    picked = method._dropped(pairs, random.seeded(11))
+    shares = torch.bincount(picked + 1, minlength=3) / 6000
+    for share, expected in zip(shares.tolist(), (0.3, 0.35, 0.35)):
+        assert abs(share - expected) < BOUND * math.sqrt(0.25 / 6000), "one concept of each row, drawn evenly"
+
+
+def conditional():
+    method = tw.method("cdrl/8gaussians", seed=0, data=Gaussian(3), conditional=True, width=16, initializer_width=16)
+    nn.init.normal_(method.net.last.weight, std=0.1, generator=random.seeded(12))
+    nn.init.normal_(method.initializer.last.weight, std=0.1, generator=random.seeded(13))
+    return method
+
+
+def test_guidance_and_composition_are_the_sums_of_the_thesis():
+    method = conditional()
+    y, t = random.normal(6, DIM, generator=random.seeded(14)), torch.arange(6)
+    labels = torch.tensor([[0, 2]] * 6)
+    free, first, second = (method.marginal(y, t, c) for c in (None, labels[:, 0], labels[:, 1]))
+    one, weight = method._concepts(6, labels[:, 0], 0.7, y.device)
+    assert torch.allclose(method._guided(one, weight)(y, t), 1.7 * first - 0.7 * free, atol=1e-4)  # eq. 5.9
+    both, weights = method._concepts(6, labels, 0.5, y.device)
+    expected = 1.5 * (first + second) - (2 * 0.5 + 1) * free  # eq. 5.12 with M = 2
+    assert torch.allclose(method._guided(both, weights)(y, t), expected, atol=1e-4)
+    not_second = method._guided(*method._concepts(6, labels, [0.0, -2.0], y.device))(y, t)
+    assert torch.allclose(not_second, first - second + free, atol=1e-4)
+    g = [method.proposal_mean(y, t, c) for c in (None, labels[:, 0])]
+    assert torch.allclose(method._guided_mean(y, t, one, weight), 1.7 * g[1] - 0.7 * g[0], atol=1e-4)  # eq. 5.10
+    nothing = method._guided(*method._concepts(6, torch.full((6, 2), -1), 3.0, y.device))(y, t)
+    assert torch.allclose(nothing, free, atol=1e-4), "−1 is no concept at all"
+
+
+def test_labels_steer_samples():
+    method = conditional()
+    drawn = {label: method.sample(8, seed=1, label=label) for label in (None, 0, 1)}
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[None], drawn[0])
+    assert torch.equal(method.sample(8, seed=1, label=-1), drawn[None])
+    assert not torch.equal(method.sample(8, seed=1, label=0, guidance=2.0), drawn[0])
+    assert torch.equal(method.sample(8, seed=1, label=torch.zeros(8, 1, dtype=torch.int64)), drawn[0])
+
+
+# --- sampling
+
+
+def expected_variance(method, steps: int, *, denoise: float) -> float:
+    """Of samples from exact Gaussian energies by the unadjusted chain from x_{t+1}: each step is linear, and so is Tweedie's formula."""
+    variance, trained = 1.0, method.config.steps
+    for t in reversed(range(6)):
+        k, pull = precision(method, t), float(method.pull[t])
+        s2 = float(method.step_size[t]) ** 2 * trained / steps
+        shrink, to_next = 1 - s2 / 2 * (k + pull), s2 / 2 * pull
+        a, noise = 1.0, 0.0  # y = a x_{t+1} + N(0, noise)
+        for _ in range(steps):
+            a, noise = shrink * a + to_next, shrink**2 * noise + s2
+        variance = (a * a * variance + noise) / float(method.alpha_next[t]) ** 2
+    sigma, signal = method.schedule.noise[0], method.schedule.signal[0]
+    slope = 1 - denoise * sigma**2 / (signal**2 * STD**2 + sigma**2)
+    return variance * slope**2 / signal**2
+
+
+@pytest.mark.parametrize(("trained", "steps", "tweedie"), [(15, 15, 2.0), (15, 5, 1.0), (15, 60, 0.0)])
+def test_langevin_samples_of_exact_energies_have_the_chain_s_own_variance(trained, steps, tweedie):
+    """The whole descent in closed form: levels, scalings, steps, the sampling adjustment and the last denoising."""
+    method = quadratic(sampler="langevin", steps=trained, tweedie=tweedie)
+    x = method.sample(20_000, seed=2, steps=steps)
+    expected = expected_variance(method, steps, denoise=tweedie)
+    assert abs(float(x.var()) - expected) < BOUND * expected * math.sqrt(2 / x.numel())
+    assert abs(float(x.mean())) < BOUND * math.sqrt(expected / x.numel())
+
+
+@pytest.mark.parametrize("level", [1, 5])
+def test_jumps_leave_the_posterior_as_it_is(level):
+    """From a start far off, jumps alone (a vanishing step) reach the exact conditional law."""
+    method = quadratic(jumps=10, jump_every=1, steps=6)
+    method.step_scale.fill_(1e-3)
+    t, x_next = torch.full((8000,), level), torch.full((8000, DIM), 0.4)
+    y = method.refine(torch.full((8000, DIM), 0.4), x_next, t, generator=random.seeded(18))
+    total = precision(method, level) + float(method.pull[level])
+    mean, variance = float(method.pull[level]) / total * 0.4, 1 / total
+    assert abs(float(y.mean()) - mean) < BOUND * math.sqrt(variance / y.numel())
+    assert abs(float((y - mean).square().mean()) - variance) < BOUND * variance * math.sqrt(2 / y.numel())
+
+
+def test_adjusted_samples_of_exact_energies_have_the_data_s_variance():
+    method = quadratic(steps=25)
+    x = method.sample(10_000, seed=4)
+    assert abs(float(x.var()) - STD**2) < (BOUND * math.sqrt(2 / x.numel()) + 0.005) * STD**2
+
+
+def test_seeds_starts_and_parts_of_the_descent():
+    method = conditional()
+    x = method.sample(4, seed=1)
+    assert torch.equal(x, method.sample(4, seed=1)) and not torch.equal(x, method.sample(4, seed=2))
+    assert not torch.equal(x, method.sample(4, seed=1, chain_seed=9)), "the same proposals, other Langevin noise"
+    only = method.sample(4, seed=1, use="initializer")
+    assert torch.equal(only, method.sample(4, seed=1, use="initializer", chain_seed=9)), "no chain in it"
+    assert torch.allclose(method.sample(4, seed=1, steps=0, denoise=False), only, rtol=1e-4, atol=1e-5)
+    alone = method.sample(4, seed=1, use="energy")
+    for p in method.initializer.parameters():
+        nn.init.normal_(p, generator=random.seeded(15))
+    assert torch.equal(alone, method.sample(4, seed=1, use="energy")), "no proposal in it"
+    start = torch.zeros(4, DIM)
+    assert not torch.equal(method.sample(4, seed=1, start=start), method.sample(4, seed=1))
+
+
+@pytest.mark.parametrize("std", [0.2607, 0.4, 0.93, 0.1])
+def test_denoise_is_the_posterior_mean_of_a_gaussian(std):
+    """s²/(s² + std²)·y, at a level (0.2607 = σ̄_1/ᾱ_1, 0.93) exactly and between levels by a chain."""
+    method = quadratic()
+    y = random.normal(4000, DIM, generator=random.seeded(16)) * math.sqrt(STD**2 + std**2)
+    found = method.denoise(y, std, steps=200, seed=1)
+    slope = float((found * y).sum() / y.square().sum())
+    assert slope == pytest.approx(STD**2 / (STD**2 + std**2), abs=0.015)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"network": "convnet"}, "needs images"),
+        ({"conditional": True}, "needs data with labels"),
+        ({"log_snr_min": 20.0}, "log_snr_max must be above"),
+        ({"compile": True}, "is for sampler = 'langevin'"),
+        ({"jumps": 2, "sampler": "langevin"}, "jumps are for"),
+        ({"levels": 1}, "greater than or equal to 2"),
+        ({"initializer_network": "unet"}, "needs images"),
+    ],
+)
+def test_settings_that_do_not_go_together(fields, message):
+    with pytest.raises(InputError, match=message):
+        toy(**fields)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.energy(torch.zeros(2, 2), t=6), "levels 0 to 5"),
+        (lambda m: m.sample(2, label=3), "between 0 and 2"),
+        (lambda m: m.sample(2, label=torch.zeros(3, dtype=torch.int64)), "2 labels|expand"),
+        (lambda m: m.sample(2, label=0, guidance=[1.0, 2.0]), "one guidance for each of 1"),
+        (lambda m: m.sample(2, use="ebm"), "use must be"),
+        (lambda m: m.sample(2, steps=-1), "0 or more"),
+        (lambda m: m.sample(2, start=torch.zeros(3, 2)), "start must have shape"),
+        (lambda m: m.denoise(torch.zeros(2, 2), 0.0), "std above 0"),
+        (lambda m: toy().sample(2, label=0), "unconditional"),
+        (lambda m: toy(initializer=False).sample(2, use="initializer"), "no initializer"),
+    ],
+)
+def test_wrong_requests(call, message):
+    with pytest.raises(InputError, match=message):
+        call(conditional())
