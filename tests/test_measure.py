@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -112,10 +113,15 @@ def test_compare_prints_and_draws_one_table(digits, tmp_path, capsys):
 def test_denoising_of_a_gaussian_is_the_posterior_mean():
     """An untrained egc is the exact energy of Gaussian data of `data_std` s: E[x | y] = y s²/(s² + std²)."""
     method = tw.method("egc/digits", width=16, blocks=1)
+    with torch.no_grad():
+        method.net.vector.weight.zero_()  # the class scores start small, not at zero
     y = tw.random.normal(50, 1, 8, 8, generator=tw.random.seeded(5))
     for std in (0.1, 0.5, 2.0):
+        ratios = [b / a for a, b in zip(method.schedule.signal[1:], method.schedule.noise[1:])]
+        nearest = min(ratios, key=lambda r: abs(math.log(r / std)))
+        assert abs(nearest / std - 1) < 0.05  # the noise of the level that stands for std
         s2 = method.config.data_std**2
-        torch.testing.assert_close(method.denoise(y, std), y * s2 / (s2 + std**2), rtol=0.02, atol=0.01)
+        torch.testing.assert_close(method.denoise(y, std), y * s2 / (s2 + nearest**2), rtol=1e-3, atol=1e-4)
 
 
 def test_denoising_by_langevin_agrees_with_a_gaussian_posterior():
@@ -154,3 +160,19 @@ def _network_input(method, x):
     method.classify(x)
     hook.remove()
     return seen[0]
+
+
+class Wide(torch.nn.Module):
+    """An extractor with more features than digits has test images."""
+
+    name, num_features, preprocessing = "wide", 500, "none"
+
+    def features(self, images, *, batch=512):
+        return images.flatten(1).repeat(1, 8)[:, : self.num_features]
+
+
+def test_fidelity_leaves_the_covariances_out_where_features_outnumber_images(digits):
+    s = subject(tw.load(digits / "run0"), extractor="efficientnet-lite0")
+    s.__dict__["extractor"] = Wide()
+    named = names(rows(measure.measure(s, ("fidelity",))))
+    assert "kid[wide], samples" in named and not any(name.startswith("frechet") for name in named)

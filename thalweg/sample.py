@@ -88,24 +88,24 @@ def langevin(
 
     `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
     `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.
-    With `compile` a whole step is one compiled function, about twice as fast; the first chain of an energy and shape then takes
-    seconds more, half a minute for a convolutional network. Pass the same function each time (a method's `energy`, not a new
-    lambda); where nothing can be compiled (no C++ compiler) it warns and runs uncompiled. Further keywords condition the energy.
-    Raises Diverged where a chain ends non-finite.
+    With `compile` a whole step is one compiled function, which pays in training (docs/benchmarks.md); the first chain of an
+    energy and shape then waits for the compiler, seconds for small networks and more for convolutional ones. Pass the same
+    function each time (a method's `energy`, not a new lambda); where nothing can be compiled (no C++ compiler) it warns and runs
+    uncompiled. Further keywords condition the energy. Raises Diverged where a chain ends non-finite.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature must be above 0, got {temperature}")
     move = _compiled_move(getattr(energy, "__self__", None), getattr(energy, "__func__", energy)) if compile else partial(_move, energy)
+    sizes, taus = [_knob(step, i) for i in range(steps)], [_knob(noise, i) for i in range(steps)]
+    gains, spreads = [0.5 * s * s / temperature for s in sizes], [s * tau for s, tau in zip(sizes, taus)]
+    if compile:  # numbers would be constants of the compiled function, made anew for each; moved once, so that no step waits
+        gains, spreads = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (gains, spreads))
     start = x = x.detach()
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
-        s, tau = _knob(step, i), _knob(noise, i)
-        gain, spread = 0.5 * s * s / temperature, s * tau
-        xi = random.normal_like(x, generator) if tau else None
-        if compile:  # numbers would be constants of the compiled function, which would be made anew for each
-            gain, spread = torch.tensor(gain, dtype=x.dtype, device=x.device), torch.tensor(spread, dtype=x.dtype, device=x.device)
-        x = move(x, xi, gain, spread, clip, clamp, condition)
+        xi = random.normal_like(x, generator) if taus[i] else None
+        x = move(x, xi, gains[i], spreads[i], clip, clamp, condition)
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)

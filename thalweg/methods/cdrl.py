@@ -22,19 +22,13 @@ from thalweg import noise, random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import Energy, compose, gaussian, score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Method
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
 from thalweg.nn.patchnet import PatchNet
 from thalweg.nn.unet import UNet
 from thalweg.objective import recovery, squared_error
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -113,7 +107,7 @@ class Config:
     tweedie: NotNegative = 2.0
     """coefficient of the last denoising step of samples (1: Tweedie's formula; 2: the paper); 0 for none"""
     compile: bool = False
-    """compile the step of training chains: half a minute at the start, then Langevin on images is about twice as fast"""
+    """compile the step of training chains: a wait at the start, then Langevin on images is faster (docs/benchmarks.md)"""
     batch: Count = 256
     """images per update"""
     images: Count = 1_000_000
@@ -552,7 +546,7 @@ class CDRL(Method):
 
 # Toys: the paper's s_0 = 0.005 is for images, whose p(y_0 | x_1) is narrow; in the plane it is as wide as σ_1 = 0.25, and 15 such
 # steps move 0.02. Metropolis-adjusted chains find each level's step, and have no discretisation error that the energy would absorb;
-# without jumps samples of 25gaussians look right while the energy's mode weights are wrong by several nats.
+# without jumps samples of 25gaussians look right while the energy's mode weights are wrong (seen in single trials, not in a benchmark).
 _TOY = dict(
     data_std=1.4, waves=3, scale="nats", sampler="mala", steps=15, jumps=3, target_acceptance=0.6, weight_power=0.0, tweedie=1.0, batch=256,
     images=2_000_000, lr=1e-3, initializer_lr=1e-3, warm_up=100, ahead=50, decay=True, ema=0.999,

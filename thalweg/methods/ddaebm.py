@@ -9,10 +9,9 @@ The paper's E is −E here: p(x_s | x_t) ∝ exp(−E(x_s, s)) q(x_t | x_s) (eq.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -20,16 +19,11 @@ from thalweg import noise, random
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Method
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
 from thalweg.nn.generator import ImageEncoder, ImageGenerator, VectorEncoder, VectorGenerator, level_mlp
 from thalweg.nn.layers import frozen
 from thalweg.nn.patchnet import PatchNet
 from thalweg.nn.unet import UNet
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,7 +34,7 @@ class Config:
     """name of the data that the preset is for"""
     shape: tuple[Count, ...] = (2,)
     """shape of one example, [D] or [C, H, W]"""
-    classes: Annotated[int, Field(ge=0)] = 0
+    classes: Whole = 0
     """number of labels; not used"""
     network: Literal["mlp", "patch", "unet"] = "mlp"
     """`mlp` for vectors; `unet` as in the paper or `patch`, a faster residual network on patches, for images"""
@@ -89,7 +83,7 @@ class Config:
     reconstruction_floor: NotNegative = 1e-2
     """smallest variance of q(x_s | x_t, x₀) in the second bound; at s = 0 its own is 1e-4"""
     compile: bool = False
-    """compile both losses: half a minute at the start, then steps of small networks are faster"""
+    """compile both losses: a wait of up to minutes at the start, then steps of small networks are faster"""
     batch: Count = 200
     """images per update"""
     images: Count = 36_000_000

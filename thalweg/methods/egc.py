@@ -8,10 +8,9 @@ The trained gradient is σ_t × score, as the loss compares it with −ε; publi
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,15 +19,10 @@ from thalweg import noise, random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Method
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
 from thalweg.nn.layers import frozen
 from thalweg.nn.patchnet import PatchNet, VectorNet
 from thalweg.nn.unet import UNet
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -39,7 +33,7 @@ class Config:
     """name of the data that the preset is for"""
     shape: tuple[Count, ...] = (1, 8, 8)
     """shape of one example, [D] or [C, H, W]"""
-    classes: Annotated[int, Field(ge=0)] = 10
+    classes: Whole = 10
     """number of labels; 0 trains the energy alone"""
     network: Literal["patch", "unet", "mlp"] = "patch"
     """`patch` a fast residual network on patches, `unet` as in the paper, `mlp` for vectors"""
@@ -85,7 +79,7 @@ class Config:
     """base learning rate of AdamW"""
     weight_decay: NotNegative = 0.01
     """decay of AdamW"""
-    warm_up: Annotated[int, Field(ge=0)] = 50
+    warm_up: Whole = 50
     """updates over which the learning rate rises"""
     decay: bool = True
     """cosine decay of the learning rate over `images`"""

@@ -8,10 +8,9 @@ and makes the same method a latent-space prior. With labels it models p(x | c) (
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -19,15 +18,11 @@ from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Method
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
 from thalweg.objective import contrastive
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,7 +33,7 @@ class Config:
     """name of the data that the preset is for"""
     shape: tuple[Count, ...] = (2,)
     """shape of one example, [D] or [C, H, W]"""
-    classes: Annotated[int, Field(ge=0)] = 0
+    classes: Whole = 0
     """number of labels, 0 where there are none"""
     conditional: bool = False
     """model p(x | label) instead of p(x)"""
@@ -50,11 +45,11 @@ class Config:
     """hidden layers of the mlp"""
     widths: tuple[Count, ...] = (32, 64, 96, 128)
     """channels of the convnet at each resolution"""
-    blocks: Annotated[int, Field(ge=0)] = 0
+    blocks: Whole = 0
     """residual blocks of the convnet at each resolution"""
     spectral_norm: bool = False
     """bound the convnet's layers by spectral norm"""
-    reference_std: Annotated[float, Field(ge=0)] = 0.0
+    reference_std: NotNegative = 0.0
     """standard deviation of the Gaussian that the network tilts (p0 in eq. 2.8), 0 for a flat reference"""
     start: Literal["noise", "persistent", "data"] = "persistent"
     """where training chains start: noise (short-run), a replay buffer, or data (CD-k)"""
@@ -70,24 +65,24 @@ class Config:
     """K, chain steps per update"""
     step: Positive = 0.1
     """s, step of x ← x − s²/2 ∇E + s τ ξ"""
-    noise: Annotated[float, Field(ge=0)] = 1.0
+    noise: NotNegative = 1.0
     """τ, weight of the noise (1: exact dynamics)"""
-    clip_move: Annotated[float, Field(ge=0)] = 0.0
+    clip_move: NotNegative = 0.0
     """bound on each element of the gradient's move, 0 for none"""
     clamp: bool = False
     """keep chains in [−1, 1]"""
     target_acceptance: Fraction = 0.0
     """MALA's step adapts towards this acceptance, 0 for a fixed step"""
-    jumps: Annotated[int, Field(ge=0)] = 0
+    jumps: Whole = 0
     """proposals from the reference after every `jump_every` chain steps (needs reference_std): chains then mix between modes"""
     jump_every: Count = 10
     """chain steps between jumps"""
-    data_noise: Annotated[float, Field(ge=0)] = 0.0
+    data_noise: NotNegative = 0.0
     """standard deviation of Gaussian noise added to data"""
-    regularise: Annotated[float, Field(ge=0)] = 0.0
+    regularise: NotNegative = 0.0
     """α of α (E(x⁺)² + E(x⁻)²)"""
     compile: bool = False
-    """compile the step of training chains: half a minute at the start, then Langevin on images is about twice as fast"""
+    """compile the step of training chains: a wait at the start, then Langevin on images is faster (docs/benchmarks.md)"""
     sample_steps: Count = 1000
     """chain steps for samples"""
     batch: Count = 256
@@ -98,9 +93,9 @@ class Config:
     """base learning rate of Adam"""
     beta1: Fraction = 0.0
     """Adam's β₁"""
-    warm_up: Annotated[int, Field(ge=0)] = 100
+    warm_up: Whole = 100
     """updates over which the learning rate rises"""
-    clip: Annotated[float, Field(ge=0)] = 1.0
+    clip: NotNegative = 1.0
     """bound on the gradient's norm, 0 for none"""
     ema: Fraction = 0.999
     """decay of the EMA twin"""
