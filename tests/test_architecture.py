@@ -31,8 +31,9 @@ ALLOWED = {
     "methods": BASIC | MATHS | {"nn", "data", "evaluate"},
     "train": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "methods.base"},
     "save": {"errors", "checkpoint", "distributed", "methods", "methods.base"},
+    "latent": {"errors", "save", "data"},
     "measure": BASIC | {"checkpoint", "data", "evaluate", "methods.base", "plot"},
-    "run": BASIC | {"checkpoint", "data", "evaluate", "measure", "methods.base", "plot", "report", "save", "tasks"},
+    "run": BASIC | {"checkpoint", "data", "evaluate", "measure", "methods.base", "plot", "report", "latent", "tasks"},
 }
 TOP = {"cli", "app"}  # may import anything
 

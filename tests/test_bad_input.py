@@ -70,6 +70,10 @@ def make_runs(root: Path) -> None:
     np.savez(root / "range.npz", x=np.full((40, 1, 8, 8), 255.0, np.float32))
     np.savez(root / "other_key.npz", images=np.zeros((40, 1, 8, 8), np.uint8))
     np.savez(root / "odd.npz", x=np.zeros((40, 1, 9, 9), np.uint8), y=np.arange(40) % 10)
+    unable = tw.method("ddaebm/digits", width=8, blocks=1, encoder_width=8)  # it takes no constraint and does not denoise
+    tw.save_pretrained(unable, root / "unable")
+    Image.fromarray(np.full((8, 9), 255, np.uint8)).save(root / "wide.png")
+    np.savez(root / "many.npz", x=np.zeros((101, 1, 8, 8), np.uint8))
     np.savez(root / "plain.npz", x=np.zeros((40, 1, 8, 8), np.uint8))
     (root / "torn.npz").write_bytes((root / "plain.npz").read_bytes()[:300])
 
@@ -204,6 +208,40 @@ COMMANDS = [
     ("apply classify digits --input pictures --out new.txt", ["must end in .json"]),
     ("apply classify digits --input pictures --out nowhere/new.json", ["nowhere/new.json"]),
     ("apply detect toy --input pictures --out new.json", ["apply is for models of images", "points of shape (2,)"]),
+    ("apply inpant digits --input pictures --out new.png", ["unknown task 'inpant' (did you mean 'inpaint'?", "interpolate"]),
+    ("apply inpaint digits --out new.png", ["inpaint needs --input PATH"]),
+    ("apply inpaint digits --input pictures", ["--out"]),
+    ("apply inpaint digits --input pictures --out new.json", ["must end in .png or .npz"]),
+    ("apply inpaint digits --input pictures --out nowhere/new.png", ["nowhere/new.png is a folder, or in none"]),
+    ("apply inpaint digits --input pictures --out new.png --mask center:0.3", ["unknown mask 'center:0.3' (did you mean 'centre'?"]),
+    ("apply inpaint digits --input pictures --out new.png --mask centre:2", ["missing share must be between 0 and 1, got 2.0"]),
+    ("apply inpaint digits --input pictures --out new.png --mask half:botom", ["unknown side 'botom' (did you mean 'bottom'?"]),
+    ("apply inpaint digits --input pictures --out new.png --mask nowhere.png", ["mask nowhere.png: there is no such file"]),
+    ("apply inpaint digits --input pictures --out new.png --mask wide.png", ["got 8 × 9 pixels, the model's images have 8 × 8"]),
+    ("apply inpaint digits --input pictures --out new.png --mask text.csv", ["unknown mask 'text.csv'"]),
+    ("apply inpaint digits --input pictures --out new.png --completions 0", ["--completions must be above 0, got 0"]),
+    ("apply inpaint digits --input pictures --out new.png --resample 0", ["--resample must be above 0, got 0"]),
+    ("apply inpaint digits --input pictures --out new.png --seed -1", ["--seed must be between 0"]),
+    ("apply inpaint digits --input pictures --out new.png --std 0.3", ["inpaint takes no --std", "--mask, --completions"]),
+    ("apply inpaint digits --input nan.npz --out new.png", ["1 of 40 images hold NaN"]),
+    ("apply inpaint toy --input pictures --out new.png", ["apply is for models of images", "points of shape (2,)"]),
+    ("apply inpaint unable --input pictures --out new.png", ["samples take a constraint; those of ddaebm do not"]),
+    ("apply inpaint digits --input many.npz --out new.png", ["a picture shows 100 images at most, the input holds 101", ".npz"]),
+    ("apply restore digits --input pictures --out new.png", ["restore needs --operator", "pool:2"]),
+    ("apply restore digits --input pictures --out new.png --operator pol:2", ["unknown operator 'pol:2' (did you mean 'pool'?"]),
+    ("apply restore digits --input pictures --out new.png --operator pool:3", ["do not divide by 3"]),
+    ("apply restore digits --input pictures --out new.png --operator blur:0", ["std must be above 0 and finite, got 0.0"]),
+    ("apply restore digits --input pictures --out new.png --mask half:left", ["restore takes no --mask"]),
+    ("apply denoise digits --input pictures --out new.png", ["denoise needs --std"]),
+    ("apply denoise digits --input pictures --out new.png --std 0", ["--std must be above 0, got 0.0"]),
+    ("apply denoise digits --input pictures --out new.png --std inf", ["--std must be finite"]),
+    ("apply denoise unable --input pictures --out new.png --std 0.3", ["ddaebm has no `denoise`"]),
+    ("apply interpolate digits --out new.png --input pictures", ["interpolate takes no --input"]),
+    ("apply interpolate digits --out new.png --seeds 1", ["--seeds must be two different whole numbers, for example 0,1, got '1'"]),
+    ("apply interpolate digits --out new.png --seeds 3,3", ["two different whole numbers"]),
+    ("apply interpolate digits --out new.png --steps 1", ["--steps must be 2 or more, got 1"]),
+    ("apply interpolate unable --out new.png", ["samples take a start; those of ddaebm do not"]),
+    ("apply classify digits --input pictures --out new.json --seed 0", ["classify takes no --seed. Its options: none"]),
     ("export digits", ["export needs either --out DIR or --hub NAME"]),
     ("export digits --out new --hub user/name", ["export needs either --out DIR or --hub NAME"]),
     ("export digits --out file", ["the output file is a file"]),
@@ -259,6 +297,7 @@ def test_a_full_disk(root, monkeypatch, capsys):
         f"train {TOY} --out empty {SMALL}",
         "sample digits --out new.npz -n 4",
         "apply classify digits --input pictures --out new.json",
+        "apply interpolate digits --out new.npz",
     )
     for line in lines:
         assert main(line.split()) == 2
@@ -275,12 +314,15 @@ def test_the_same_inputs_made_right_are_taken(root, tmp_path, monkeypatch, capsy
         f"sample digits --out {tmp_path}/a.npz -n 3 --label 3 --steps 5 --guidance 1.5 --eta 0.5",
         f"apply classify digits --input plain.npz --out {tmp_path}/b.json",
         f"apply detect digits --input pictures --out {tmp_path}/c.json",
+        f"apply inpaint digits --input pictures --mask half:left --completions 2 --out {tmp_path}/d.png",
+        f"apply inpaint digits --input many.npz --completions 1 --out {tmp_path}/d.npz",
         f"export digits --out {tmp_path}/model",
         f"train {TOY} --out {tmp_path}/new {SMALL} --lr 0.5",
     ):
         assert main(line.split()) == 0, capsys.readouterr().err
     assert np.load(tmp_path / "a.npz")["x"].shape == (3, 1, 8, 8)
     assert len(json.loads((tmp_path / "b.json").read_text())) == 40 and len(json.loads((tmp_path / "c.json").read_text())) == 20
+    assert np.load(tmp_path / "d.npz")["completions"].shape == (1, 101, 1, 8, 8) and (tmp_path / "d.png").stat().st_size > 1000
     assert tw.load(tmp_path / "model").name == "egc" and tw.load(tmp_path / "new").config.lr == 0.5
     assert snapshot(root) == before
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thalweg import noise, random, sample
 from thalweg.energy import score
-from thalweg.errors import Diverged
+from thalweg.errors import Diverged, InputError
 from thalweg.sample import Trace
 
 BOUND = 4.5
@@ -258,6 +258,70 @@ def test_zero_steps_return_the_start():
 def test_temperature_out_of_range_is_refused():
     with pytest.raises(ValueError, match="temperature"):
         sample.langevin(correlated, normal(2, 3), steps=1, temperature=0.0)
+
+
+def test_projection_comes_after_each_step_and_after_the_clamp():
+    start, seen = normal(4, 3, dtype=torch.float64), []
+
+    def project(x: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.cat([torch.full_like(x[:, :1], 2.0), x[:, 1:]], 1)
+
+    options = dict(step=0.3, clamp=(-0.5, 0.5))
+    trace = Trace(keep=4)
+    found = sample.langevin(quartic, start, steps=3, project=project, generator=random.seeded(5), trace=trace, **options)
+    generator, x = random.seeded(5), start
+    for i in range(3):
+        x = sample.langevin(quartic, x, steps=1, generator=generator, **options)
+        assert torch.equal(seen[i], x) and float(x.abs().max()) <= 0.5
+        x = torch.cat([torch.full_like(x[:, :1], 2.0), x[:, 1:]], 1)
+        torch.testing.assert_close(trace.states[i + 1], x.float())
+    assert torch.equal(found, x) and len(seen) == 3
+
+
+def test_langevin_on_a_plane_is_the_conditional_s_dynamics():
+    """x₁ held at 1 by projection: x₂, x₃ have the discretised law of the conditional Gaussian, and of no other."""
+    project = lambda x: torch.cat([torch.ones_like(x[:, :1]), x[:, 1:]], 1)  # noqa: E731
+    states, _ = states_of(sample.langevin, correlated, project(normal(256, 3)), steps=600, burn_in=200, step=0.35, project=project)
+    assert (states[..., 0] == 1).all()
+    inner = PRECISION[1:, 1:]
+    mean = MEAN[1:] - torch.linalg.solve(inner, PRECISION[1:, 0]) * (1 - MEAN[0])
+    assert_gaussian_moments(states[..., 1:], mean, discretised_covariance(inner, 0.35))
+    assert (discretised_covariance(inner, 0.35) - COVARIANCE[1:, 1:]).abs().max() > 0.1
+
+
+# --- posterior means
+
+
+@pytest.mark.parametrize("steps", [1, 5, 8])
+def test_posterior_mean_is_the_mean_of_the_second_half_of_a_chain(steps):
+    y, std = normal(6, 2, 3, dtype=torch.float64), 0.8
+    before = y.clone()
+    found = sample.posterior_mean(quartic, y, std, steps=steps, step=0.3, generator=random.seeded(4))
+    generator, x, kept = random.seeded(4), y, []
+    for i in range(steps):
+        slope = x**3 + (x - y) / std**2
+        x = x - 0.3**2 / 2 * slope + 0.3 * torch.randn(6, 2, 3, generator=generator, dtype=torch.float64)
+        if i >= steps // 2:
+            kept.append(x)
+    torch.testing.assert_close(found, torch.stack(kept).mean(0), rtol=1e-12, atol=1e-12)
+    assert torch.equal(y, before)
+
+
+@pytest.mark.parametrize("std", [0.3, 1.0])
+def test_posterior_mean_of_a_gaussian(std):
+    n, one = 800, torch.tensor([[0.5, 1.5, -1.0]])
+    found = sample.posterior_mean(correlated, one.expand(n, 3), std, steps=300, step=0.3 * std, generator=random.seeded(7)).double()
+    precision = PRECISION + torch.eye(3) / std**2
+    exact = torch.linalg.solve(precision, PRECISION @ MEAN + one[0] / std**2)
+    z = (found.mean(0) - exact) / (found.std(0) / math.sqrt(n))
+    assert z.abs().max() < BOUND and (found.std(0) / math.sqrt(n)).max() < 0.01 < (exact - one[0]).abs().max()
+
+
+@pytest.mark.parametrize("std, steps", [(0.0, 10), (-1.0, 10), (math.nan, 10), (0.5, 0)])
+def test_posterior_mean_refuses_no_noise_and_no_steps(std, steps):
+    with pytest.raises(InputError, match="std above 0 and 1 step or more"):
+        sample.posterior_mean(quartic, normal(2, 3), std, steps=steps, step=0.1)
 
 
 # --- randomness
@@ -544,6 +608,81 @@ def test_step_counts_that_are_refused(steps):
         sample.ancestral(lambda x, t: x, normal(2, 2), ANCESTRAL, steps=steps)
 
 
+# --- ancestral sampling under constraints
+
+
+@pytest.mark.parametrize("resample", [1, 3])
+def test_the_constraint_is_applied_at_each_level_arrived_at(resample):
+    schedule, seen = noise.linear_beta(20, 1e-3, 0.3), []
+    held = torch.linspace(-0.5, 0.5, 8)
+
+    def constraint(x: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((float(signal), float(sigma)))
+        return torch.stack([signal * held, x[:, 1]], 1)
+
+    options = dict(steps=4, constraint=constraint, resample=resample, generator=random.seeded(1))
+    found = sample.ancestral(exact_noise(schedule), normal(8, 2), schedule, **options)
+    assert torch.equal(found[:, 0], held), "bit-equal at the end"
+    visited = [20]
+    for t, s in pairwise([20, 15, 10, 5]):
+        visited += [s] + [t, s] * (resample - 1)
+    expected = [(schedule.signal[t], schedule.noise[t]) for t in [*visited, 0]]  # the last step is made once
+    assert len(seen) == len(expected)
+    assert torch.allclose(torch.tensor(seen), torch.tensor(expected))
+    free = sample.ancestral(exact_noise(schedule), normal(8, 2), schedule, steps=4, generator=random.seeded(1))
+    if resample == 1:  # the free coordinate is independent of the held one and walks as without a constraint
+        torch.testing.assert_close(found[:, 1], free[:, 1])
+
+
+def test_resampling_has_the_moments_of_its_recursion():
+    """Each step but the last twice: down, up by forward noise, down again."""
+    schedule = noise.linear_beta(10, 5e-3, 0.5)
+    m, v = 0.0, 1.0
+    for t in range(10, 0, -1):
+        a_t, a_s, n_t, n_s = schedule.signal[t], schedule.signal[t - 1], schedule.noise[t], schedule.noise[t - 1]
+        total, alpha = a_t**2 * STD**2 + n_t**2, a_t / a_s
+        beta = 1 - alpha**2
+        slope = a_s * beta / n_t**2 * a_t * STD**2 / total + alpha * n_s**2 / n_t**2
+        for again in range(2 if t > 1 else 1):
+            if again:
+                m, v = alpha * m, alpha**2 * v + beta
+            m, v = a_s * MU + slope * (m - a_t * MU), slope**2 * v + n_s**2 / n_t**2 * beta
+    once = ddpm_moments(schedule, list(range(10, -1, -1)))
+    assert abs(v - once[1]) > 0.004 * once[1]
+    start = normal(400_000, 1, dtype=torch.float64)
+    found = sample.ancestral(exact_noise(schedule), start, schedule, resample=2, generator=random.seeded(3))
+    assert_independent_moments(found, m, v)
+
+
+def test_resampling_brings_the_free_part_to_the_conditional():
+    """Two coordinates of correlation 0.9, the first held at 1: the second's mean comes to 0.9 as steps are repeated."""
+    schedule, n = noise.linear_beta(50, 2e-3, 0.3), 4000
+    joint = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        a, sigma = schedule.alpha(int(t[0])), schedule.sigma(int(t[0]))
+        return sigma * torch.linalg.solve(a**2 * joint + sigma**2 * torch.eye(2), x.T).T
+
+    def mean_of_free(resample: int) -> float:
+        epsilon = normal(n, seed=5)
+
+        def constraint(x: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
+            return torch.stack([signal + sigma * epsilon, x[:, 1]], 1)
+
+        options = dict(constraint=constraint, resample=resample, generator=random.seeded(6))
+        return float(sample.ancestral(predict, normal(n, 2), schedule, **options)[:, 1].mean())
+
+    once, often = mean_of_free(1), mean_of_free(10)
+    error = BOUND * math.sqrt((1 - 0.81) / n)
+    assert once < 0.9 - 2 * error, "replacement alone falls short"
+    assert abs(often - 0.9) < 0.5 * (0.9 - once)
+
+
+def test_no_resampling_is_refused():
+    with pytest.raises(InputError, match="resample must be 1 or more, got 0"):
+        sample.ancestral(lambda x, t: x, normal(2, 2), ANCESTRAL, resample=0)
+
+
 # --- compiled chains
 
 
@@ -566,8 +705,9 @@ class Well(torch.nn.Module):
         dict(step=[0.3, 0.2, 0.1, 0.05]),
         dict(step=0.3, temperature=2.0, clip=0.01, clamp=(-0.4, 0.4), label=torch.tensor([0, 1, 1])),
         dict(step=0.3, noise=0.0),
+        dict(step=0.3, project=lambda x: torch.cat([torch.ones_like(x[:, :1]), x[:, 1:]], 1)),
     ],
-    ids=["schedule", "everything", "descent"],
+    ids=["schedule", "everything", "descent", "projected"],
 )
 def test_a_compiled_chain_walks_as_the_uncompiled_one(options):
     well, start = Well(), normal(3, 2)

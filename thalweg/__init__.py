@@ -14,7 +14,7 @@ _HOMES = {
     "compose": "thalweg.energy",
     "tilt": "thalweg.energy",
     "fit": "thalweg.train",
-    "load": "thalweg.save",
+    "load": "thalweg.latent",
     "save_pretrained": "thalweg.save",
     "from_pretrained": "thalweg.save",
     "push_to_hub": "thalweg.save",
@@ -22,16 +22,32 @@ _HOMES = {
     "InputError": "thalweg.errors",
     "Diverged": "thalweg.errors",
 }
-_MODULES = ("data", "energy", "evaluate", "methods", "nn", "noise", "objective", "plot", "random", "sample", "save", "train")
+_MODULES = (
+    "data",
+    "energy",
+    "evaluate",
+    "latent",
+    "methods",
+    "nn",
+    "noise",
+    "objective",
+    "plot",
+    "random",
+    "sample",
+    "save",
+    "tasks",
+    "train",
+)
 
 __all__ = [*_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
-    from thalweg import data, energy, evaluate, methods, nn, noise, objective, plot, random, sample, save, train
+    from thalweg import data, energy, evaluate, latent, methods, nn, noise, objective, plot, random, sample, save, tasks, train
     from thalweg.energy import combine, compose, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
+    from thalweg.latent import load
     from thalweg.methods import method
-    from thalweg.save import from_pretrained, load, push_to_hub, save_pretrained
+    from thalweg.save import from_pretrained, push_to_hub, save_pretrained
     from thalweg.train import fit
 
 

@@ -16,7 +16,7 @@ Deep energy-based models: train, sample, evaluate.
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
-  apply TASK DIR --input PATH   classify images, or detect outliers
+  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, interpolate
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
@@ -140,6 +140,7 @@ def train(arguments: list[str]) -> None:
     import torch
 
     from thalweg import data as datasets
+    from thalweg import latent
     from thalweg.methods.base import changed, fitted_to
     from thalweg.train import fit
 
@@ -148,7 +149,8 @@ def train(arguments: list[str]) -> None:
     name = options.data or config.data
     if options.images:
         values["images"] = options.images
-    images = datasets.load(name, "train", size=options.size)
+    autoencoder = str(values.get("autoencoder", getattr(config, "autoencoder", "")))
+    images = latent.wrap(datasets.load(name, "train", size=options.size), autoencoder)
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)
@@ -163,7 +165,7 @@ def train(arguments: list[str]) -> None:
     from thalweg import run
 
     fit(
-        method, images, options.out, images=config.images, held_out=run.held_out(name, options.size), picture=run.picture,
+        method, images, options.out, images=config.images, held_out=run.held_out(name, options.size, autoencoder), picture=run.picture,
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
@@ -251,9 +253,9 @@ class SampleOptions:
     seed: int = 0
     """the same seed gives the same samples"""
     label: str | None = None
-    """a class by name or number, or `all` for every class in turn"""
-    guidance: float | None = None
-    """guidance scale of class-conditional samples"""
+    """a class by name or number, or `all` for every class in turn; of several concepts CONCEPT=VALUE,CONCEPT=VALUE"""
+    guidance: str | None = None
+    """guidance scale of class-conditional samples: one number, or CONCEPT=NUMBER,CONCEPT=NUMBER"""
     steps: int | None = None
     """sampling steps"""
     eta: float | None = None
@@ -273,11 +275,9 @@ def sample(arguments: list[str]) -> None:
     _check_seed(options.seed)
     if options.eta is not None and not 0 <= options.eta <= 1:
         raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")
-    if options.guidance is not None and not abs(options.guidance) < float("inf"):
-        raise InputError(f"--guidance must be finite, got {options.guidance}")
     if options.out.suffix not in (".png", ".npz"):
         raise InputError(f"--out {options.out}: the name must end in .png or .npz")
-    from thalweg.save import load
+    from thalweg.latent import load
 
     method = load(options.model, which=options.which, device=_device(options.device))
     path = run.sample_to(
@@ -286,7 +286,7 @@ def sample(arguments: list[str]) -> None:
         options.n,
         seed=options.seed,
         label=options.label,
-        guidance=options.guidance,
+        guidance=None if options.guidance is None else run.guidance_weights(method, options.guidance),
         steps=options.steps,
         eta=options.eta,
     )
@@ -358,20 +358,54 @@ def evaluate(arguments: list[str]) -> None:
 
 @dataclass
 class ApplyOptions:
-    """Apply a model to images: a folder of pictures, one picture, or an .npz with key x. Writes a JSON file."""
+    """Apply a model to images: a folder of pictures, one picture, or an .npz with key x.
+
+    classify and detect write a JSON file. inpaint, restore, denoise and interpolate write arrays (.npz), or a picture (.png) with
+    one row for each image: the input, what was measured of it, and what the model makes of that.
+    """
 
     task: Annotated[str, "positional"]
-    """classify or detect"""
+    """classify, detect, inpaint, restore, denoise or interpolate"""
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
-    input: str
-    """folder, picture or .npz"""
     out: Path
-    """FILE.json"""
+    """FILE.json, or FILE.png or FILE.npz"""
+    input: str | None = None
+    """folder, picture or .npz; all but interpolate need it"""
+    mask: str | None = None
+    """inpaint: what is missing, centre:SHARE (default centre:0.25), random:SHARE, irregular:SHARE, half:SIDE, or FILE.png, white
+    where known"""
+    operator: str | None = None
+    """restore: what is measured of the input, pool:FACTOR, grey, blur:STD or mask:MASK"""
+    completions: int | None = None
+    """inpaint, restore: images drawn for each input, 4 by default"""
+    resample: int | None = None
+    """inpaint, restore: times that each step down the noise levels is made, where the method can (RePaint)"""
+    std: float | None = None
+    """denoise: standard deviation of the noise, in the unit of images in [−1, 1]"""
+    add_noise: bool = False
+    """denoise: add that noise to the input first"""
+    seeds: str | None = None
+    """interpolate: seeds of the two ends, 0,1 by default"""
+    steps: int | None = None
+    """interpolate: samples from end to end, 8 by default"""
+    seed: int | None = None
+    """of all draws, 0 by default; not for classify and detect"""
     which: str = "last"
     """state of a run: last or best"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
+
+
+# options that only some tasks take
+TASK_OPTIONS = {
+    "classify": (),
+    "detect": (),
+    "inpaint": ("mask", "completions", "resample", "seed"),
+    "restore": ("operator", "completions", "resample", "seed"),
+    "denoise": ("std", "add_noise", "seed"),
+    "interpolate": ("seeds", "steps", "seed"),
+}
 
 
 def apply(arguments: list[str]) -> None:
@@ -381,10 +415,55 @@ def apply(arguments: list[str]) -> None:
 
     if options.task not in tasks.TASKS:
         raise InputError(f"unknown task '{options.task}'{nearest(options.task, tasks.TASKS)}. Tasks: {', '.join(tasks.TASKS)}")
-    from thalweg.save import load
+    given = _task_options(options)
+    from thalweg.latent import load
 
     method = load(options.model, which=options.which, device=_device(options.device))
-    print(run.apply(options.task, method, options.input, options.out))
+    print(run.apply(options.task, method, options.input, options.out, **given))
+
+
+def _task_options(options: ApplyOptions) -> dict[str, Any]:
+    """The options given that are the task's, checked, as `run.apply` takes them."""
+    from thalweg.errors import InputError
+
+    task, taken = options.task, TASK_OPTIONS[options.task]
+    given = {name: getattr(options, name) for names in TASK_OPTIONS.values() for name in names}
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    for name in given:
+        if name not in taken:
+            its = ", ".join(f"--{one.replace('_', '-')}" for one in taken) or "none"
+            raise InputError(f"{task} takes no --{name.replace('_', '-')}. Its options: {its}")
+    if task == "interpolate" and options.input is not None:
+        raise InputError("interpolate takes no --input: it walks from the start of one sample to that of another")
+    if task != "interpolate" and options.input is None:
+        raise InputError(f"{task} needs --input PATH: a folder with pictures, one picture, or an .npz")
+    if "seed" in given:
+        _check_seed(options.seed)
+    _above_zero(options, "completions", "resample", "std")
+    if options.std is not None and options.std == float("inf"):
+        raise InputError("--std must be finite, got inf")
+    if task == "denoise" and options.std is None:
+        raise InputError("denoise needs --std, the standard deviation of the noise in images in [−1, 1]; for example --std 0.3")
+    if task == "restore" and options.operator is None:
+        raise InputError("restore needs --operator, what is measured of the input: pool:2, grey, blur:1.0 or mask:centre:0.25")
+    if task == "inpaint":
+        given["operator"] = f"mask:{given.pop('mask', 'centre:0.25')}"
+    if "seeds" in given:
+        given["seeds"] = _two_seeds(options.seeds)
+    if options.steps is not None and options.steps < 2:
+        raise InputError(f"--steps must be 2 or more, got {options.steps}")
+    return given
+
+
+def _two_seeds(text: str) -> tuple[int, ...]:
+    from thalweg.errors import InputError
+
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == int(parts[1]):
+        raise InputError(f"--seeds must be two different whole numbers, for example 0,1, got '{text}'")
+    for part in parts:
+        _check_seed(int(part))
+    return tuple(int(part) for part in parts)
 
 
 @dataclass

@@ -79,8 +79,9 @@ class Subject:
 
     @cached_property
     def asked(self) -> Tensor:
-        """The labels of `guided`, going round."""
-        return torch.arange(self.settings.n) % self.config.classes
+        """The labels of `guided`, going round; of several concepts the first one's."""
+        concepts = data.concepts(self.config.data)
+        return torch.arange(self.settings.n) % (len(next(iter(concepts.values()))) if concepts else self.config.classes)
 
     @cached_property
     def guided(self) -> Tensor:
@@ -95,7 +96,8 @@ class Subject:
                 f"fidelity needs data with labels to train its feature extractor on, {self.config.data} has none; "
                 "take another: --extractor efficientnet-lite0"
             )
-        return ev.extractor(((self.train.x, self.train.label), (self.test.x, self.test.label)), name=self.config.data)
+        splits = [(part.x, part.label if part.label.dim() == 1 else part.label[:, 0]) for part in (self.train, self.test)]
+        return ev.extractor(tuple(splits), name=self.config.data)
 
     def classify(self, x: Tensor) -> Tensor:
         return self.method.classify(x.to(self.device)).cpu()

@@ -1,7 +1,7 @@
 """Noise schedules: how x_t = ᾱ_t x₀ + σ̄_t ε mixes data and noise at level t, and the Gaussian steps between levels.
 
-A schedule is a frozen table over levels t = 0 … T. Three constructors fill it: `linear_beta` (DDPM; EGC), `vp`
-(DDAEBM, eq. 47–48) and `cosine_log_snr` (CDRL, ch. 5). ᾱ is the signal coefficient itself, not its square.
+A schedule is a frozen table over levels t = 0 … T. Four constructors fill it: `linear_beta` (DDPM; EGC), `vp`
+(DDAEBM, eq. 47–48), `cosine_log_snr` (CDRL, ch. 5) and `drl` (Gao et al. 2021). ᾱ is the signal coefficient itself, not its square.
 """
 
 import math
@@ -134,3 +134,19 @@ def cosine_log_snr(levels: int = 6, log_snr_max: float = 9.8, log_snr_min: float
     a = math.atan(math.exp(-log_snr_min / 2)) - b
     angles = [a * t / levels + b for t in range(levels + 1)]  # ᾱ = cos, σ̄ = sin of this angle
     return Schedule(tuple(math.cos(u) for u in angles), tuple(math.sin(u) for u in angles))
+
+
+def drl(levels: int = 6) -> Schedule:
+    """DRL's schedule (Gao et al. 2021): levels of DDPM's first half, 1, 101, …, 501 of 1000 steps for T = 6, and the last step at T.
+
+    Above 6, levels are added evenly between step 501 and the last (T = 8: the row "DRL-T8" of the thesis' Table 5.9). Raises
+    ValueError for fewer than 2.
+    """
+    if levels < 2:
+        raise ValueError(f"DRL's schedule needs 2 levels or more, got {levels}")
+    table = linear_beta(1000)
+    base = min(levels, 6)
+    steps = [1 + t * (500 // (base - 1)) for t in range(base)]
+    more = levels - base + 1
+    steps += [round(501 + 499 * i / more) for i in range(1, more + 1)]
+    return Schedule(tuple(table.signal[t] for t in steps), tuple(table.noise[t] for t in steps))

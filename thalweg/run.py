@@ -7,35 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg import checkpoint, data, measure, plot, report, tasks
+from thalweg import checkpoint, data, measure, plot, random, report, tasks
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
 from thalweg.data.images import convert, to_unit
 from thalweg.data.sources import SUFFIXES, decode, read_arrays
 from thalweg.data.toy import TOYS, toy
 from thalweg.errors import InputError, nearest
+from thalweg.latent import as_images, load, wrap
 from thalweg.methods.base import Method
-from thalweg.save import load
 
 HELD_OUT = 512
 
 
-def held_out(name: str, size: int | None = None) -> Batch | None:
-    """The batch that the best state is chosen by: validation images, or fresh points of a toy."""
+def held_out(name: str, size: int | None = None, autoencoder: str = "") -> Batch | None:
+    """The batch that the best state is chosen by: validation images, or their latents, or fresh points of a toy."""
     if name in TOYS:
         return toy(name).batch(0, HELD_OUT, seed=1)
     if name.startswith("hf:"):
         return None
-    images = data.load(name, "validation", size=size).all()
+    images = wrap(data.load(name, "validation", size=size), autoencoder).all()
     return Batch(*(None if part is None else part[:HELD_OUT] for part in images)) if len(images.x) >= 3 else None
 
 
 def picture(method: Method, path: Path, images: int) -> None:
-    """What a run shows of itself now and then: one row of samples a class, a grid of samples, or density and samples of a toy."""
+    """What a run shows of itself now and then: one row of samples a class (a value of the first concept, where there are several), a
+    grid of samples, or density and samples of a toy."""
+    method = as_images(method)
     config = method.config
     if len(config.shape) == 3:
         if measure.takes_labels(method):
-            labels = torch.arange(config.classes).repeat_interleave(10)
+            values = [len(values) for values in data.concepts(config.data).values()] or [config.classes]
+            labels = torch.arange(values[0]).repeat_interleave(10)  # the labels of the first concept come first
             plot.grid(method.sample(len(labels), seed=0, label=labels), path, columns=10, title=f"{images:,} images")
         else:
             plot.grid(method.sample(64, seed=0), path, title=f"{images:,} images")
@@ -48,6 +51,9 @@ def picture(method: Method, path: Path, images: int) -> None:
 
 def _class_labels(method: Method, label: str, n: int) -> Tensor:
     config = method.config
+    concepts = data.concepts(config.data)
+    if concepts:
+        return data.attributes.asked_label(label, concepts, n)
     if label == "all":
         return torch.arange(n) % max(1, config.classes)
     names = data.class_names(config.data) or tuple(str(i) for i in range(config.classes))
@@ -56,6 +62,12 @@ def _class_labels(method: Method, label: str, n: int) -> Tensor:
     if label.isdigit():
         return torch.full((n,), int(label))
     raise InputError(f"unknown class '{label}'{nearest(label, names)}. Classes: {', '.join(names) or 'none'}")
+
+
+def guidance_weights(method: Method, text: str) -> float | list[float]:
+    """The number, or the numbers for each concept, that --guidance gives."""
+    config = method.config
+    return data.attributes.asked_guidance(text, data.concepts(config.data), getattr(config, "guidance", 0.0))
 
 
 def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None, **options: Any) -> Path:
@@ -77,13 +89,7 @@ def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None
     except ValueError as error:
         raise InputError(f"{method.name} cannot sample so: {error}") from None
     if out.suffix == ".npz":
-        import io
-
-        import numpy as np
-
-        buffer = io.BytesIO()
-        np.savez(buffer, x=x.cpu().numpy(), **({} if labels is None else {"y": labels.numpy()}))
-        checkpoint.write_bytes(out, buffer.getvalue())
+        _write_arrays(out, x=x, **({} if labels is None else {"y": labels}))
     elif x.dim() == 4:
         plot.grid(x, out)
     elif method.config.data in TOYS:
@@ -194,25 +200,94 @@ def _report(folder: Path, method: Method, results: dict[str, Any], pictures: lis
 
 # --- tasks
 
+SHOWN = 100  # images that a picture of restored ones holds at most
 
-def apply(task: str, method: Method, source: str, out: Path) -> Path:
-    """Run a task on a folder of pictures, one picture or an .npz, and write one JSON row an image to `out`."""
+
+def apply(task: str, method: Method, source: str | None, out: Path, **options: Any) -> Path:
+    """Run a task on a folder of pictures, one picture or an .npz, and write to `out`.
+
+    classify and detect write one JSON row an image; inpaint, restore and denoise a picture with one row an image (input, measured,
+    completions) or an .npz of arrays; interpolate, which needs no input, a strip of samples or an .npz. `options` are the task's.
+    """
     config = method.config
-    if out.suffix != ".json":
-        raise InputError(f"--out {out}: the name must end in .json")
+    suffixes = (".json",) if task in ("classify", "detect") else (".png", ".npz")
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out}: the name must end in {' or '.join(suffixes)}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"--out {out} is a folder, or in none; give a file in a folder that exists")
     if task == "classify" and not hasattr(method, "classify"):
         raise InputError(f"{method.name} does not classify")
     if len(config.shape) != 3:
         raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(config.shape)}")
+    if task == "interpolate":
+        return _interpolate(method, out, **options)
     channels, _, size = config.shape
     names, x = _inputs(source, size, channels)
-    if task == "classify":
-        rows = tasks.classify(method, x, data.class_names(config.data) or tuple(str(i) for i in range(config.classes)))
+    if task in ("classify", "detect"):
+        if task == "classify":
+            rows = tasks.classify(method, x, data.class_names(config.data) or tuple(str(i) for i in range(config.classes)))
+        else:
+            inliers = data.load(config.data, "validation", size=size).all().x
+            rows = tasks.detect(ev.energies(method, x), ev.energies(method, inliers))
+        rows = [{"input": name, **row} for name, row in zip(names, rows)]
+        checkpoint.write_bytes(out, (json.dumps(rows, indent=1) + "\n").encode())
+        return out
+    if out.suffix == ".png" and len(x) > SHOWN:
+        raise InputError(f"--out {out}: a picture shows {SHOWN} images at most, the input holds {len(x)}; use --out FILE.npz")
+    return (_denoise if task == "denoise" else _restore)(method, x, out, **options)
+
+
+def _restore(
+    method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, seed: int = 0, resample: int | None = None
+) -> Path:
+    shape = tuple(method.config.shape)
+    kind, _, mask = operator.partition(":")
+    if kind == "mask" and Path(mask).suffix.lower() in SUFFIXES:
+        a = tasks.operators.mask(_mask_file(mask, shape))
     else:
-        inliers = data.load(config.data, "validation", size=size).all().x
-        rows = tasks.detect(ev.energies(method, x), ev.energies(method, inliers))
-    rows = [{"input": name, **row} for name, row in zip(names, rows)]
-    checkpoint.write_bytes(out, (json.dumps(rows, indent=1) + "\n").encode())
+        a = tasks.operators.named(operator, shape, seed=seed)
+    y = a.forward(x)
+    found = tasks.restore(method, y, a, completions=completions, seed=seed, **({} if resample is None else {"resample": resample}))
+    if out.suffix == ".npz":
+        known = {"mask": a.known.expand(len(x), *shape)} if isinstance(a, tasks.operators.Mask) else {}
+        return _write_arrays(out, x=x, y=y, completions=found, **known)
+    rows = torch.cat([x[None], a.pseudo_inverse(y).clamp(-1, 1)[None], found])
+    return plot.grid(rows.transpose(0, 1).flatten(0, 1), out, columns=len(rows))
+
+
+def _denoise(method: Method, x: Tensor, out: Path, *, std: float, seed: int = 0, add_noise: bool = False) -> Path:
+    y = x + std * random.normal_like(x, random.seeded(seed, 11)) if add_noise else x
+    found = tasks.denoise(method, y, std, seed)
+    if out.suffix == ".npz":
+        return _write_arrays(out, x=x, y=y, denoised=found)
+    rows = torch.stack([x, y, found] if add_noise else [x, found], 1)
+    return plot.grid(rows.flatten(0, 1), out, columns=rows.shape[1])
+
+
+def _interpolate(method: Method, out: Path, *, seeds: tuple[int, int] = (0, 1), steps: int = 8, seed: int = 0) -> Path:
+    a, b = (random.normal(*method.config.shape, generator=random.seeded(end, 12)) for end in seeds)
+    x = tasks.interpolate(method, a, b, steps, seed=seed)
+    return _write_arrays(out, x=x) if out.suffix == ".npz" else plot.grid(x, out, columns=steps)
+
+
+def _mask_file(name: str, shape: tuple[int, ...]) -> Tensor:
+    """A mask from a picture of the model's size: known where it is lighter than mid-grey."""
+    if not Path(name).is_file():
+        raise InputError(f"mask {name}: there is no such file")
+    values = decode(name, name, channels=1)[0]
+    if tuple(values.shape) != shape[1:]:
+        raise InputError(f"mask {name}: got {values.shape[0]} × {values.shape[1]} pixels, the model's images have {shape[1]} × {shape[2]}")
+    return values > 127
+
+
+def _write_arrays(out: Path, **arrays: Tensor) -> Path:
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: array.cpu().numpy() for name, array in arrays.items()})
+    checkpoint.write_bytes(out, buffer.getvalue())
     return out
 
 

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.energy import Energy, score, temper, value_and_score
-from thalweg.errors import Diverged
+from thalweg.errors import Diverged, InputError
 from thalweg.noise import Schedule
 
 Knob = float | Sequence[float] | Callable[[int], float]
+# constraint(x, signal, noise): a state x [B, ...] at the noise level where it is signal·x₀ + noise·ε, with what was measured of x₀
+# put back; signal and noise are numbers, or tensors that broadcast against x
+Constraint = Callable[[Tensor, Tensor | float, Tensor | float], Tensor]
 
 
 @dataclass
@@ -79,6 +82,7 @@ def langevin(
     temperature: float = 1.0,
     clip: float | None = None,
     clamp: tuple[float, float] | None = None,
+    project: Callable[[Tensor], Tensor] | None = None,
     compile: bool = False,
     generator: random.Generator = None,
     trace: Trace | None = None,
@@ -88,6 +92,8 @@ def langevin(
 
     `step` s and `noise` τ are numbers, one number a step, or functions of the step's index. `temperature` T samples p^(1/T).
     `clip` bounds each element of the gradient's move (s²/2)·∇E, `clamp` bounds x after every step; both off by default.
+    `project` maps x after every step, and after `clamp`, onto the set that the chain is to stay in: with the orthogonal projection
+    onto a plane this is Langevin dynamics on that plane, so p conditioned on it. The start is taken as it is.
     With `compile` a whole step is one compiled function, which pays in training (docs/benchmarks.md); the first chain of an
     energy and shape then waits for the compiler, seconds for small networks and more for convolutional ones. Pass the same
     function each time (a method's `energy`, not a new lambda); where nothing can be compiled (no C++ compiler) it warns and runs
@@ -106,6 +112,8 @@ def langevin(
             trace.record(i, steps, x)
         xi = random.normal_like(x, generator) if taus[i] else None
         x = move(x, xi, gains[i], spreads[i], clip, clamp, condition)
+        if project is not None:
+            x = project(x)
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
@@ -142,6 +150,39 @@ def _compiled_move(owner: Any, function: Any) -> Callable[..., Tensor]:
         return eager(*arguments)
 
     return move
+
+
+def posterior_mean(
+    energy: Energy,
+    y: Tensor,
+    std: float,
+    *,
+    steps: int,
+    step: float,
+    generator: random.Generator = None,
+) -> Tensor:
+    """The expectation of x given y = x + std·ε under p(x) ∝ exp(−E(x)), [B, ...] -> [B, ...], by Langevin dynamics.
+
+    The mean over the second half of `steps` steps of size `step` from y on the posterior's energy E(x) + ‖y − x‖²/(2 std²).
+    Raises InputError for std ≤ 0 or no steps, Diverged where a chain ends non-finite.
+    """
+    if not std > 0 or steps < 1:
+        raise InputError(f"posterior_mean needs std above 0 and 1 step or more, got std = {std} and steps = {steps}")
+    y = y.detach()
+    total, done = torch.zeros_like(y), 0
+
+    def posterior(x: Tensor) -> Tensor:
+        return energy(x) + (x - y).flatten(1).square().sum(1) / (2 * std**2)
+
+    def sum_second_half(x: Tensor) -> Tensor:
+        nonlocal done
+        done += 1
+        if done > steps // 2:
+            total.add_(x)
+        return x
+
+    langevin(posterior, y, steps=steps, step=step, project=sum_second_half, generator=generator)
+    return total / (steps - steps // 2)
 
 
 def annealed_langevin(
@@ -296,6 +337,8 @@ def ancestral(
     steps: int | None = None,
     eta: float = 1.0,
     clamp: tuple[float, float] | None = None,
+    constraint: Constraint | None = None,
+    resample: int = 1,
     generator: random.Generator = None,
     trace: Trace | None = None,
 ) -> Tensor:
@@ -303,15 +346,21 @@ def ancestral(
 
     `eta` = 1 is DDPM's ancestral sampling (posterior variance), 0 the deterministic DDIM, between them Song et al. 2021,
     eq. 16. `steps` levels evenly spaced (all by default). `clamp` bounds each x̂₀. No noise is added in the last step.
+    `constraint` is applied at each level arrived at, the first included. `resample` times each step but the last is made, going
+    back up by forward noise in between, so that the free part comes to agree with the constrained one (RePaint, Lugmayr et al.
+    2022, Algorithm 1).
     """
     steps = schedule.levels if steps is None else steps
     if not 1 <= steps <= schedule.levels:
         raise ValueError(f"steps must be between 1 and the schedule's {schedule.levels}, got {steps}")
+    if resample < 1:
+        raise InputError(f"resample must be 1 or more, got {resample}")
     levels = [round(schedule.levels * i / steps) for i in range(steps, -1, -1)]
-    start = x
-    for i, (t, s) in enumerate(zip(levels, levels[1:])):
-        if trace is not None:
-            trace.record(i, steps, x)
+
+    def constrained(x: Tensor, level: int) -> Tensor:
+        return x if constraint is None else constraint(x, schedule.alpha(level, x), schedule.sigma(level, x))
+
+    def down(x: Tensor, t: int, s: int) -> Tensor:
         noise = predict_noise(x, torch.full((len(x),), t, device=x.device))
         x0 = (x - schedule.sigma(t, x) * noise) / schedule.alpha(t, x)
         if clamp is not None:
@@ -320,8 +369,22 @@ def ancestral(
         _, posterior_std = schedule.posterior(x0, x, t, s)
         spread = eta * posterior_std
         x = schedule.alpha(s, x) * x0 + (schedule.sigma(s, x).square() - spread.square()).clamp_min(0).sqrt() * noise
-        if eta and s > 0:
-            x = x + spread * random.normal_like(x, generator)
+        return x + spread * random.normal_like(x, generator) if eta and s > 0 else x
+
+    def up(x: Tensor, s: int, t: int) -> Tensor:
+        alpha = schedule.alpha(t, x) / schedule.alpha(s, x)
+        variance = schedule.sigma(t, x).square() - (alpha * schedule.sigma(s, x)).square()
+        return alpha * x + variance.clamp_min(0).sqrt() * random.normal_like(x, generator)
+
+    start = x
+    x = constrained(x, levels[0])
+    for i, (t, s) in enumerate(zip(levels, levels[1:])):
+        if trace is not None:
+            trace.record(i, steps, x)
+        for again in range(resample if s > 0 else 1):
+            if again:
+                x = constrained(up(x, s, t), t)
+            x = constrained(down(x, t, s), s)
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)

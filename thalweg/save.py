@@ -127,6 +127,9 @@ def _from_hub(name: str) -> Path:
 def _card(method: Method) -> str:
     c = method.config
     parameters = sum(p.numel() for p in method.parameters())
+    explicit = hasattr(method, "energy")
+    kind = "An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x))" if explicit else "A model trained with Thalweg"
+    energy = "\ne = model.energy(x)  # nats, lower is more likely" if explicit else ""
     return f"""---
 library_name: thalweg
 tags: [energy-based-model, {method.name}]
@@ -134,13 +137,12 @@ license: apache-2.0
 ---
 # {method.name} on {c.data}
 
-An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x)), {parameters:,} parameters,
+{kind}, {parameters:,} parameters,
 examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""}.
 
 ```python
 import thalweg as tw
 model = tw.load("FOLDER_OR_NAME")
-x = model.sample(64, seed=0)
-e = model.energy(x)  # nats, lower is more likely
+x = model.sample(64, seed=0){energy}
 ```
 """

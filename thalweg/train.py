@@ -227,6 +227,11 @@ class Run:
             raise InputError(f"{method.name} is built for examples of shape {tuple(shape)}, but {data.name} has {tuple(data.shape)}")
         if classes and not 0 < len(data.classes) <= classes:
             raise InputError(f"{method.name} is built for {classes} classes, but {data.name} has {len(data.classes)}")
+        concepts = getattr(data, "concepts", {})
+        labelled = classes and getattr(method.config, "conditional", hasattr(method, "classify"))
+        # concepts are composed through p(x), which is trained beside p(x | label) by dropping labels
+        if concepts and labelled and not hasattr(method.config, "label_dropping"):
+            raise InputError(f"{method.name} takes one label an image, but {data.name} has several concepts: {', '.join(concepts)}")
         for name in method.sharded:
             rows = len(method.get_buffer(name))
             if rows < self.batch or rows % self.shards:

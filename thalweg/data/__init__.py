@@ -4,13 +4,21 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, nearest
+from . import attributes
+from .attributes import TABLE, coloured, read_table
 from .base import Batch, Data
 from .hub import Stream, hub
-from .images import SPLITS, Images
-from .sources import array_file, check_split, digits, fashion_mnist, folder, mnist_small
+from .images import SPLITS, Images, flat_names
+from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
 
+_COLOURED = {
+    "coloured-digits": partial(coloured, digits, "digit", copies=5),
+    "coloured-digits-unseen": partial(coloured, digits, "digit", copies=5, unseen=True),
+    "coloured-fashion": partial(coloured, fashion_mnist, "class"),
+    "coloured-fashion-unseen": partial(coloured, fashion_mnist, "class", unseen=True),
+}
 _BUILT_IN = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -18,6 +26,7 @@ _BUILT_IN = {
     "stacked-digits": partial(stacked, digits),
     "stacked-fashion": partial(stacked, fashion_mnist),
     "stacked-mnist": partial(stacked, mnist_small),
+    **_COLOURED,
 }
 NAMES = TOYS + tuple(_BUILT_IN)
 
@@ -32,7 +41,10 @@ __all__ = [
     "Stream",
     "Toy",
     "array_file",
+    "attributes",
     "class_names",
+    "coloured",
+    "concepts",
     "digits",
     "fashion_mnist",
     "folder",
@@ -78,10 +90,31 @@ def load(
 
 def class_names(name: str) -> tuple[str, ...]:
     """The names of a data set's classes; empty where it has none or is not on this machine."""
+    several = concepts(name)
+    if several:
+        return flat_names(several)
     try:
         return tuple(load(name, "validation").classes)
     except InputError:
         return ()
+
+
+def concepts(name: str) -> dict[str, tuple[str, ...]]:
+    """The concepts of a data set with the names of their values; empty where it has one kind of label or is not on this machine.
+
+    Reads no pictures of a folder or file.
+    """
+    path = Path(name)
+    try:
+        if name in _COLOURED:
+            return load(name, "test").concepts
+        if (path / TABLE).is_file():
+            return read_table(path).concepts
+        if path.suffix == ".npz" and path.is_file():
+            return array_concepts(path)
+    except InputError:
+        pass
+    return {}
 
 
 def _saved_by_datasets(path: Path) -> bool:

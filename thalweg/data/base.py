@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A minibatch: `x` [B, ...] float32 (images in [−1, 1]), and `label` [B] int64 where the data has labels."""
+    """A minibatch: `x` [B, ...] float32 (images in [−1, 1]), and `label` int64 where the data has labels: [B], or [B, M] of M concepts."""
 
     x: Tensor
     label: Tensor | None = None

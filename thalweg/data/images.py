@@ -1,6 +1,6 @@
 """Images in memory as a stateless, seeded, endless stream, and the two conversions that all loaders share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import final
 
@@ -13,6 +13,7 @@ from ..random import seeded
 from .base import Batch
 
 SPLITS = ("train", "validation", "test")
+MOST_VALUES = 1000  # of a concept: more is a column of identifiers
 
 
 @final
@@ -20,9 +21,12 @@ class Images:
     """Images held in memory, uint8 or float, with or without labels.
 
     `x`: [N, C, H, W]; uint8 is mapped to [−1, 1] by v/127.5 − 1 when a batch is made, float must lie in [−1, 1] already.
-    `label`: [N] integers in {0, …, K−1}; `classes`: K names, by default the numbers. `flip` mirrors each example from left to
-    right with probability ½, drawn anew each epoch. `jitter` in [0, 1) adds uniform noise in [−jitter, jitter] and divides by
-    1 + jitter, which keeps [−1, 1]; 1/255 is the usual dequantisation of 8-bit images, (v + u)/128 − 1 with u in [0, 1).
+    `label`: [N] integers in {0, …, K−1}; `classes`: K names, by default the numbers. `concepts`, names with the names of their
+    values, are for several labels an image: `label` [N, M], the values of all M concepts numbered in one space, a concept's after
+    those of the concepts before it (see `attributes.join_label`); `classes` are then "digit=0", …, "colour=red", …
+    `flip` mirrors each example from left to right with probability ½, drawn anew each epoch. `jitter` in [0, 1) adds uniform
+    noise in [−jitter, jitter] and divides by 1 + jitter, which keeps [−1, 1]; 1/255 is the usual dequantisation of 8-bit images,
+    (v + u)/128 − 1 with u in [0, 1).
     Raises InputError for another shape, type or range, for NaN, for an empty set and for labels that do not fit.
     """
 
@@ -32,6 +36,7 @@ class Images:
         label: Tensor | None = None,
         classes: Sequence[str] = (),
         *,
+        concepts: Mapping[str, Sequence[str]] | None = None,
         name: str = "images",
         flip: bool = False,
         jitter: float = 0.0,
@@ -41,7 +46,8 @@ class Images:
             raise InputError(f"jitter must be in [0, 1), got {jitter}")
         self.name = name
         self.x = x if x.dtype == torch.uint8 else x.float()
-        self.label, self.classes = _check_labels(label, tuple(classes), len(x), name)
+        self.concepts = check_concepts(concepts or {}, name)
+        self.label, self.classes = _check_labels(label, tuple(classes), self.concepts, len(x), name)
         self.shape = tuple(x.shape[1:])
         self.flip = flip
         self.jitter = jitter
@@ -50,7 +56,8 @@ class Images:
         return len(self.x)
 
     def __repr__(self) -> str:
-        return f"Images({self.name!r}, {len(self)} of {list(self.shape)}, {len(self.classes)} classes)"
+        sizes = " × ".join(f"{len(values)} {concept}" for concept, values in self.concepts.items())
+        return f"Images({self.name!r}, {len(self)} of {list(self.shape)}, {sizes or f'{len(self.classes)} classes'})"
 
     def batch(self, start: int, count: int, seed: int) -> Batch:
         """Examples number start … start+count−1 of the stream that `seed` defines: every epoch is a fresh permutation.
@@ -84,11 +91,18 @@ class Images:
     def subset(self, index: Tensor, name: str | None = None) -> "Images":
         """The examples at the integers `index` [n], with the same classes and options."""
         label = None if self.label is None else self.label[index]
-        return Images(self.x[index], label, self.classes, name=name or self.name, flip=self.flip, jitter=self.jitter)
+        return self._with(self.x[index], label, name=name or self.name, flip=self.flip, jitter=self.jitter)
 
     def augmented(self, *, flip: bool = False, jitter: float = 0.0) -> "Images":
         """The same examples (not copied) with other options."""
-        return Images(self.x, self.label, self.classes, name=self.name, flip=flip, jitter=jitter)
+        return self._with(self.x, self.label, name=self.name, flip=flip, jitter=jitter)
+
+    def resized(self, size: int | None = None, channels: int | None = None, *, name: str | None = None) -> "Images":
+        """The same examples brought to another size and number of channels by `convert`, without flips or jitter."""
+        return self._with(convert(self.x, size, channels), self.label, name=name or self.name)
+
+    def _with(self, x: Tensor, label: Tensor | None, **options) -> "Images":
+        return Images(x, label, () if self.concepts else self.classes, concepts=self.concepts, **options)
 
 
 @lru_cache(maxsize=4)
@@ -148,9 +162,11 @@ def _as_type(values: Tensor, like: Tensor) -> Tensor:
 def partition(split: str, count: int, shares: tuple[float, float], label: Tensor | None = None, *, seed: int = 0) -> Tensor:
     """The row numbers [n] of one `split` of `count` examples, in order; fixed by `seed`, even over the classes.
 
-    `shares`: the parts of validation and test. Raises InputError where the split would be empty.
+    `shares`: the parts of validation and test. Of labels [N, M] the first concept counts. Raises InputError where the split
+    would be empty.
     """
     label = torch.zeros(count, dtype=torch.int64) if label is None else label
+    label = label[:, 0] if label.dim() == 2 else label
     rows = []
     for value in label.unique().tolist():
         members = torch.nonzero(label == value).flatten()
@@ -178,14 +194,54 @@ def _check_images(x: Tensor, name: str) -> None:
         raise InputError(f"{name}: float images must lie in [−1, 1], got values from {low:g} to {high:g}; give uint8 for 0 to 255")
 
 
-def _check_labels(label: Tensor | None, classes: tuple[str, ...], count: int, name: str) -> tuple[Tensor | None, tuple[str, ...]]:
+def flat_names(concepts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The names of all values in the one space of labels: "digit=0", …, "colour=red", …"""
+    return tuple(f"{concept}={value}" for concept, values in concepts.items() for value in values)
+
+
+def check_concepts(concepts: Mapping[str, Sequence[str]], name: str) -> dict[str, tuple[str, ...]]:
+    """`concepts` as a dict of tuples; raises InputError for names that cannot be asked for, no value, one twice or above 1000."""
+    for concept, values in concepts.items():
+        if not concept or set(concept) & set("=,"):
+            raise InputError(f"{name}: a concept needs a name without = and comma, got '{concept}'")
+        if isinstance(values, str) or not 1 <= len(values) <= MOST_VALUES:
+            given = f"the text '{values}'" if isinstance(values, str) else len(values)
+            raise InputError(f"{name}: the concept {concept} must have 1 to {MOST_VALUES} values, got {given}")
+        if len(set(values)) < len(values):
+            raise InputError(f"{name}: the values of {concept} must differ, got {', '.join(values)}")
+    return {concept: tuple(values) for concept, values in concepts.items()}
+
+
+def _check_labels(
+    label: Tensor | None, classes: tuple[str, ...], concepts: dict[str, tuple[str, ...]], count: int, name: str
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    if concepts:
+        return _check_concept_labels(label, classes, concepts, count, name)
     if label is None:
         return None, ()
     if label.shape != (count,) or label.is_floating_point() or label.dtype == torch.bool:
-        raise InputError(f"{name}: labels must be {count} integers, one for each image, got {list(label.shape)} of {label.dtype}")
+        several = "; several labels an image need concepts" if label.dim() == 2 else ""
+        raise InputError(f"{name}: labels must be {count} integers, one for each image, got {list(label.shape)} of {label.dtype}{several}")
     label = label.long()
     low, high = label.min().item(), label.max().item()
     classes = classes or tuple(str(value) for value in range(high + 1))
     if low < 0 or high >= len(classes):
         raise InputError(f"{name}: labels must be in 0 … {len(classes) - 1}, got values from {low} to {high}")
     return label, classes
+
+
+def _check_concept_labels(
+    label: Tensor | None, classes: tuple[str, ...], concepts: dict[str, tuple[str, ...]], count: int, name: str
+) -> tuple[Tensor, tuple[str, ...]]:
+    if classes:
+        raise InputError(f"{name}: give classes or concepts, not both")
+    if label is None or label.shape != (count, len(concepts)) or label.is_floating_point() or label.dtype == torch.bool:
+        given = "none" if label is None else f"{list(label.shape)} of {label.dtype}"
+        raise InputError(f"{name}: labels must be integers [{count}, {len(concepts)}], one for each image and concept, got {given}")
+    start = 0
+    for (concept, values), column in zip(concepts.items(), label.T):
+        low, high = column.min().item(), column.max().item()
+        if low < start or high >= start + len(values):
+            raise InputError(f"{name}: labels of {concept} must be in {start} … {start + len(values) - 1}, got values from {low} to {high}")
+        start += len(values)
+    return label.long(), flat_names(concepts)

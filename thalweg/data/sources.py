@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
+from .attributes import TABLE, read_attributes, read_table
 from .images import SPLITS, Images, check_size, convert, partition
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -138,12 +139,13 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
 
 
 def folder(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
-    """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes. All are held in memory as uint8.
+    """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
 
     Subfolders train, test and validation (also valid, val) are its splits; where only validation is missing, it is a seeded
     tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. `size`: see `convert`, required
-    where the pictures differ in size; `channels`: 3 unless the first picture is grey. Raises InputError for a folder
-    without pictures and for a picture that cannot be decoded, naming it.
+    where the pictures differ in size; `channels`: 3 unless the first picture is grey. With attributes.csv (see
+    `attributes.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held
+    in memory as uint8. Raises InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
     """
     check_split(split)
     check_size(size, channels)
@@ -151,6 +153,11 @@ def folder(path: str | Path, split: str = "train", *, size: int | None = None, c
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"there is no folder {root}")
+    if (root / TABLE).is_file():
+        table = read_table(root)
+        rows = partition(split, len(table.files), (0.1, 0.1), table.label)
+        x = _decode_all([table.files[row] for row in rows.tolist()], size, channels)
+        return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
     named = {key: root / name for key, names in FOLDERS.items() for name in names if (root / name).is_dir()}
     if "train" not in named:
         files, labels, classes = _listing(root, _classes_of([root]))
@@ -220,34 +227,54 @@ def decode(source, name: str, size: int | None = None, channels: int | None = No
 
 
 def array_file(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
-    """Images from a `.npz` (key x, optional y: labels) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
+    """Images from a `.npz` (key x, optional y: labels, or attributes) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
 
     x: [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels; uint8, other integers in 0 … 255, or float in [−1, 1].
-    y: [N] integers from 0. Raises InputError for anything else, for NaN and infinity.
+    y: [N] integers from 0. attributes: [N, M] integers from 0, with optional `concepts` (see `attributes.read_attributes`).
+    Raises InputError for anything else, for NaN and infinity.
     """
     check_split(split)
     path = Path(path)
     images = read_arrays(path)
     rows = partition(split, len(images), (0.1, 0.1), images.label)
-    picked = images.subset(rows)
-    return Images(convert(picked.x, size, channels), picked.label, images.classes, name=f"{path.stem}/{split}")
+    return images.subset(rows).resized(size, channels, name=f"{path.stem}/{split}")
 
 
 def read_arrays(path: Path) -> Images:
     """All images of a `.npz` or `.npy` file, in order and as they are; see `array_file`."""
-    try:
-        with path.open("rb") as file:
-            loaded = numpy.load(file, allow_pickle=False)
-            arrays = {"x": loaded} if isinstance(loaded, numpy.ndarray) else {key: loaded[key] for key in loaded.files}
-    except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
-        raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
+    arrays = _arrays(path)
     if "x" not in arrays:
         raise InputError(f"{path} must hold an array x of images (and labels y where there are any), it holds {', '.join(arrays)}")
     x = _channels_first(arrays["x"], path)
     label = arrays.get("y")
+    if "attributes" in arrays:
+        if label is not None:
+            raise InputError(f"{path} must hold y or attributes, not both")
+        if arrays["attributes"].shape[:1] != (len(x),):
+            raise InputError(f"{path}: attributes of shape {list(arrays['attributes'].shape)} for {len(x)} images in x")
+        values, concepts = read_attributes(arrays["attributes"], arrays.get("concepts"), str(path))
+        return Images(x, values, concepts=concepts, name=str(path))
     if label is not None and label.dtype.kind not in "iu":
         raise InputError(f"{path}: y must hold integers, got {label.dtype}")
     return Images(x, None if label is None else torch.from_numpy(label.astype(numpy.int64)), name=str(path))
+
+
+def array_concepts(path: Path) -> dict[str, tuple[str, ...]]:
+    """The concepts of a `.npz` file, read without its images; empty where it has no attributes."""
+    arrays = _arrays(path, ("attributes", "concepts"))
+    return read_attributes(arrays["attributes"], arrays.get("concepts"), str(path))[1] if "attributes" in arrays else {}
+
+
+def _arrays(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, numpy.ndarray]:
+    """The arrays of a file, all or those of `keys` that it has; that of a `.npy` file is x."""
+    try:
+        with path.open("rb") as file:
+            loaded = numpy.load(file, allow_pickle=False)
+            if isinstance(loaded, numpy.ndarray):
+                return {"x": loaded}
+            return {key: loaded[key] for key in loaded.files if keys is None or key in keys}
+    except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
+        raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
 
 
 def _channels_first(array: numpy.ndarray, path: Path) -> Tensor:

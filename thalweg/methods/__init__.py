@@ -13,6 +13,7 @@ METHODS = {
     "egc": ("thalweg.methods.egc", "EGC"),
     "cdrl": ("thalweg.methods.cdrl", "CDRL"),
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
+    "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
 }
 
 

@@ -11,6 +11,7 @@ Without the initializer, chains start at x_{t+1}: this is DRL (Gao et al., ICLR 
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -26,7 +27,7 @@ from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, P
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
-from thalweg.nn.patchnet import PatchNet
+from thalweg.nn.patchnet import PatchNet, VectorNet
 from thalweg.nn.unet import UNet
 from thalweg.objective import recovery, squared_error
 
@@ -38,7 +39,9 @@ class Config:
     data: str = "8gaussians"
     """name of the data that the preset is for"""
     shape: tuple[Count, ...] = (2,)
-    """shape of one example, [D] or [C, H, W]"""
+    """shape of one example, [D] or [C, H, W]; of latents where there is an autoencoder"""
+    autoencoder: str = ""
+    """run folder, exported folder or hub name of an autoencoder in whose latent space the model lives, see thalweg/latent.py"""
     classes: Whole = 0
     """number of labels, 0 where there are none; for several concepts (labels [B, M]) the sum of their numbers of values"""
     conditional: bool = False
@@ -47,8 +50,10 @@ class Config:
     """share of training labels that are left out, so that the unconditional model is trained too; 0 trains none"""
     guidance: float = 0.0
     """default guidance w of samples by label (eq. 5.9); 0 samples p(x | label)"""
-    network: Literal["mlp", "convnet"] = "mlp"
-    """`mlp` for vectors, `convnet` for images"""
+    network: Literal["mlp", "patch", "convnet"] = "mlp"
+    """`mlp` for vectors and small images, `patch` a fast residual network on patches, `convnet` for images (paper)"""
+    readout: Literal["scalar", "inner"] = "scalar"
+    """what the energy's network puts out: f itself (paper), or a map that enters by an inner product with y, see `CDRL.marginal`"""
     width: Count = 128
     """hidden units of the mlp"""
     depth: Count = 3
@@ -58,15 +63,19 @@ class Config:
     widths: tuple[Count, ...] = (32, 64, 128)
     """channels of the convnet at each resolution"""
     blocks: Whole = 0
-    """residual blocks of the convnet at each resolution"""
+    """residual blocks of the convnet at each resolution, or of the patch network"""
+    patch: Count = 2
+    """side of the patches of the patch network"""
     spectral_norm: bool = False
     """bound the convnet's layers by spectral norm"""
     data_std: NotNegative = 0.0
     """s, root mean square of the data's entries about zero: the network tilts the exact energies of N(0, s² I); 0 for none (paper)"""
     scale: Literal["step", "nats"] = "step"
-    """the network's unit: `step` f = f̂/s_t² (paper), `nats` f = f̂"""
+    """unit of the scalar read-out: `step` f = f̂/s_t² (paper), `nats` f = f̂"""
     levels: Annotated[int, Field(ge=2)] = 6
     """T, number of energies"""
+    schedule: Literal["cosine_log_snr", "drl"] = "cosine_log_snr"
+    """the paper's schedule, or DRL's, whose levels beyond 6 are put where the noise is high (Table 5.9)"""
     log_snr_max: float = 9.8
     """λ_max of the schedule, at level 0"""
     log_snr_min: float = -5.1
@@ -154,33 +163,60 @@ class CDRL(Method):
             raise InputError(f"cdrl: log_snr_max must be above log_snr_min, got {c.log_snr_max} and {c.log_snr_min}")
         if c.conditional and not c.classes:
             raise InputError("cdrl: conditional = True needs data with labels")
-        if c.network == "convnet" and len(c.shape) != 3:
-            raise InputError(f"cdrl: network = 'convnet' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
+        if c.network != "mlp" and len(c.shape) != 3:
+            raise InputError(f"cdrl: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
+        if c.readout == "inner" and (c.network == "convnet" or not c.data_std):
+            raise InputError("cdrl: readout = 'inner' needs network = 'mlp' or 'patch', and data_std above 0")
+        if c.network == "patch" and c.readout != "inner":
+            raise InputError("cdrl: network = 'patch' needs readout = 'inner'; use 'convnet' for an energy by one scalar")
+        if c.waves and (c.network != "mlp" or c.readout != "scalar"):
+            raise InputError("cdrl: waves are for network = 'mlp' with readout = 'scalar'")
         if c.jumps and c.sampler != "mala":
             raise InputError("cdrl: jumps are for sampler = 'mala'")
         if c.sampler == "mala" and c.compile:
             raise InputError("cdrl: compile = True is for sampler = 'langevin'")
-        self.schedule = noise.cosine_log_snr(c.levels, c.log_snr_max, c.log_snr_min)
+        cosine = c.schedule == "cosine_log_snr"
+        self.schedule = noise.cosine_log_snr(c.levels, c.log_snr_max, c.log_snr_min) if cosine else noise.drl(c.levels)
         self._tabulate()
         classes = c.classes if c.conditional else 0
         try:
-            if c.network == "convnet":
-                fields = dict(widths=c.widths, blocks=c.blocks, spectral_norm=c.spectral_norm)
-                self.net = ConvEnergy(c.shape, levels=True, classes=classes, **fields)
-            else:
-                self.net = MLP(math.prod(c.shape) * (1 + 2 * c.waves), width=c.width, depth=c.depth, levels=True, classes=classes)
+            self.net = self._make_energy(classes)
             self.initializer = self._make_initializer(classes) if c.initializer else None
         except ValueError as error:
             raise InputError(f"cdrl: {error}") from None
         log_snr = [2 * math.log(a / b) for a, b in zip(self.schedule.signal, self.schedule.noise)]
         for network in filter(None, (self.net, self.initializer)):
-            network.level = LevelTable(network.level, log_snr)
-        # an untrained energy is the reference alone, whatever 1/s_t² it is multiplied by, and the first chains are sane
-        nn.init.zeros_(self.net.last.weight)
-        nn.init.zeros_(self.net.last.bias)
+            owner = network.net if isinstance(network, VectorNet) else network
+            owner.level = LevelTable(owner.level, log_snr)
         # what s_t is multiplied by; adaptation starts at half the width that p(y_t | x_{t+1}) has where the energy is flat
         adapted = [0.5 / math.sqrt(c.step * sigma) for sigma in self.schedule.noise[:-1]]
         self.register_buffer("step_scale", torch.tensor(adapted) if c.target_acceptance else torch.ones(c.levels))
+
+    def _make_energy(self, classes: int) -> nn.Module:
+        """A network (y_t, t[, label]) -> f̂ [B], or (map, f̂ [B, 1]) for readout "inner".
+
+        It starts at zero, so that an untrained energy is the reference alone, whatever it is multiplied by, and the first chains are sane.
+        """
+        c = self.config
+        dim = math.prod(c.shape)
+        if c.readout == "inner":
+            if c.network == "patch":
+                net = PatchNet(c.shape, out=c.shape[0], vector=1, width=c.width, blocks=c.blocks, patch=c.patch, classes=classes)
+                last = [net.vector]
+            elif c.network == "mlp":
+                net = VectorNet(dim, out=1, vector=1, width=c.width, depth=c.depth, classes=classes)
+                last = [net.net.last]
+        elif c.network == "convnet":
+            fields = dict(widths=c.widths, blocks=c.blocks, spectral_norm=c.spectral_norm)
+            net = ConvEnergy(c.shape, levels=True, classes=classes, **fields)
+            last = [net.last]
+        else:
+            net = MLP(dim * (1 + 2 * c.waves), width=c.width, depth=c.depth, levels=True, classes=classes)
+            last = [net.last]
+        for layer in last:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return net
 
     def _make_initializer(self, classes: int) -> nn.Module:
         """A network (x_{t+1}, t + 1[, label]) -> what `predict` says, that starts at zero."""
@@ -197,9 +233,7 @@ class CDRL(Method):
         if c.initializer_network == "unet":
             fields = dict(width=width, blocks=blocks, multipliers=c.initializer_multipliers)
             return UNet(c.shape, out=c.shape[0], classes=classes, **fields)
-        if classes:
-            raise ValueError("initializer_network = 'patch' takes no labels; use 'unet' or 'mlp'")
-        return PatchNet(c.shape, out=c.shape[0], vector=0, width=width, blocks=blocks, patch=c.initializer_patch)
+        return PatchNet(c.shape, out=c.shape[0], vector=0, width=width, blocks=blocks, patch=c.initializer_patch, classes=classes)
 
     def _tabulate(self) -> None:
         """Constants of the levels t = 0 … T−1 as buffers, so that a chain indexes them on its device."""
@@ -214,6 +248,8 @@ class CDRL(Method):
             "step_size": [math.sqrt(c.step * s.noise[t] * step_variance[t]) for t in levels],  # s_t, eq. 5.14
             "proposal_std": [alpha[t] * spread[t] for t in levels],  # α_{t+1} σ̃_t
             "variance": [alpha[t] ** 2 * (s.signal[t] ** 2 * c.data_std**2 + s.noise[t] ** 2) for t in levels],  # of y_t if N(0, s²)
+            "sigma": list(s.noise[:-1]),
+            "ratio": [s.signal[t] * c.data_std / s.noise[t] for t in levels],  # of the spread of data to that of the noise in x_t
             "noise_share": [s.noise[t] / math.hypot(s.signal[t] * c.data_std, s.noise[t]) for t in levels],  # of the std of y_t
             "weight": [math.sqrt(step_variance[0] / step_variance[t]) ** c.weight_power for t in levels],
         }
@@ -237,13 +273,24 @@ class CDRL(Method):
         return self.marginal(self._row("alpha_next", t, x) * x, t, self._labels(label, len(x), x.device))
 
     def marginal(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """−f(y_t; t), or −f(y_t; c, t), for y_t = α_{t+1} x_t: [B, ...] and levels [B] -> [B], nats."""
+        """−f(y_t; t), or −f(y_t; c, t), for y_t = α_{t+1} x_t: [B, ...] and levels [B] -> [B], nats.
+
+        With readout "scalar" the network's one output is f̂, as in the paper. With "inner" it puts out a map m in the shape of y
+        and a number l, and E = ½‖u‖² + r_t ⟨u, m(u, t)⟩ − l(u, t)/σ̄_t: u is y in units of its standard deviation if the data were
+        N(0, s² I), r_t = ᾱ_t s/σ̄_t. The slope then has a direct path to every pixel, as in a denoiser (cf. Du et al. 2023, sec.
+        4.1), and m has the same size at every level.
+        """
         c = self.config
         width = self._row("variance", t, y).sqrt() if c.data_std else 1.0
         u = y / width
         if c.waves:
             u = self._with_waves(u, t)
         value = self.net(u, t, label) if c.conditional else self.net(u, t)
+        if c.readout == "inner":
+            fields, value = value
+            # sums over pixels lose bits in bf16
+            inner = (u * fields.float().view_as(u)).flatten(1).sum(1)
+            return gaussian(u) + self.ratio[t] * inner - value.float()[:, 0] / self.sigma[t]
         if c.scale == "step":
             value = value / self.step_size[t].square()
         return gaussian(y / width) - value if c.data_std else -value
@@ -305,8 +352,9 @@ class CDRL(Method):
             start = mean.detach() + self._row("proposal_std", t, x0) * random.normal_like(x0, g)  # eq. 5.4
         trace = sample.Trace()
         refined = self.refine(start, x_next, t, label=label, generator=g, trace=trace, compile=c.compile)  # eq. 5.3
-        # the loss is on f̂ where the energy is f̂/s_t²: 1/s_t² spans three orders of magnitude between levels
-        weight = self.weight[t] * (self.step_size[t].square() if c.scale == "step" else 1.0)
+        # the loss is on the network's output: its factor, 1/s_t² or r_t, spans two to three orders of magnitude between levels
+        factor = 1 / self.ratio if c.readout == "inner" else self.step_size.square() if c.scale == "step" else torch.ones_like(self.weight)
+        weight = (self.weight * factor)[t]
         loss, data, samples = recovery(self.marginal, y, refined, weight, t, label)
         update("energy", loss)  # eq. 5.5
         if c.initializer:
@@ -326,11 +374,12 @@ class CDRL(Method):
         generator: random.Generator = None,
         trace: sample.Trace | None = None,
         compile: bool = False,
+        project: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """y_t [B, ...] after K steps towards p(y_t | x_{t+1}), eq. 5.3, with frozen networks.
 
         `energy` (y, t) -> [B] stands in for the marginal energy where given. Where `steps` n differ from the config's K, Langevin's
-        s_t is scaled by √(K/n) (the sampling adjustment of sec. 5.4.2).
+        s_t is scaled by √(K/n) (the sampling adjustment of sec. 5.4.2). `project` is applied to y_t after each step.
         """
         c = self.config
         steps = c.steps if steps is None else steps
@@ -347,7 +396,8 @@ class CDRL(Method):
         common = dict(generator=generator, trace=trace, **condition)
         with frozen(self.net):
             if c.sampler == "langevin":
-                return unit * sample.langevin(target, z, steps=steps, step=1.0, compile=compile, **common)
+                onto = None if project is None else lambda z: project(unit * z) / unit
+                return unit * sample.langevin(target, z, steps=steps, step=1.0, compile=compile, project=onto, **common)
             if not c.jumps:
                 return unit * sample.mala(target, z, steps=steps, step=1.0, **common)
             for done in range(0, steps, c.jump_every):
@@ -403,43 +453,71 @@ class CDRL(Method):
         use: Literal["both", "initializer", "energy"] = "both",
         start: Tensor | None = None,
         chain_seed: int | None = None,
+        shared: Literal["nothing", "proposals", "all"] = "nothing",
+        constraint: sample.Constraint | None = None,
+        down_to: int = 0,
         denoise: bool = True,
     ) -> Tensor:
-        """`n` samples down the levels from x_T ~ N(0, I) (Algorithm 5), [n, ...]; images in [−1, 1].
+        """`n` samples down the levels from x_T ~ N(0, I) (Algorithm 5), [n, ...]; images in [−1, 1], latents as they are.
 
         `label`: one, [n], or [n, M] for M concepts at once (eq. 5.11), −1 for none. `guidance` w, one number or one for each concept,
         weighs concepts by 1 + w (eq. 5.9, 5.12), the initializer's means alike (eq. 5.10); w < −1 is "not that concept". A model
         with labels gives unconditional samples where `label` is None, or samples of all classes in turn if it never dropped them.
         `steps` K at each level, with s_t scaled by √(K_trained/K) (sec. 5.4.2). `use` the proposals alone, or the energies
         alone with chains that start at x_{t+1} (sec. 5.4.10). `seed` sets x_T and the proposals, `chain_seed` the Langevin noise
-        (by default `seed` too); `start` gives x_T itself. `denoise` takes the noise of level 0 off by eq. 5.16.
+        (by default `seed` too); `start` gives x_T itself, `shared` all rows one noise of
+        the proposals (Figure 5.9c), or of the chains too.
+        `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7). `down_to` > 0 stops at that
+        level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
         """
         c = self.config
         device = self.step_scale.device
         if use not in ("both", "initializer", "energy"):
             raise InputError(f"cdrl: use must be 'both', 'initializer' or 'energy', got {use!r}")
+        if shared not in ("nothing", "proposals", "all"):
+            raise InputError(f"cdrl: shared must be 'nothing', 'proposals' or 'all', got {shared!r}")
         if use == "initializer" and not c.initializer:
             raise InputError("cdrl: this model has no initializer to sample with")
         if steps is not None and steps < 0:
             raise InputError(f"cdrl: steps must be 0 or more, got {steps}")
         if start is not None and tuple(start.shape) != (n, *c.shape):
             raise InputError(f"cdrl: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
-        outer = random.seeded(seed, 4, device=device)
-        inner = random.seeded(seed if chain_seed is None else chain_seed, 5, device=device)
+        if constraint is not None and c.sampler != "langevin":
+            raise InputError("cdrl: constraints need sampler = 'langevin': Metropolis-adjusted chains would not stay on them")
+        if not 0 <= down_to < c.levels:
+            raise InputError(f"cdrl: down_to must be a level from 0 to {c.levels - 1}, got {down_to}")
+        s = self.schedule
+        key = (seed if chain_seed is None else chain_seed, 5)
+        outer: random.Generator = random.seeded(seed, 4, device=device)
+        inner: random.Generator = random.seeded(*key, device=device)
         concepts, weights = self._concepts(n, label, guidance, device)
         x = random.normal(n, *c.shape, generator=outer, device=device) if start is None else start.to(device)
-        for level in reversed(range(c.levels)):
+        if shared != "nothing":  # a generator of its own for each row, all with one seed
+            outer = tuple(random.seeded(seed, 6, device=device) for _ in range(n))
+        if shared == "all":
+            inner = tuple(random.seeded(*key, device=device) for _ in range(n))
+        if constraint is not None:
+            x = constraint(x, s.signal[-1], s.noise[-1])
+        for level in reversed(range(down_to, c.levels)):
             t = torch.full((n,), level, device=device)
+            alpha = float(self.alpha_next[level])
+            known = None
+            if constraint is not None:  # of y_t = α_{t+1} x_t
+                known = partial(_put_back, constraint, alpha * s.signal[level], alpha * s.noise[level])
             y = x
             if c.initializer and use != "energy":
                 mean = self._guided_mean(x, t, concepts, weights)
                 y = mean + self._row("proposal_std", t, x) * random.normal_like(mean, outer)
+                y = y if known is None else known(y)
             if use != "initializer":
-                y = self.refine(y, x, t, energy=self._guided(concepts, weights), steps=steps, generator=inner)
-            x = y / self.alpha_next[level]
+                energy = self._guided(concepts, weights)
+                y = self.refine(y, x, t, energy=energy, steps=steps, generator=inner, project=known)
+            x = y / alpha
+        if down_to:
+            return x
         if denoise and c.tweedie and use != "initializer":
             x = self._tweedie(x, t, self._guided(concepts, weights), c.tweedie)
-        return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
+        return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 and not c.autoencoder else x
 
     def _guided(self, concepts: list[Tensor], weights: list[float]) -> Callable[[Tensor, Tensor], Tensor]:
         """(y, t) -> E₀ + Σ wᵢ (Eᵢ − E₀), the energy of y_t given all concepts (eq. 5.9, 5.11, 5.12)."""
@@ -487,15 +565,10 @@ class CDRL(Method):
         scaled = s.signal[level] * y
         if std > 1.01 * ratios[level]:
             width = s.signal[level] * math.sqrt(std**2 - ratios[level] ** 2)
-
-            def posterior(x: Tensor) -> Tensor:
-                return self.energy(x, t=t) + (x - scaled).flatten(1).square().sum(1) / (2 * width**2)
-
-            trace = sample.Trace(keep=20)
             step = min(float(self.step_size[level] * self.step_scale[level]), 0.5 * width)
+            generator = random.seeded(seed, 6, device=y.device)
             with frozen(self.net):
-                sample.langevin(posterior, scaled, steps=steps, step=step, generator=random.seeded(seed, 6, device=y.device), trace=trace)
-            scaled = trace.states[trace.keep // 2 :].mean(0).to(y)
+                scaled = sample.posterior_mean(lambda x: self.energy(x, t=t), scaled, width, steps=steps, step=step, generator=generator)
         return self._tweedie(scaled, t, self.marginal)
 
     # --- small helpers
@@ -539,23 +612,43 @@ class CDRL(Method):
         weights = [1.0 + v for v in (w if isinstance(w, list | tuple) else [w] * len(concepts))]
         if len(weights) != len(concepts):
             raise InputError(f"cdrl: one guidance for each of {len(concepts)} concepts is needed, got {len(weights)}")
-        if weights != [1.0] and not c.label_dropping:
+        # a concept that no row asks for is not evaluated
+        asked = [(concept, weight) for concept, weight in zip(concepts, weights) if (concept >= 0).any()]
+        concepts, weights = [concept for concept, _ in asked], [weight for _, weight in asked]
+        if not c.label_dropping and (weights != [1.0] or not asked):
             raise InputError("cdrl: guidance and composition need unconditional energies, which label_dropping = 0 does not train")
         return concepts, weights
 
 
-# Toys: the paper's s_0 = 0.005 is for images, whose p(y_0 | x_1) is narrow; in the plane it is as wide as σ_1 = 0.25, and 15 such
-# steps move 0.02. Metropolis-adjusted chains find each level's step, and have no discretisation error that the energy would absorb;
-# without jumps samples of 25gaussians look right while the energy's mode weights are wrong (seen in single trials, not in a benchmark).
+def _put_back(constraint: sample.Constraint, signal: float, noise: float, y: Tensor) -> Tensor:
+    return constraint(y, signal, noise)
+
+
+# Toys: the paper's s_0 = 0.005 is for images, whose p(y_0 | x_1) is narrow; in the plane it is as wide as σ_1, and 15 such steps
+# move 0.02. Metropolis-adjusted chains find each level's step, and have no discretisation error that the energy would absorb;
+# without jumps samples of 25gaussians look right while the energy's mode weights are wrong. Three levels for the same reason: with six
+# σ_1 is 0.25, and p(y_0 | x_1) never sees two modes at once, so that level 0 cannot learn their weights.
 _TOY = dict(
-    data_std=1.4, waves=3, scale="nats", sampler="mala", steps=15, jumps=3, target_acceptance=0.6, weight_power=0.0, tweedie=1.0, batch=256,
-    images=2_000_000, lr=1e-3, initializer_lr=1e-3, warm_up=100, ahead=50, decay=True, ema=0.999,
+    data_std=1.4, width=192, waves=3, scale="nats", levels=3, sampler="mala", steps=15, jumps=3, target_acceptance=0.6, weight_power=0.0,
+    tweedie=1.0, batch=1024, images=1_200_000, lr=1e-3, initializer_lr=1e-3, warm_up=100, ahead=50, decay=True, ema=0.999,
 )  # fmt: skip
-# Small images. Ours: rates and networks for minutes, not days; not yet measured at length
+# Small images. Ours: the inner read-out and rates for minutes, not days (benchmarks/study_cdrl)
 _SMALL = dict(
-    network="convnet", data_std=0.85, lr=5e-4, initializer_lr=1e-3, warm_up=100, ahead=50, decay=True, batch=128, ema=0.999,
+    readout="inner", data_std=0.85, weight_power=0.0, batch=256, lr=1e-3, initializer_lr=1e-3, warm_up=100, ahead=50, decay=True, ema=0.999,
 )  # fmt: skip
-_DIGITS = dict(data="digits", shape=(1, 8, 8), widths=(32, 64, 128), initializer_width=256, initializer_blocks=3, images=400_000, **_SMALL)
+_DIGITS = dict(
+    data="digits", shape=(1, 8, 8), width=512, depth=3, initializer_width=512, initializer_blocks=3, images=500_000, **_SMALL,
+)  # fmt: skip
+_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), images=600_000)
+_FASHION = dict(
+    data="fashion-mnist", shape=(1, 28, 28), network="patch", width=64, blocks=4, patch=4, initializer_network="patch",
+    initializer_width=64, initializer_blocks=4, initializer_patch=4, images=2_000_000, **_SMALL,
+)  # fmt: skip
+# sec. 5.4.4 at a small scale: latents of 28×28 pixels are 4×7×7, of deviation 1
+_LATENT = dict(
+    data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", width=512, depth=3, initializer_width=512,
+    initializer_blocks=3, images=1_000_000, **_SMALL | dict(data_std=1.0),
+)  # fmt: skip
 # tables 5.6, 5.7 and sec. 5.4.8.2. ConvEnergy differs from the paper's network: SiLU for LeakyReLU(0.2), strided convolutions for
 # average pooling, residual blocks after (not before) each halving, a linear read-out for ReLU, sum and the product with the embedding
 _CIFAR = dict(
@@ -571,21 +664,13 @@ CDRL.PRESETS = {
     },
     "digits": Config(**_DIGITS),
     "digits-conditional": Config(classes=10, conditional=True, **_DIGITS),
+    # three concepts, composed in sampling: digit × ink × background, their numbers of values summed
+    "coloured-digits": Config(classes=20, conditional=True, **_COLOURED),
     # the baseline without initializer: 30 steps, as in Gao et al. 2021
     "digits-drl": Config(initializer=False, steps=30, **_DIGITS),
-    # 28 pixels halve twice; not yet measured at length
-    "fashion-mnist": Config(
-        data="fashion-mnist",
-        shape=(1, 28, 28),
-        widths=(32, 64, 128),
-        blocks=1,
-        images=4_000_000,
-        initializer_network="patch",
-        initializer_width=64,
-        initializer_blocks=4,
-        initializer_patch=4,
-        **_SMALL,
-    ),
+    # 28 pixels are 7×7 patches
+    "fashion-mnist": Config(**_FASHION),
+    "fashion-mnist-latent": Config(**_LATENT),
     # not run here
     "cifar10": Config(**_CIFAR, **_CIFAR_INITIALIZER),
     "cifar10-drl": Config(initializer=False, steps=30, **_CIFAR),

@@ -5,14 +5,19 @@
     p(y | x) = softmax f,   E(x, t) = −logsumexp_y f / σ_t,   E(x, y, t) = E(x, t) − log p(y | x)
 
 The trained gradient is σ_t × score, as the loss compares it with −ε; public energies divide by σ_t and are in nats.
+Without labels y is latent (sec. 4.2, "Unsupervised EGC"): the same loss without the cross-entropy, over `latent_classes`.
 """
 
+import functools
 import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg import noise, random, sample
@@ -20,6 +25,7 @@ from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
 from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.patchnet import PatchNet, VectorNet
 from thalweg.nn.unet import UNet
@@ -32,17 +38,25 @@ class Config:
     data: str = "digits"
     """name of the data that the preset is for"""
     shape: tuple[Count, ...] = (1, 8, 8)
-    """shape of one example, [D] or [C, H, W]"""
+    """shape of one example, [D] or [C, H, W]; of latents where there is an autoencoder"""
+    autoencoder: str = ""
+    """run folder, exported folder or hub name of an autoencoder in whose latent space the model lives, see thalweg/latent.py"""
     classes: Whole = 10
     """number of labels; 0 trains the energy alone"""
-    network: Literal["patch", "unet", "mlp"] = "patch"
-    """`patch` a fast residual network on patches, `unet` as in the paper, `mlp` for vectors"""
+    supervised: bool = True
+    """learn from labels; without, the data's labels are not looked at and classes counts as 0"""
+    latent_classes: Count = 1
+    """K, number of classes without labels over which the density is summed where there are no labels (unsupervised EGC)"""
+    network: Literal["patch", "unet", "resnet", "mlp"] = "patch"
+    """`patch` a fast residual network on patches, `unet` as in the paper, `resnet` feed-forward (Table 5), `mlp` for vectors"""
     width: Count = 64
-    """channels (patch, unet) or hidden units (mlp)"""
+    """channels (patch, unet, resnet) or hidden units (mlp)"""
     blocks: Count = 4
-    """residual blocks (patch), blocks per resolution (unet), hidden layers (mlp)"""
+    """residual blocks (patch), blocks per resolution (unet, resnet), hidden layers (mlp)"""
     multipliers: tuple[Count, ...] = (1, 2, 2, 2)
-    """channels of the unet at each resolution, times width"""
+    """channels of the unet and the resnet at each resolution, times width"""
+    attention: Whole = 8
+    """self-attention of the unet at resolutions up to this many pixels"""
     patch: Count = 2
     """side of the patches of the patch network"""
     dropout: Fraction = 0.0
@@ -57,6 +71,17 @@ class Config:
     """β_1 of the linear schedule"""
     beta_stop: Positive = 0.02
     """β_T of the linear schedule"""
+    passes: Literal["joint", "separate"] = "joint"
+    """`joint` one pass serves both losses at the same x_t (Algorithm 1); `separate` the cross-entropy has its own noise and levels, and
+    sees a share of the images clean (released code)"""
+    clean_share: Fraction = 0.5
+    """share of the images that the cross-entropy sees clean, of separate passes"""
+    matching: NotNegative = 1.0
+    """weight of the score matching loss; 0 trains a plain classifier, on clean images alone"""
+    labelled_share: Fraction = 0.0
+    """share of the images whose label the score matching loss sees, 1 − label dropping (Table 3, †), see `EGC.losses`; 0 as in Algorithm 1"""
+    label_input: bool = False
+    """those labels are an input of the network, as in the released code; without, they choose the logit whose score is matched"""
     gamma: NotNegative = 0.05
     """γ, weight of the cross-entropy"""
     label_smoothing: Fraction = 0.0
@@ -69,8 +94,12 @@ class Config:
     """default guidance scale w of class-conditional samples"""
     sample_steps: Count = 100
     """default number of sampling steps"""
+    eta: Fraction = 1.0
+    """default η of samples: 1 DDPM's ancestral sampling, 0 the deterministic DDIM"""
     energy_level: Count = 1
     """level t that counts as clean for public energies; must be 1 or more, as σ_0 = 0"""
+    compile: bool = False
+    """compile the whole loss, with its second derivatives: a wait at the start, then faster steps"""
     batch: Count = 128
     """images per update"""
     images: Count = 250_000
@@ -96,55 +125,97 @@ class EGC(Method):
     Config = Config
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        c = config
+        # whoever asks for the model's labels by its config finds that there are none
+        super().__init__(config if config.supervised else replace(config, classes=0))
+        c = self.config
+        self._check()
         self.schedule = noise.linear_beta(c.levels, c.beta_start, c.beta_stop)
-        outputs = len(c.shape) == 3 and c.shape[0] or 1
-        read = {"out": max(1, c.classes) if c.readout == "map" else outputs, "vector": max(1, c.classes)}
         try:
-            if c.readout == "map" and c.network == "mlp":
-                raise ValueError("readout = 'map' needs images and a network with a map; use 'inner' or 'logits' for vectors")
-            if c.network == "mlp":
-                self.net = VectorNet(math.prod(c.shape), out=1, vector=read["vector"], width=c.width, depth=c.blocks)
-            elif len(c.shape) != 3:
-                raise ValueError(f"network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
-            elif c.network == "unet":
-                self.net = UNet(c.shape, width=c.width, blocks=c.blocks, multipliers=c.multipliers, dropout=c.dropout, **read)
-            else:
-                self.net = PatchNet(c.shape, width=c.width, blocks=c.blocks, patch=c.patch, dropout=c.dropout, **read)
+            self.net, self.scores = self._make_network()
         except ValueError as error:
             raise InputError(f"egc: {error}") from None
 
+    @property
+    def kinds(self) -> int:
+        """The number of classes that f has, with labels or latent."""
+        return self.config.classes or self.config.latent_classes
+
+    def _check(self) -> None:
+        c = self.config
+        images = len(c.shape) == 3
+        if c.network == "mlp" and c.readout == "map":
+            raise InputError("egc: readout = 'map' needs images and a network with a map; use 'inner' or 'logits' for vectors")
+        if c.network != "mlp" and not images:
+            raise InputError(f"egc: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
+        if c.network == "resnet" and c.readout != "logits":
+            raise InputError(f"egc: network = 'resnet' has no map; it needs readout = 'logits', got '{c.readout}'")
+        if c.autoencoder and c.augment:
+            raise InputError("egc: augment is for images, and latents are none; use augment = 0 with an autoencoder")
+        if not c.matching and not c.classes:
+            raise InputError("egc: matching = 0 trains the classifier alone and needs labels")
+        if c.label_input and c.classes and c.passes == "joint":
+            raise InputError("egc: label_input needs passes = 'separate': the cross-entropy must not see the label it is to tell")
+        if c.label_input and c.classes and not 0 < c.labelled_share < 1:
+            raise InputError(
+                f"egc: label_input needs a labelled_share between 0 and 1, got {c.labelled_share:g}: energies are those without a label"
+            )
+
+    def _make_network(self) -> tuple[nn.Module, nn.Linear]:
+        """A network (x, t[, label]) -> (map or None, logits [B, kinds]), and the layer in it that the logits come from."""
+        c = self.config
+        labels = {"classes": c.classes} if c.label_input else {}
+        if c.network == "mlp":
+            net = VectorNet(math.prod(c.shape), out=1, vector=self.kinds, width=c.width, depth=c.blocks, **labels)
+            return net, net.net.last
+        if c.network == "resnet":
+            widths = tuple(c.width * multiplier for multiplier in c.multipliers)
+            resnet = ConvEnergy(c.shape, widths=widths, blocks=c.blocks, out=self.kinds, levels=True, **labels)
+            return resnet, resnet.last
+        fields = {"out": self.kinds if c.readout == "map" else c.shape[0], "vector": self.kinds, "width": c.width, "dropout": c.dropout}
+        if c.network == "unet":
+            unet = UNet(c.shape, blocks=c.blocks, multipliers=c.multipliers, attention=c.attention, **fields, **labels)
+            net, last = unet, unet.vector[-1]
+        else:
+            net = PatchNet(c.shape, blocks=c.blocks, patch=c.patch, **fields, **labels)
+            last = net.vector
+        if c.readout == "map":  # classes whose maps start equal stay equal: labels reach the logits, not the map
+            nn.init.normal_(net.map.weight, std=0.02)
+        return net, last
+
     # --- the density
 
-    def joint(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(logsumexp_y f(x, t)[y], log p(y | x, t)): [B, ...], [B] -> [B], [B, classes].
+    def joint(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(logsumexp_y f(x, t)[y], log p(y | x, t)): [B, ...], [B] -> [B], [B, kinds].
 
         With readout "inner", f[y] = −½ a_t ‖x‖² − b_t ⟨x, m(x, t)⟩ + l(x, t)[y]: the network's map m enters by an inner product
         with x, so that the gradient has a direct path to every pixel, as in a denoiser. Where m = 0 and l is constant this is
         the exact energy of Gaussian data of `data_std` s: a_t = σ_t/v, v = ᾱ_t² s² + σ_t²; b_t = ᾱ_t s/√v is the spread of ε
         around that Gaussian's prediction. With "logits" (the paper) f[y] = −½ a_t ‖x‖² + l[y]. With "map" (the released code)
         the energy is a spatial sum of logsumexp over a map of class scores, and the logits are pooled apart from it.
+        `label` [B], −1 for none, is what a network with `label_input` is shown: then f(·, t; label) is of p(x | label).
         """
         c = self.config
         signal, sigma = self.schedule.alpha(t, x), self.schedule.sigma(t, x)
         variance = signal.square() * c.data_std**2 + sigma.square()
         base = sigma / variance
-        fields, logits = self.net(x / variance.sqrt(), t)
+        out = self.net(x / variance.sqrt(), t, label) if c.label_input else self.net(x / variance.sqrt(), t)
+        fields, logits = (None, out) if c.network == "resnet" else out
         # sums over pixels lose bits in bf16: from here on in fp32
-        fields, logits = fields.float(), logits.float()
+        logits = logits.float()
         value = -0.5 * (base * x.square()).flatten(1).sum(1)
         if c.readout == "inner":
-            value = value - (signal * c.data_std / variance.sqrt() * x * fields).flatten(1).sum(1)
+            value = value - (signal * c.data_std / variance.sqrt() * x * fields.float()).flatten(1).sum(1)
         if c.readout == "map":
-            return value + fields.logsumexp(1).flatten(1).sum(1), logits.log_softmax(1)
+            return value + fields.float().logsumexp(1).flatten(1).sum(1), logits.log_softmax(1)
         return value + logits.logsumexp(1), logits.log_softmax(1)
 
     def energy(self, x: Tensor, *, t: Tensor | int | None = None, label: Tensor | int | None = None) -> Tensor:
         """E(x, t) = −logsumexp f/σ_t in nats, or the joint E(x, y, t) where a `label` is given: [B, ...] -> [B].
 
-        `t` is the noise level of x, by default the lowest; levels are 1 … T.
+        `t` is the noise level of x, by default the lowest; levels are 1 … T. Without labels a `label` is one of the latent classes.
+        Raises InputError for other levels and labels, and for a plain classifier (matching = 0), which has no density.
         """
+        self._needs_density("energy")
         if isinstance(t, int) and not 1 <= t <= self.config.levels:
             raise InputError(f"egc: the energy is defined at noise levels 1 to {self.config.levels}, got t = {t}")
         t = self.levels_of(x, t)
@@ -153,8 +224,8 @@ class EGC(Method):
         return energy if label is None else energy - log_p.gather(1, self._labels(label, len(x), x.device)[:, None])[:, 0]
 
     def classify(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
-        """log p(y | x), [B, classes]; `t` = 0 for clean images."""
-        if not self.config.classes:
+        """log p(y | x), [B, classes], of latent classes where there are no labels; `t` = 0 for clean images."""
+        if self.kinds == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels and does not classify")
         return self.joint(x, self.levels_of(x, t))[1]
 
@@ -162,8 +233,7 @@ class EGC(Method):
     def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
         seen: list[Tensor] = []
-        last = [module for module in self.net.modules() if isinstance(module, torch.nn.Linear)][-1]
-        hook = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        hook = self.scores.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
             self.joint(x, self.levels_of(x, t))
         finally:
@@ -176,6 +246,7 @@ class EGC(Method):
 
         Exact for the model's density, without any sampling; `seed` is of no effect. Raises InputError for std ≤ 0.
         """
+        self._needs_density("denoise")
         if not std > 0:
             raise InputError(f"egc: denoise needs std above 0, got {std}")
         ratio = torch.tensor(self.schedule.noise[1:]) / torch.tensor(self.schedule.signal[1:])
@@ -202,31 +273,71 @@ class EGC(Method):
         return rise * (0.5 * (1 + math.cos(math.pi * min(1.0, images / c.images))) if c.decay else 1.0)
 
     def step(self, batch: Batch, update) -> None:
-        g = update.generator
+        c, g = self.config, update.generator
         x0 = self._augmented(batch.x, g)
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
         epsilon = random.normal_like(x0, g)
-        matching, cross_entropy, correct = self.losses(x0, batch.label, t, epsilon)
-        loss = matching.mean()
-        if self.config.classes:
-            loss = loss + self.config.gamma * cross_entropy.mean()
+        label = batch.label if c.classes else None
+        kept = None
+        if label is not None and c.labelled_share:
+            kept = random.uniform(len(x0), generator=g, device=x0.device) < c.labelled_share
+        own = self._own_pass(x0, g) if label is not None and c.passes == "separate" and c.matching else None
+        losses = _compiled_losses(self) if c.compile else self.losses
+        matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
+        loss = c.matching * matching.mean()
+        if label is not None:
+            loss = loss + c.gamma * cross_entropy.mean()
             update.log(cross_entropy=cross_entropy, accuracy=correct)
         update("net", loss)
-        update.log(score_matching=matching)
+        if c.matching:
+            update.log(score_matching=matching)
 
-    def losses(self, x0: Tensor, label: Tensor | None, t: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per row: ‖∇ₓ logsumexp f + ε‖² per dimension, the (weighted) cross-entropy, and whether the class was right; [B] each."""
+    def _own_pass(self, x0: Tensor, generator: random.Generator) -> tuple[Tensor, Tensor]:
+        """Images and levels of a cross-entropy with a pass of its own: `clean_share` of them clean, the others noised anew."""
+        t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
+        clean = random.uniform(len(x0), generator=generator, device=x0.device) < self.config.clean_share
+        t = t.masked_fill(clean, 0)
+        return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t
+
+    def losses(
+        self,
+        x0: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        epsilon: Tensor,
+        kept: Tensor | None = None,
+        own: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Per row: the score matching loss per dimension, the (weighted) cross-entropy, and whether the class was right; [B] each.
+
+        The first is ‖∇ₓ logsumexp f + ε‖² (eq. 11, 14), whose best gradient is σ_t ∇ log q(x_t). Where `kept` [B] is true the label y is
+        not dropped, and it is the conditional score (eq. 16), σ_t ∇ log q(x_t | y), that is matched, for which ε given y is the target:
+        ‖∇ₓ[logsumexp f + σ_t log p(y | x_t)] + ε‖². As log p(x_t, y) = log p(x_t) + log p(y | x_t) (eq. 15) the two and the
+        cross-entropy have one optimum, and guided samples follow at w = 1 a score that was trained. With `label_input` the network is
+        shown y (or "no label") instead, and ‖∇ₓ logsumexp f(·; y) + ε‖² trains a conditional model beside the marginal one.
+        The cross-entropy is at the same x_t, or at `own`, (x, levels).
+        """
         c = self.config
-        x_t = self.schedule.diffuse(x0, t, epsilon)
+        matching = torch.zeros(len(x0), device=x0.device)
+        if c.matching:
+            x_t = self.schedule.diffuse(x0, t, epsilon)
+            shown = torch.where(kept, label, -1) if c.label_input and kept is not None else None
 
-        def negative_joint(x: Tensor) -> tuple[Tensor, Tensor]:
-            value, log_p = self.joint(x, t)
-            return -value, log_p
+            def negative_joint(x: Tensor) -> tuple[Tensor, Tensor]:
+                value, log_p = self.joint(x, t, shown)
+                if kept is not None and not c.label_input:
+                    value = value + kept * self.schedule.sigma(t, value) * log_p.gather(1, label[:, None])[:, 0]
+                return -value, log_p
 
-        _, scaled_score, log_p = value_and_score(negative_joint, x_t, create_graph=torch.is_grad_enabled(), aux=True)
-        matching = (scaled_score + epsilon).flatten(1).square().mean(1)
-        if not c.classes:
+            _, scaled_score, log_p = value_and_score(negative_joint, x_t, create_graph=torch.is_grad_enabled(), aux=True)
+            matching = (scaled_score + epsilon).flatten(1).square().mean(1)
+        if label is None:
             return matching, torch.zeros_like(matching), torch.zeros_like(matching)
+        if own is None and not c.matching:
+            own = x0, torch.zeros_like(t)
+        if own is not None:
+            x, t = own
+            log_p = self.joint(x, t)[1]
         cross_entropy = F.cross_entropy(log_p, label, reduction="none", label_smoothing=c.label_smoothing)
         if c.weigh_by_signal:
             cross_entropy = cross_entropy * self.schedule.alpha(t, cross_entropy)
@@ -247,11 +358,14 @@ class EGC(Method):
         return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
     def criterion(self, held_out: Batch, generator: random.Generator) -> float:
-        """The training loss on held-out data under fixed noise."""
-        t = self.schedule.sample_level(len(held_out.x), generator=generator, device=held_out.x.device)
+        """The training loss on held-out data under fixed noise; of a cross-entropy with a pass of its own, at clean images."""
+        c, x0 = self.config, held_out.x
+        t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
+        own = (x0, torch.zeros_like(t)) if c.passes == "separate" else None
         with torch.no_grad():
-            matching, cross_entropy, _ = self.losses(held_out.x, held_out.label, t, random.normal_like(held_out.x, generator))
-        return float(matching.mean() + self.config.gamma * cross_entropy.mean())
+            label = held_out.label if c.classes else None
+            matching, cross_entropy, _ = self.losses(x0, label, t, random.normal_like(x0, generator), own=own)
+        return float(c.matching * matching.mean() + c.gamma * cross_entropy.mean())
 
     # --- sampling
 
@@ -264,51 +378,125 @@ class EGC(Method):
         label: Tensor | int | None = None,
         guidance: float | None = None,
         steps: int | None = None,
-        eta: float = 1.0,
+        eta: float | None = None,
+        constraint: sample.Constraint | None = None,
+        resample: int = 1,
+        start: Tensor | None = None,
         trace: sample.Trace | None = None,
     ) -> Tensor:
         """`n` samples down the noise levels: DDPM for `eta` 1, DDIM for 0, in `steps` steps. [n, ...], images in [−1, 1].
 
         With a `label` (one, or [n]) the score is that of p(x | y)·p(y | x)^(w−1), w = `guidance`: ε̂ = −∇[lse f + w σ_t log p(y|x)],
-        one backward pass whatever w. Without a label the model's own marginal.
+        one backward pass whatever w; with `label_input` ε̂ = −∇[lse f(·; y) + (w−1) σ_t log p(y|x)]. Without a label the model's own
+        marginal. For images each x̂₀ on the way is clamped to [−1, 1] and ε̂ made anew from it, so that no w can drive a sample away:
+        it saturates. Latents and vectors are not clamped. `constraint` puts what was measured back at each level, with each step
+        made `resample` times (`sample.ancestral`); `start` gives x_T [n, ...] itself.
         """
         c = self.config
+        self._needs_density("sample")
         device = next(self.parameters()).device
+        if start is not None and tuple(start.shape) != (n, *c.shape):
+            raise InputError(f"egc: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
         generator = random.seeded(seed, 2, device=device)
-        labels = None if label is None else self._labels(label, n, device)
-        scale = c.guidance if guidance is None else guidance
-
-        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
-            def guided(x: Tensor) -> Tensor:
-                value, log_p = self.joint(x, t)
-                if labels is not None:
-                    value = value + scale * self.schedule.sigma(t, value) * log_p.gather(1, labels[:, None])[:, 0]
-                return -value
-
-            return -value_and_score(guided, x)[1]
-
-        clamp = (-1.0, 1.0) if len(c.shape) == 3 else None
-        x = random.normal(n, *c.shape, generator=generator, device=device)
+        predict_noise = self._predict_noise(n, label, guidance, device)
+        clamp = (-1.0, 1.0) if len(c.shape) == 3 and not c.autoencoder else None
+        x = random.normal(n, *c.shape, generator=generator, device=device) if start is None else start.to(device)
         with frozen(self.net):
             return sample.ancestral(
                 predict_noise,
                 x,
                 self.schedule,
                 steps=min(c.sample_steps, c.levels) if steps is None else steps,
-                eta=eta,
+                eta=c.eta if eta is None else eta,
                 clamp=clamp,
+                constraint=constraint,
+                resample=resample,
                 generator=generator,
                 trace=trace,
             )
 
+    def _predict_noise(
+        self, n: int, label: Tensor | int | None, guidance: float | None, device: torch.device
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x_t, t) -> ε̂, guided towards `label` where there is one; see `sample`."""
+        c = self.config
+        labels = None if label is None else self._labels(label, n, device)
+        scale = c.guidance if guidance is None else guidance
+        shown = labels if c.label_input else None
+        # what p(x | y) lacks to p(x | y) p(y | x)^(w−1): from the marginal it is one more log p(y | x)
+        weight = scale - 1.0 if c.label_input else scale
+
+        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+            def guided(x: Tensor) -> Tensor:
+                value, log_p = self.joint(x, t, shown)
+                if labels is not None and weight:
+                    log_p = log_p if shown is None else self.joint(x, t)[1]
+                    value = value + weight * self.schedule.sigma(t, value) * log_p.gather(1, labels[:, None])[:, 0]
+                return -value
+
+            return -value_and_score(guided, x)[1]
+
+        return predict_noise
+
+    @torch.no_grad()
+    def invert(
+        self, x: Tensor, *, label: Tensor | int | None = None, guidance: float | None = None, steps: int | None = None, iterations: int = 4
+    ) -> Tensor:
+        """The noise x_T from which DDIM arrives at x: `sample(start=x_T, eta=0)` with the same options. [n, ...] -> [n, ...].
+
+        Each step up is the step down solved for where it began, x_t = ᾱ_t (x_s − σ_s ε̂)/ᾱ_s + σ_t ε̂ with ε̂ = ε̂(x_t, t), by
+        `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4). What samples lose to the
+        clamp of x̂₀ does not come back. Raises InputError for another shape or count.
+        """
+        c = self.config
+        self._needs_density("invert")
+        steps = min(c.sample_steps, c.levels) if steps is None else steps
+        if tuple(x.shape[1:]) != tuple(c.shape) or not len(x):
+            raise InputError(f"egc: invert needs x of shape [n, {', '.join(map(str, c.shape))}], got {list(x.shape)}")
+        if not 1 <= steps <= c.levels or iterations < 1:
+            raise InputError(f"egc: invert needs 1 to {c.levels} steps and 1 iteration or more, got {steps} and {iterations}")
+        predict_noise = self._predict_noise(len(x), label, guidance, x.device)
+        levels = [round(c.levels * i / steps) for i in range(steps + 1)]
+        with frozen(self.net):
+            for s, t in zip(levels, levels[1:]):
+                below, level = x, torch.full((len(x),), t, device=x.device)
+                for _ in range(iterations):
+                    noise = predict_noise(x, level)
+                    x0 = (below - self.schedule.sigma(s, x) * noise) / self.schedule.alpha(s, x)
+                    x = self.schedule.diffuse(x0, t, noise)
+        return x
+
+    def _needs_density(self, what: str) -> None:
+        if not self.config.matching:
+            raise InputError(f"this egc model is a plain classifier (matching = 0) and has no density: there is no {what}")
+
     def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
-        classes = self.config.classes
-        if not classes:
+        if self.kinds == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels: it takes no label")
         labels = torch.as_tensor(label, device=device).expand(n)
-        if labels.min() < 0 or labels.max() >= classes:
-            raise InputError(f"labels must be between 0 and {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+        if labels.min() < 0 or labels.max() >= self.kinds:
+            raise InputError(f"labels must be between 0 and {self.kinds - 1}, got {int(labels.min())} to {int(labels.max())}")
         return labels
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_losses(method: EGC) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """`method.losses`, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
+    compiled = torch.compile(method.losses, dynamic=False)
+    works = True
+
+    def losses(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal works
+        if works:
+            try:
+                return compiled(*arguments)
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"thalweg: the loss of egc runs uncompiled ({reason})", stacklevel=3)
+                works = False
+        return method.losses(*arguments)
+
+    return losses
 
 
 _TOY = dict(

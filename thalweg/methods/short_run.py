@@ -8,6 +8,7 @@ and makes the same method a latent-space prior. With labels it models p(x | c) (
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -198,6 +199,7 @@ class ShortRun(Method):
         generator: random.Generator,
         trace: sample.Trace | None = None,
         *,
+        project: Callable[[Tensor], Tensor] | None = None,
         compile: bool = False,
     ) -> Tensor:
         c = self.config
@@ -211,7 +213,15 @@ class ShortRun(Method):
                 return sample.mala(self.energy, x, step=float(self.step_size), **common)
             clamp = (-1.0, 1.0) if c.clamp else None
             return sample.langevin(
-                self.energy, x, step=c.step, noise=c.noise, clip=c.clip_move or None, clamp=clamp, compile=compile, **common
+                self.energy,
+                x,
+                step=c.step,
+                noise=c.noise,
+                clip=c.clip_move or None,
+                clamp=clamp,
+                project=project,
+                compile=compile,
+                **common,
             )
 
         if not c.jumps:
@@ -248,25 +258,46 @@ class ShortRun(Method):
         label: Tensor | int | None = None,
         fresh: bool = False,
         denoise: bool = True,
+        constraint: sample.Constraint | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """`n` chains of `steps` steps: [n, ...]. A persistent model starts at its replay buffer, unless `fresh` asks for noise.
 
         A short-run model (start = "noise") is a sampler of its own with exactly the trained number of steps, its default.
         A model of noised data (`data_noise` σ) has its samples' noise taken off by Tweedie's formula, x + σ²·score(x), if `denoise`.
+        `constraint` puts what was measured back, with signal 1 and noise 0, into the start, after each step and into what was
+        denoised; it needs sampler = "langevin" without jumps. `start` gives the chains' start [n, ...] itself.
         """
         c = self.config
         device = self.step_size.device
+        if constraint is not None and (c.sampler != "langevin" or c.jumps):
+            raise InputError(
+                "short_run: a constraint needs sampler = 'langevin' and jumps = 0, "
+                f"this model has sampler = '{c.sampler}' and jumps = {c.jumps}"
+            )
+        if start is not None and tuple(start.shape) != (n, *c.shape):
+            raise InputError(f"short_run: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
         generator = random.seeded(seed, 1, device=device)
         default = c.steps if c.start == "noise" else c.sample_steps
         label = self._labels(label, n, device)
-        if c.start == "persistent" and not fresh and n <= c.buffer and label is None:
+        if start is not None:
+            start = start.to(device)
+        elif c.start == "persistent" and not fresh and n <= c.buffer and label is None:
             start = self.chains[torch.randperm(c.buffer, generator=generator, device=device)[:n]]
         else:
             start = self._fresh(n, generator, device)
+
+        def measured_back(x: Tensor) -> Tensor:
+            # noise 0 also where the model is of noised data: noise on what is known would only widen the conditional
+            return x if constraint is None else constraint(x, 1.0, 0.0)
+
+        project = None if constraint is None else measured_back
         with frozen(self.net):
-            x = self._chain(start, default if steps is None else steps, label, generator)
+            start = measured_back(start)
+            x = self._chain(start, default if steps is None else steps, label, generator, project=project)
             if denoise and c.data_noise:
                 x = x + c.data_noise**2 * score(self.energy, x, **({} if label is None else {"label": label}))
+                x = measured_back(x)
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
 
     @torch.no_grad()
@@ -284,15 +315,10 @@ class ShortRun(Method):
             with frozen(self.net):
                 return y + std**2 * score(self.energy, y)
         width = math.sqrt(std**2 - own**2)  # of y about the noised image that the model knows
-
-        def posterior(x: Tensor) -> Tensor:
-            return self.energy(x) + (x - y).flatten(1).square().sum(1) / (2 * width**2)
-
-        trace = sample.Trace(keep=20)
         with frozen(self.net):
             step = min(self.config.step, width / 2)
-            sample.langevin(posterior, y, steps=steps, step=step, generator=random.seeded(seed, 3, device=y.device), trace=trace)
-            x = trace.states[trace.keep // 2 :].mean(0).to(y)
+            generator = random.seeded(seed, 3, device=y.device)
+            x = sample.posterior_mean(self.energy, y, width, steps=steps, step=step, generator=generator)
             return x + own**2 * score(self.energy, x) if own else x
 
     def _labels(self, label: Tensor | int | None, n: int, device: torch.device) -> Tensor | None:

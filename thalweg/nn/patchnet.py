@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.nn.layers import LevelEmbedding
+from thalweg.nn.layers import LabelEmbedding, LevelEmbedding
 from thalweg.nn.mlp import MLP
 
 
@@ -27,6 +27,7 @@ class PatchBlock(nn.Module):
 class PatchNet(nn.Module):
     """Images [B, C, H, W], levels t [B] -> a map [B, out, H, W] and a vector [B, vector] (None for `vector` = 0).
 
+    With `classes`, a label [B] or None is taken too.
     Pixels are folded `patch`×`patch` into channels, `blocks` residual blocks of `width` channels follow, and the map is
     unfolded again. The vector is a linear layer on `hidden` SiLU units that see the whole folded map; the same units also
     add to the map, which lets distant pixels speak to each other. The map starts at zero, the vector small but not at zero.
@@ -44,6 +45,7 @@ class PatchNet(nn.Module):
         hidden: int = 256,
         dropout: float = 0.0,
         embedding: int = 128,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
@@ -51,6 +53,7 @@ class PatchNet(nn.Module):
             raise ValueError(f"height and width must divide by the patch of {patch}, got {height}×{breadth}")
         self.shape, self.out, self.patch = (out, height, breadth), out, patch
         self.level = LevelEmbedding(embedding)
+        self.label = LabelEmbedding(classes, embedding) if classes else None
         self.first = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.blocks = nn.ModuleList(PatchBlock(width, embedding, dropout) for _ in range(blocks))
         self.map = nn.Conv2d(width, out * patch**2, 3, padding=1)
@@ -63,8 +66,11 @@ class PatchNet(nn.Module):
         if vector:
             nn.init.normal_(self.vector.weight, std=0.02)
 
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        embedding = F.silu(self.level(t))
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        embedding = self.level(t)
+        if self.label is not None:
+            embedding = embedding + self.label(label, len(x))
+        embedding = F.silu(embedding)
         h = self.first(F.pixel_unshuffle(x, self.patch))
         for block in self.blocks:
             h = block(h, embedding)
@@ -77,12 +83,12 @@ class PatchNet(nn.Module):
 class VectorNet(nn.Module):
     """The same read-outs for vectors: [B, D], t [B] -> a map [B, out·D] and a vector [B, vector], from one MLP with levels."""
 
-    def __init__(self, dim: int, *, out: int, vector: int, width: int = 128, depth: int = 3) -> None:
+    def __init__(self, dim: int, *, out: int, vector: int, width: int = 128, depth: int = 3, classes: int = 0) -> None:
         super().__init__()
-        self.net = MLP(dim, width=width, depth=depth, out=out * dim + vector, levels=True)
+        self.net = MLP(dim, width=width, depth=depth, out=out * dim + vector, levels=True, classes=classes)
         self.split = (out * dim, vector)
         nn.init.normal_(self.net.last.weight, std=0.02)
 
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        fields, vector = self.net(x, t).split(self.split, dim=1)
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        fields, vector = self.net(x, t, label).split(self.split, dim=1)
         return fields.view_as(x) if self.split[0] == x[0].numel() else fields, vector if self.split[1] else None

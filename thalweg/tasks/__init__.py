@@ -1,22 +1,30 @@
-"""What a trained model does for its user: classify images, tell what is unlike its data. Works with any method that can."""
+"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, interpolate. Works with any method that can."""
 
-from typing import Any
+from thalweg.tasks import masks, operators
+from thalweg.tasks.baselines import mean_fill, nearest_fill
+from thalweg.tasks.denoise import denoise
+from thalweg.tasks.interpolate import interpolate, slerp
+from thalweg.tasks.operators import LinearOperator
+from thalweg.tasks.predict import classify, detect
+from thalweg.tasks.restore import Measured, consistency, diversity, inpaint, restore
 
-from torch import Tensor
+TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "interpolate")
 
-TASKS = ("classify", "detect")
-
-
-def classify(method: Any, x: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The most probable class of each image [N, C, H, W] in [−1, 1], by name, and its probability."""
-    probability, label = method.classify(x).exp().max(1)
-    return [{"class": classes[y], "probability": round(p, 6)} for y, p in zip(label.tolist(), probability.tolist())]
-
-
-def detect(energies: Tensor, inliers: Tensor) -> list[dict[str, Any]]:
-    """How unusual each energy [N] is among those of held-out inliers [M], both in nats.
-
-    `inliers_above` is the share of inliers that look no more likely: small means out of distribution.
-    """
-    share = (inliers[None, :] >= energies[:, None]).float().mean(1)
-    return [{"energy": round(e, 4), "inliers_above": round(s, 4)} for e, s in zip(energies.tolist(), share.tolist())]
+__all__ = [
+    "TASKS",
+    "LinearOperator",
+    "Measured",
+    "classify",
+    "consistency",
+    "denoise",
+    "detect",
+    "diversity",
+    "inpaint",
+    "interpolate",
+    "masks",
+    "mean_fill",
+    "nearest_fill",
+    "operators",
+    "restore",
+    "slerp",
+]

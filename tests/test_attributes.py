@@ -1,0 +1,454 @@
+"""Attributes: several labels an image, the coloured sets and their held-out pairs, one's own tables, and samples by concept."""
+
+import json
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+import thalweg as tw
+from thalweg import cli, run
+from thalweg.data import Images, attributes, concepts, load
+from thalweg.data.attributes import BACKGROUNDS, INKS, asked_guidance, asked_label, heldout_pairs, holds_heldout, join_label, split_label
+from thalweg.data.images import partition
+from thalweg.errors import InputError
+
+SHAPES = {"shape": ("disc", "square", "ring"), "colour": ("red", "blue")}  # labels 0 1 2 and 3 4
+
+
+def shapes(n: int = 12, **options) -> Images:
+    x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2).clone()
+    label = torch.stack([torch.arange(n) % 3, 3 + torch.arange(n) // 3 % 2], 1)
+    return Images(x, label, concepts=SHAPES, **options)
+
+
+# --- labels
+
+
+def test_labels_of_several_concepts_share_one_space():
+    images = shapes(flip=True)
+    assert images.classes == ("shape=disc", "shape=square", "shape=ring", "colour=red", "colour=blue")
+    assert images.concepts == SHAPES and "3 shape × 2 colour" in repr(images)
+    batch = images.batch(5, 20, seed=1)
+    again = images.batch(5, 20, seed=1)
+    assert batch.label.shape == (20, 2) and torch.equal(batch.label, again.label) and torch.equal(batch.x, again.x)
+    number = ((batch.x[:, 0, 0, 0] + 1) * 127.5).round().long()
+    assert torch.equal(batch.label[:, 0], number % 3) and torch.equal(batch.label[:, 1], 3 + number // 3 % 2)
+    part = images.subset(torch.tensor([4, 1]))
+    assert part.label.tolist() == [[1, 4], [1, 3]] and part.concepts == SHAPES and part.flip
+    assert images.augmented().concepts == images.resized(4).concepts == SHAPES and images.resized(4).shape == (3, 4, 4)
+    single = Images(images.x, images.label[:, 0])
+    assert single.concepts == {} and single.batch(0, 4, 0).label.shape == (4,), "one label an image stays as it was"
+
+
+def test_splitting_and_joining_are_inverse():
+    label = torch.tensor([[0, 4], [2, 3], [-1, 4], [1, -1]])
+    own = split_label(label, SHAPES)
+    assert own["shape"].tolist() == [0, 2, -1, 1] and own["colour"].tolist() == [1, 0, 1, -1]
+    assert torch.equal(join_label(own, SHAPES), label)
+    assert join_label({"colour": torch.tensor([1, 0])}, SHAPES).tolist() == [[-1, 4], [-1, 3]]
+
+
+def test_splits_are_even_over_the_first_concept():
+    images = shapes(90)
+    rows = [partition(split, 90, (0.2, 0.1), images.label) for split in ("train", "validation", "test")]
+    assert torch.cat(rows).sort().values.tolist() == list(range(90))
+    for index, share in zip(rows, (0.7, 0.2, 0.1)):
+        assert images.label[index, 0].bincount().tolist() == [round(30 * share)] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: Images(x, torch.zeros(4, 2).long()), "one for each image, got .*need concepts"),
+        (lambda x: Images(x, torch.zeros(4).long(), concepts=SHAPES), r"integers \[4, 2\], one for each image and concept, got \[4\]"),
+        (lambda x: Images(x, concepts=SHAPES), r"integers \[4, 2\].*got none"),
+        (lambda x: Images(x, torch.zeros(4, 2).long(), concepts=SHAPES), "labels of colour must be in 3 … 4, got values from 0 to 0"),
+        (lambda x: Images(x, torch.zeros(4, 2), concepts=SHAPES), "torch.float32"),
+        (lambda x: Images(x, torch.tensor([[0, 3]] * 4), ["a"], concepts=SHAPES), "classes or concepts, not both"),
+        (lambda x: Images(x, torch.zeros(4, 1).long(), concepts={"a=b": ("c",)}), "without = and comma, got 'a=b'"),
+        (lambda x: Images(x, torch.zeros(4, 1).long(), concepts={"a": ("c", "c")}), "values of a must differ"),
+        (lambda x: Images(x, torch.zeros(4, 1).long(), concepts={"a": ()}), "1 to 1000 values, got 0"),
+        (lambda x: Images(x, torch.zeros(4, 1).long(), concepts={"a": "red"}), "got the text 'red'"),
+        (lambda x: split_label(torch.tensor([[0, 3], [3, 4]]), SHAPES), "labels of shape are 0 … 2 .*got 3"),
+        (lambda x: split_label(torch.tensor([[-1, 3], [0, 2]]), SHAPES), "labels of colour are 3 … 4 .*got 2"),
+        (lambda x: split_label(torch.tensor([[-2, 3]]), SHAPES), "labels of shape .*got -2"),
+        (lambda x: split_label(torch.tensor([0, 3]), SHAPES), r"integers \[N, 2\], one for each of shape, colour, got \[2\]"),
+        (lambda x: join_label({"size": torch.zeros(2)}, SHAPES), "got 'size', the concepts are shape, colour"),
+        (lambda x: join_label({}, SHAPES), "got none"),
+        (lambda x: join_label({"colour": torch.tensor([2])}, SHAPES), "numbers of colour must be in 0 … 1 .*got 2 to 2"),
+    ],
+)
+def test_labels_that_do_not_fit(call, message):
+    with pytest.raises(InputError, match=message):
+        call(torch.zeros(4, 3, 2, 2))
+
+
+# --- coloured sets
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    """WCAG 2.1's relative luminance of sRGB."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_ink_shows_on_every_background():
+    for ink in INKS.values():
+        for ground in BACKGROUNDS.values():
+            low, high = sorted((luminance(ink), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 3, (ink, ground)
+    inks = torch.tensor(list(INKS.values()), dtype=torch.float32)
+    assert torch.pdist(inks).min() > 150, "inks are well apart"
+
+
+def test_held_out_pairs_are_a_fifth_and_leave_every_value_its_share():
+    pairs = heldout_pairs()
+    assert list(pairs) == [("digit", "colour"), ("colour", "background")]
+    assert [len(set(found)) for found in pairs.values()] == [10, 5] == [10 * 5 // 5, 5 * 5 // 5]
+    for found, sizes in zip(pairs.values(), ((10, 5), (5, 5))):
+        for place, size in enumerate(sizes):
+            assert torch.tensor(found)[:, place].bincount(minlength=size).tolist() == [len(found) // size] * size
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_held_out_pairs_occur_in_no_split_and_all_else_does(split):
+    images = load("coloured-digits", split)
+    assert len(images) == 5 * len(load("digits", split)) and images.shape == (3, 8, 8) and list(images.concepts) == [
+        "digit", "colour", "background"
+    ]  # fmt: skip
+    own = split_label(images.label, images.concepts)
+    for (one, other), held in heldout_pairs().items():
+        found = set(zip(own[one].tolist(), own[other].tolist()))
+        every = {(a, b) for a in range(len(images.concepts[one])) for b in range(len(images.concepts[other]))}
+        assert found == every - set(held)
+    assert not holds_heldout(images.label, images.concepts).any()
+    for name, values in images.concepts.items():
+        counts = own[name].bincount(minlength=len(values))
+        assert counts.max() < 2 * counts.min() and counts.sum() == len(images)
+    assert torch.equal(images.label, load("coloured-digits", split).label), "the same colours every time"
+
+
+def test_unseen_images_all_hold_a_held_out_pair_of_each_kind():
+    images = load("coloured-digits-unseen", "test")
+    own = split_label(images.label, images.concepts)
+    kinds = []
+    for (one, other), held in heldout_pairs().items():
+        pairs = list(zip(own[one].tolist(), own[other].tolist()))
+        kinds.append(torch.tensor([pair in held for pair in pairs]))
+        assert set(held) <= set(pairs)
+    assert torch.equal(kinds[0] | kinds[1], torch.ones(len(images), dtype=torch.bool))
+    assert holds_heldout(images.label, images.concepts).all()
+    assert torch.equal(own["digit"], load("digits", "test").label.repeat_interleave(5)), "of the digits that no training saw"
+
+
+def test_colours_are_exact_and_copies_differ():
+    images, grey = load("coloured-digits", "train"), load("digits", "train")
+    own = split_label(images.label, images.concepts)
+    for row in (0, 7, 4321):
+        ink, ground = (
+            torch.tensor(list(palette.values())[own[name][row]]) for palette, name in ((INKS, "colour"), (BACKGROUNDS, "background"))
+        )
+        a = (grey.x[row // 5] + 1) / 2
+        expected = a * ink[:, None, None] + (1 - a) * ground[:, None, None]
+        assert (images.x[row].float() - expected).abs().max() <= 0.5
+        corner = images.all().x[row][:, (a == 0)[0]]
+        assert torch.allclose(corner, (ground / 127.5 - 1)[:, None].expand_as(corner), atol=1e-6) and corner.shape[1] > 0
+    looks = (own["colour"] * 5 + own["background"]).view(-1, 5)
+    assert all(len(set(look)) == 5 for look in looks.tolist()), "each image in five different colourings"
+    assert load("coloured-digits", "train", size=16).shape == (3, 16, 16)
+    first = (images.label[:3].tolist(), images.x[:100].long().sum().item())
+    assert first == ([[1, 10, 19], [1, 13, 17], [1, 10, 17]], 2311999), "frozen: other colours are another data set"
+
+
+def test_other_grey_sets_can_be_coloured():
+    def grey(split, *, size, channels):
+        x = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 2, 2).repeat(10, 1, 1, 1)
+        return Images(x, torch.arange(10).repeat_interleave(2), tuple("abcdefghij"), name="grey")
+
+    images = attributes.coloured(grey, "class", "train", copies=2)
+    own = split_label(images.label, images.concepts)
+    assert list(images.concepts) == ["class", "colour", "background"] and images.concepts["class"][3] == "d"
+    plain = images.x[:, :, 0, 0].view(20, 2, 3)
+    assert torch.equal(
+        plain[0::2].flatten(0, 1), torch.tensor(list(BACKGROUNDS.values()))[own["background"].view(20, 2)[0::2].flatten()].byte()
+    )
+    assert torch.equal(plain[1::2].flatten(0, 1), torch.tensor(list(INKS.values()))[own["colour"].view(20, 2)[1::2].flatten()].byte())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: load("coloured-digits", channels=1), "coloured images have 3 channels, got channels=1"),
+        (lambda: load("coloured-digits-unseen", "train"), "unseen combinations are for testing only.*got 'train'"),
+        (lambda: load("coloured-digit"), "did you mean 'coloured-digits'"),
+    ],
+)
+def test_wrong_requests_of_coloured_sets(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+# --- sets of one's own
+
+
+def write_folder(root, rows, header="file,size,Smiling"):
+    """A folder with a grey picture for each row, the value of its pixels its number, and the table of them."""
+    (root / "pictures").mkdir(parents=True, exist_ok=True)
+    for number, _ in enumerate(rows):
+        Image.new("L", (4, 4), number).save(root / "pictures" / f"{number:02}.png")
+    (root / "attributes.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+def row(number, size="10", smiling="1"):
+    return f"pictures/{number:02}.png,{size},{smiling}"
+
+
+def test_a_folder_with_a_table(tmp_path):
+    rows = [row(i, size=["9", '"10, large"', "é"][i % 3], smiling=[" -1", "1 "][i % 2]) for i in range(60)]
+    write_folder(tmp_path, rows)
+    Image.new("L", (4, 4), 99).save(tmp_path / "pictures" / "unlisted.png")
+    parts = [load(tmp_path, split) for split in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [48, 6, 6]
+    assert parts[0].concepts == {"size": ("10, large", "9", "é"), "Smiling": ("no", "yes")} == concepts(str(tmp_path))
+    assert parts[0].classes[-2:] == ("Smiling=no", "Smiling=yes") == tw.data.class_names(str(tmp_path))[-2:]
+    for part in parts:
+        number = part.x[:, 0, 0, 0].long()
+        own = split_label(part.label, part.concepts)
+        assert torch.equal(own["size"], torch.tensor([1, 0, 2])[number % 3]) and torch.equal(own["Smiling"], number % 2)
+    assert sorted(int(v) for part in parts for v in part.x[:, 0, 0, 0]) == list(range(60))
+
+
+def test_numbers_are_sorted_as_numbers_and_a_byte_order_mark_is_skipped(tmp_path):
+    write_folder(tmp_path, [row(i, size=["10", "9", "-2.5"][i % 3], smiling="-1") for i in range(30)], header="\ufefffile,size,Smiling")
+    assert concepts(str(tmp_path)) == {"size": ("-2.5", "9", "10"), "Smiling": ("no", "yes")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([row(0), "pictures/77.png,1,1", "78.png,1,1"], None, "2 of 3 pictures are not there, first pictures/77.png"),
+        ([row(0), "/etc/hosts,1,1"], None, "the file /etc/hosts is outside the folder"),
+        ([row(0), "../secret.png,1,1"], None, "../secret.png is outside the folder"),
+        ([row(0), row(1), row(0)], None, "pictures/00.png is listed twice"),
+        ([row(0), "pictures/01.png,1"], None, "line 3: 2 cells for 3 columns"),
+        ([row(0), "pictures/01.png,1,"], None, "line 3: no value for Smiling"),
+        ([row(0)], "image,size,Smiling", "needs a column file and one a concept.*got image, size, Smiling"),
+        (["pictures/00.png"], "file", "needs a column file and one a concept.*got file"),
+        ([row(0)], "file,size,size", "each of another name"),
+        ([row(0)], "file,a=b,size", "without = and comma, got 'a=b'"),
+        ([], None, "lists no pictures"),
+        ([row(0), 'pictures/01.png,"1,1'], None, "cannot be read as comma-separated UTF-8 text"),
+        ([row(i, size=str(i)) for i in range(1001)], None, "the concept size must have 1 to 1000 values, got 1001"),
+        ([row(0), row(1)], None, "too few for a validation split"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path, rows, header, message):
+    write_folder(tmp_path, rows, *([header] if header else []))
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, "validation")
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    write_folder(tmp_path, [row(0)])
+    (tmp_path / "attributes.csv").write_bytes("file,größe\npictures/00.png,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        load(tmp_path)
+    assert concepts(str(tmp_path)) == {}
+    (tmp_path / "attributes.csv").write_bytes(b"")
+    with pytest.raises(InputError, match="got nothing"):
+        load(tmp_path)
+
+
+NUMBERS = numpy.stack([numpy.arange(40) % 2, numpy.arange(40) % 4], 1)
+PIXELS = numpy.arange(40, dtype=numpy.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({}, {"attribute0": ("0", "1"), "attribute1": ("0", "1", "2", "3")}),
+        ({"concepts": ["sex", "age"]}, {"sex": ("0", "1"), "age": ("0", "1", "2", "3")}),
+        ({"concepts": json.dumps(["sex", "age"])}, {"sex": ("0", "1"), "age": ("0", "1", "2", "3")}),
+        ({"concepts": json.dumps({"sex": ["f", "m"], "age": list("abcde")})}, {"sex": ("f", "m"), "age": tuple("abcde")}),
+    ],
+)
+def test_arrays_with_attributes(tmp_path, names, expected):
+    numpy.savez(tmp_path / "a.npz", x=PIXELS, attributes=NUMBERS, **names)
+    images = load(tmp_path / "a.npz")
+    assert len(images) == 32 and images.concepts == expected == concepts(str(tmp_path / "a.npz"))
+    number = images.x[:, 0, 0, 0].long()
+    own = split_label(images.label, images.concepts)
+    assert [own[name].tolist() for name in expected] == [(number % 2).tolist(), (number % 4).tolist()]
+    assert load(tmp_path / "a.npz", "test", size=2, channels=3).label.shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"attributes": NUMBERS, "y": numpy.zeros(40, int)}, "y or attributes, not both"),
+        ({"attributes": NUMBERS[:39]}, r"attributes of shape \[39, 2\] for 40 images"),
+        ({"attributes": numpy.array(3)}, r"attributes of shape \[\] for 40 images"),
+        ({"attributes": NUMBERS[:, 0]}, r"integers \[N, M\], a column a concept, got \[40\] of int64"),
+        ({"attributes": NUMBERS / 2}, r"got \[40, 2\] of float64"),
+        ({"attributes": 2 * NUMBERS - 1}, "numbers from 0, got -1"),
+        ({"attributes": NUMBERS + 1000}, "attribute0 must have 1 to 1000 values, got 1001"),
+        ({"attributes": NUMBERS, "concepts": ["sex"]}, "concepts must be 2 different names"),
+        ({"attributes": NUMBERS, "concepts": ["sex", "sex"]}, "concepts must be 2 different names"),
+        ({"attributes": NUMBERS, "concepts": numpy.arange(2)}, r"concepts must be text, got \[2\] of int64"),
+        ({"attributes": NUMBERS, "concepts": "{sex"}, "concepts is no JSON"),
+        ({"attributes": NUMBERS, "concepts": "[1, 2]"}, "concepts must be 2 different names"),
+        ({"attributes": NUMBERS, "concepts": '{"a": ["x", "y"], "b": ["p"]}'}, "b has 1 values, but attributes hold the number 3"),
+        ({"attributes": NUMBERS, "concepts": '{"a": [1, 2], "b": ["p"]}'}, "concepts must be 2 different names"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path, arrays, message):
+    numpy.savez(tmp_path / "a.npz", x=PIXELS, **arrays)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "a.npz")
+
+
+def test_pickled_names_are_not_loaded(tmp_path):
+    numpy.savez(tmp_path / "a.npz", x=PIXELS, attributes=NUMBERS, concepts=numpy.array([["a"], ["b", "c"]], dtype=object))
+    with pytest.raises(InputError, match="plain arrays"):
+        load(tmp_path / "a.npz")
+
+
+def test_concepts_of_what_has_none():
+    assert [concepts(name) for name in ("digits", "8gaussians", "hf:someone/pictures", "nowhere")] == [{}] * 4
+    assert list(concepts("coloured-digits-unseen")) == ["digit", "colour", "background"]
+
+
+# --- samples by concept
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("shape=ring,colour=red", [[2, 3]] * 4),
+        (" colour = blue ", [[-1, 4]] * 4),
+        ("colour=1", [[-1, 4]] * 4),
+        ("all", [[0, -1], [1, -1], [2, -1], [0, -1]]),
+    ],
+)
+def test_labels_that_are_asked_for(text, expected):
+    assert asked_label(text, SHAPES, 4).tolist() == expected
+
+
+def test_names_come_before_numbers():
+    assert asked_label("size=1", {"size": ("2", "1")}, 1).tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("red", "--label red: give CONCEPT=….*the concepts are shape, colour"),
+        ("color=red", r"unknown concept 'color' \(did you mean 'colour'\?\). Concepts: shape, colour"),
+        ("colour=blu", r"unknown value 'blu' of colour \(did you mean 'blue'\?\). Values: red, blue"),
+        ("colour=2", "unknown value '2' of colour"),
+        ("colour=red,colour=blue", "colour is given twice"),
+        ("colour=red,", "give CONCEPT="),
+    ],
+)
+def test_labels_that_cannot_be_asked_for(text, message):
+    with pytest.raises(InputError, match=message):
+        asked_label(text, SHAPES, 1)
+
+
+def test_guidance_that_is_asked_for():
+    assert asked_guidance("-1.5", SHAPES, 0.5) == -1.5 == asked_guidance("-1.5", {}, 0.5)
+    assert asked_guidance("colour=-3", SHAPES, 0.5) == [0.5, -3.0]
+    for text, given, message in (
+        ("much", {}, "must be a number, got 'much'"),
+        ("colour=1", {}, "must be a number, got 'colour=1'"),
+        ("colour=much", SHAPES, "must be a number, or CONCEPT=NUMBER, got 'much'"),
+        ("colour=inf", SHAPES, "must be finite, got inf"),
+        ("size=1", SHAPES, "unknown concept 'size'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            asked_guidance(text, given, 0.0)
+
+
+TINY = dict(widths=(8, 8), width=16, depth=1, initializer_width=8, initializer_blocks=1, steps=2, levels=2, batch=16)
+
+
+def test_a_model_of_several_concepts_takes_a_step():
+    data = load("coloured-digits")
+    method = tw.method("cdrl/digits-conditional", data=data, **TINY)
+    assert method.config.classes == 20 and method.config.shape == (3, 8, 8)
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    tw.fit(method, data, images=32, progress=False)  # two steps: the last layers start at zero, so the first moves only them
+    moved = {name: (value != before[name]).flatten(1).any(1) for name, value in method.named_parameters() if "label.table" in name}
+    assert [name.partition(".")[0] for name in moved] == ["net", "initializer"]
+    for rows in moved.values():
+        assert len(rows) == 21 and rows[:10].any() and rows[10:15].any() and rows[15:20].any(), "every concept is learned from"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of cdrl that has seen one batch of coloured digits, by the command line."""
+    out = tmp_path_factory.mktemp("attributes") / "run"
+    fields = [f"--{name.replace('_', '-')}={list(value) if isinstance(value, tuple) else value}" for name, value in TINY.items()]
+    words = ["train", "cdrl/digits-conditional", "--data", "coloured-digits", "--out", str(out), "--images", "16", *fields]
+    assert cli.main(words) == 0
+    return out
+
+
+def test_samples_are_asked_for_on_the_command_line(trained, tmp_path):
+    drawn = {}
+    for name, words in {
+        "both": ["--label", "digit=3,colour=red"],
+        "number": ["--label", "colour=0,digit=3"],
+        "one": ["--label", "colour=red"],
+        "not": ["--label", "digit=3,colour=red", "--guidance", "colour=-3"],
+        "guided": ["--label", "digit=3,colour=red", "--guidance", "-3"],
+        "all": ["--label", "all"],
+    }.items():
+        assert cli.main(["sample", str(trained), "-n", "11", "--out", str(tmp_path / "a.npz"), *words]) == 0
+        with numpy.load(tmp_path / "a.npz") as file:
+            drawn[name] = torch.from_numpy(file["x"]), file["y"].tolist()
+    assert drawn["both"][1] == [[3, 10, -1]] * 11 and drawn["one"][1] == [[-1, 10, -1]] * 11
+    assert drawn["all"][1] == [[i % 10, -1, -1] for i in range(11)]
+    assert torch.equal(drawn["both"][0], drawn["number"][0])
+    method = tw.load(trained)
+    label = torch.tensor([[3, 10, -1]] * 11)
+    assert torch.equal(drawn["not"][0], method.sample(11, seed=0, label=label, guidance=[0.0, -3.0, 0.0]))
+    assert torch.equal(drawn["guided"][0], method.sample(11, seed=0, label=label, guidance=-3.0))
+
+
+def test_wrong_words_on_the_command_line(trained, tmp_path, capsys):
+    for words, message in (
+        (["--label", "colour=rde"], "unknown value 'rde' of colour (did you mean 'red'?)"),
+        (["--label", "3"], "give CONCEPT="),
+        (["--guidance", "ink=2"], "unknown concept 'ink'. Concepts: digit, colour, background"),
+    ):
+        assert cli.main(["sample", str(trained), "--out", str(tmp_path / "b.npz"), *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "b.npz").exists()
+
+
+def test_a_run_shows_a_row_for_each_value_of_the_first_concept(tmp_path):
+    asked = []
+
+    class Recorder:
+        config = SimpleNamespace(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True)
+
+        def sample(self, n, *, seed, label):
+            asked.append(label)
+            return torch.zeros(n, 3, 8, 8)
+
+    run.picture(Recorder(), tmp_path / "a.png", 16)
+    assert torch.equal(asked[0], torch.arange(10).repeat_interleave(10)) and (tmp_path / "a.png").exists()
+
+
+def test_methods_of_one_label_say_so():
+    data = load("coloured-digits")
+    for method in (
+        tw.method("egc/digits", data=data, width=8, blocks=1, levels=5, batch=16),
+        tw.method("short_run/digits", data=data, batch=16, conditional=True),
+    ):
+        with pytest.raises(InputError, match=f"{method.name} takes one label an image, but .*digit, colour, background"):
+            tw.fit(method, data, images=16, progress=False)

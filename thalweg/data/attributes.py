@@ -1,0 +1,294 @@
+"""Images with several concepts (digit, ink, background), each a label space of its own: their labels, tables and built-in sets.
+
+Concepts map names to the names of their values. All values are numbered in one space, a concept's after those of the
+concepts before it: where `digit` has 10 values and `colour` 5, the labels of `colour` are 10 … 14. A label [N, M] has a
+column a concept; −1 stands for none.
+"""
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import InputError, nearest
+from ..random import seeded
+from .images import MOST_VALUES, SPLITS, Images, check_concepts, to_unit
+
+Concepts = Mapping[str, tuple[str, ...]]
+TABLE = "attributes.csv"
+# sRGB, 0 … 255. Each ink has a contrast (WCAG 2.1) of 3 or more with each background: inks of middle luminance, on dark and light
+INKS = {"red": (235, 0, 0), "green": (0, 140, 0), "blue": (30, 100, 255), "magenta": (215, 0, 215), "grey": (125, 125, 125)}
+BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "yellow": (255, 255, 0), "navy": (0, 0, 128), "cyan": (0, 255, 255)}
+
+
+# --- labels
+
+
+def offsets(concepts: Concepts) -> Tensor:
+    """The label of each concept's first value, [M] int64."""
+    sizes = torch.tensor([0] + [len(values) for values in concepts.values()])
+    return sizes.cumsum(0)[:-1]
+
+
+def split_label(label: Tensor, concepts: Concepts) -> dict[str, Tensor]:
+    """Labels [N, M] as {concept: numbers [N] of its own values, from 0}; −1 (none) stays −1.
+
+    Raises InputError for another number of columns, and for a label that is no value of its column's concept.
+    """
+    if label.dim() != 2 or label.shape[1] != len(concepts) or label.is_floating_point() or label.dtype == torch.bool:
+        given = f"{list(label.shape)} of {label.dtype}"
+        raise InputError(f"labels must be integers [N, {len(concepts)}], one for each of {_listed(concepts)}, got {given}")
+    own = {}
+    for (concept, values), start, given in zip(concepts.items(), offsets(concepts).tolist(), label.long().unbind(1)):
+        wrong = (given != -1) & ((given < start) | (given >= start + len(values)))
+        if wrong.any():
+            raise InputError(f"labels of {concept} are {start} … {start + len(values) - 1} (−1 for none), got {int(given[wrong][0])}")
+        own[concept] = torch.where(given == -1, -1, given - start)
+    return own
+
+
+def join_label(values: Mapping[str, Tensor], concepts: Concepts) -> Tensor:
+    """The inverse of `split_label`: {concept: numbers [N] from 0} to labels [N, M]; concepts that are not given are −1 (none).
+
+    Raises InputError for an unknown concept, none at all, and numbers that are not in −1 … K−1.
+    """
+    unknown = next((name for name in values if name not in concepts), None)
+    if unknown is not None or not values:
+        given = f"'{unknown}'" if unknown is not None else "none"
+        raise InputError(f"labels of concepts: got {given}, the concepts are {_listed(concepts)}")
+    for name, numbers in values.items():
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < -1 or high >= len(concepts[name]):
+            raise InputError(f"numbers of {name} must be in 0 … {len(concepts[name]) - 1} (−1 for none), got {low} to {high}")
+    none = torch.full_like(next(iter(values.values())), -1)
+    own = torch.stack([values.get(name, none).long() for name in concepts], 1)
+    return torch.where(own < 0, -1, own + offsets(concepts).to(own.device))
+
+
+def asked_label(text: str, concepts: Concepts, n: int) -> Tensor:
+    """`n` equal labels [n, M] from "digit=3,colour=red", values by name or by number from 0; what is not named is −1 (none).
+
+    "all" goes through the values of the first concept in turn. Raises InputError for unknown concepts and values.
+    """
+    first = next(iter(concepts))
+    if text == "all":
+        return join_label({first: torch.arange(n) % len(concepts[first])}, concepts)
+    found = {}
+    for name, value in _pairs(text, concepts, "--label").items():
+        names = concepts[name]
+        if value not in names and not (value.isdecimal() and int(value) < len(names)):
+            raise InputError(f"unknown value '{value}' of {name}{nearest(value, names)}. Values: {', '.join(names)}")
+        found[name] = torch.full((n,), names.index(value) if value in names else int(value))
+    return join_label(found, concepts)
+
+
+def asked_guidance(text: str, concepts: Concepts, default: float) -> float | list[float]:
+    """One guidance weight from "2", or one for each concept in their order from "digit=1,colour=-3"; `default` for those not named.
+
+    Raises InputError for what is no finite number, and for unknown concepts.
+    """
+    named = _pairs(text, concepts, "--guidance") if concepts and "=" in text else {"": text}
+    found = {}
+    for name, value in named.items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"--guidance must be a number{', or CONCEPT=NUMBER' if concepts else ''}, got '{value}'") from None
+        if not math.isfinite(found[name]):
+            raise InputError(f"--guidance must be finite, got {value}")
+    return found[""] if "" in found else [found.get(name, default) for name in concepts]
+
+
+def _pairs(text: str, concepts: Concepts, option: str) -> dict[str, str]:
+    """{concept: what stands behind its =} of CONCEPT=…,CONCEPT=…"""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            raise InputError(f"{option} {text}: give CONCEPT=…, several by commas; the concepts are {_listed(concepts)}")
+        if name not in concepts:
+            raise InputError(f"unknown concept '{name}'{nearest(name, concepts)}. Concepts: {_listed(concepts)}")
+        if name in found:
+            raise InputError(f"{option} {text}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _listed(concepts: Concepts) -> str:
+    return ", ".join(concepts)
+
+
+# --- sets of one's own
+
+
+class Table(NamedTuple):
+    """What `attributes.csv` says: `files` [N], `label` [N, M] and the concepts."""
+
+    files: list[Path]
+    label: Tensor
+    concepts: dict[str, tuple[str, ...]]
+
+
+def read_table(root: Path) -> Table:
+    """The table attributes.csv of a folder: a column `file` (a path inside the folder) and a column a concept.
+
+    Values are any text; they are numbered in their sorted order, numbers as numbers. A column of −1 and 1 (as in CelebA) becomes
+    no and yes. Raises InputError for missing pictures, columns or cells, a file listed twice or outside the folder, and more than
+    1000 values of a concept.
+    """
+    path = root / TABLE
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as comma-separated UTF-8 text: {error}") from error
+    header = lines[0][1] if lines else []
+    if header.count("file") != 1 or len(header) < 2 or len(set(header)) < len(header):
+        raise InputError(f"{path} needs a column file and one a concept, each of another name, got {', '.join(header) or 'nothing'}")
+    if len(lines) < 2:
+        raise InputError(f"{path} lists no pictures")
+    for number, row in lines[1:]:
+        empty = next((name for name, cell in zip(header, row) if not cell), None)
+        if len(row) != len(header) or empty is not None:
+            given = f"{len(row)} cells for {len(header)} columns" if len(row) != len(header) else f"no value for {empty}"
+            raise InputError(f"{path}, line {number}: {given}")
+    columns = dict(zip(header, zip(*(row for _, row in lines[1:]))))
+    files = _files(root, columns.pop("file"), path)
+    names = {name: _sorted_values(set(cells)) for name, cells in columns.items()}
+    shown = {name: ("no", "yes") if values == ("-1", "1") else values for name, values in names.items()}
+    check_concepts(shown, str(path))
+    places = {name: {value: place for place, value in enumerate(values)} for name, values in names.items()}
+    numbers = {name: torch.tensor([places[name][cell] for cell in cells]) for name, cells in columns.items()}
+    return Table(files, join_label(numbers, shown), shown)
+
+
+def _files(root: Path, names: tuple[str, ...], table: Path) -> list[Path]:
+    for name in names:
+        if PurePosixPath(name).is_absolute() or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{table}: the file {name} is outside the folder")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{table}: {twice} is listed twice")
+    files = [root / name for name in names]
+    missing = [name for name, file in zip(names, files) if not file.is_file()]
+    if missing:
+        raise InputError(f"{table}: {len(missing)} of {len(files)} pictures are not there, first {missing[0]}")
+    return files
+
+
+def _sorted_values(values: set[str]) -> tuple[str, ...]:
+    if "-1" in values and values <= {"-1", "1"}:  # yes and no of CelebA, even where the set holds only one of them
+        return ("-1", "1")
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+    return tuple(sorted(values, key=lambda value: (float(value) if numbers else 0, value)))
+
+
+def read_attributes(attributes: numpy.ndarray, concepts: numpy.ndarray | None, name: str) -> tuple[Tensor, dict[str, tuple[str, ...]]]:
+    """Labels [N, M] and concepts from the arrays `attributes` [N, M], integers from 0, and `concepts` of a .npz file.
+
+    concepts: M names, or one JSON text: a list of M names, or an object of names and their values' names. Without it the concepts
+    are attribute0, attribute1 …; values without names are called by their numbers. Raises InputError for anything else.
+    """
+    if attributes.ndim != 2 or 0 in attributes.shape or attributes.dtype.kind not in "iu":
+        given = f"{list(attributes.shape)} of {attributes.dtype}"
+        raise InputError(f"{name}: attributes must be integers [N, M], a column a concept, got {given}")
+    if attributes.min() < 0:
+        raise InputError(f"{name}: attributes must be numbers from 0, got {attributes.min()}")
+    columns = attributes.shape[1]
+    named = [f"attribute{i}" for i in range(columns)] if concepts is None else _named(concepts, name)
+    texts = isinstance(named, list) and all(isinstance(item, str) for item in named)
+    lists = isinstance(named, dict) and all(isinstance(v, list) and all(isinstance(item, str) for item in v) for v in named.values())
+    if not (texts or lists) or len(named) != columns or len(set(named)) != columns:
+        raise InputError(f"{name}: concepts must be {columns} different names, or a JSON object of {columns} names and lists of values")
+    numbers = torch.from_numpy(attributes.astype(numpy.int64))
+    highest = numbers.amax(0).tolist()
+    # not one name too many: a column of identifiers could ask for any number of them
+    counted = {concept: tuple(str(value) for value in range(min(high, MOST_VALUES) + 1)) for concept, high in zip(named, highest)}
+    found = {concept: tuple(named[concept]) for concept in named} if isinstance(named, dict) else counted
+    check_concepts(found, name)
+    for concept, high in zip(found, highest):
+        if high >= len(found[concept]):
+            raise InputError(f"{name}: {concept} has {len(found[concept])} values, but attributes hold the number {high}")
+    return join_label(dict(zip(found, numbers.unbind(1))), found), found
+
+
+def _named(concepts: numpy.ndarray, name: str) -> object:
+    if concepts.dtype.kind != "U" or concepts.ndim > 1:
+        raise InputError(f"{name}: concepts must be text, got {list(concepts.shape)} of {concepts.dtype}")
+    if concepts.ndim:
+        return concepts.tolist()
+    try:
+        return json.loads(concepts.item())
+    except ValueError as error:
+        raise InputError(f"{name}: concepts is no JSON: {error}") from error
+
+
+# --- coloured sets
+
+
+def heldout_pairs(first: str = "digit") -> dict[tuple[str, str], tuple[tuple[int, int], ...]]:
+    """The pairs of values that the coloured sets never show in train, validation and test, by the numbers of the values from 0.
+
+    A fifth of the pairs of (`first`, colour), ten, and of (colour, background), five: each value of the ten classes is without one
+    colour, each colour without two classes and one background. `first` is digit, or class for coloured-fashion.
+    """
+    count = len(INKS)
+    return {(first, "colour"): tuple((i, i % count) for i in range(10)), ("colour", "background"): tuple((i, i) for i in range(count))}
+
+
+def holds_heldout(label: Tensor, concepts: Concepts) -> Tensor:
+    """Whether labels [N, 3] of a coloured set hold a held-out pair, [N] bool."""
+    own = split_label(label, concepts)
+    held = torch.zeros(len(label), dtype=torch.bool, device=label.device)
+    for (one, other), pairs in heldout_pairs(next(iter(concepts))).items():
+        for a, b in pairs:
+            held |= (own[one] == a) & (own[other] == b)
+    return held
+
+
+def coloured(
+    source: Callable[..., Images],
+    first: str,
+    split: str = "train",
+    *,
+    copies: int = 1,
+    unseen: bool = False,
+    size: int | None = None,
+    channels: int | None = None,
+) -> Images:
+    """A grey set in colour: x = a·ink + (1 − a)·background with the grey value a in [0, 1], as uint8 [3, H, W].
+
+    Each image of `source` (split, size=, channels=) comes `copies` times, each time with another of the combinations of ink and
+    background that its class may have, drawn evenly. Concepts: `first` (the classes of the source), colour, background.
+    Combinations without held-out pairs, or with `unseen` (split test only) those with one. Raises InputError for other channels
+    than 3 and for another split of unseen combinations.
+    """
+    if channels not in (None, 3):
+        raise InputError(f"coloured images have 3 channels, got channels={channels!r}")
+    if unseen and split in SPLITS and split != "test":
+        raise InputError(f"unseen combinations are for testing only: their one split is test, got '{split}'")
+    base = source(split, size=size, channels=1)
+    concepts = {first: base.classes, "colour": tuple(INKS), "background": tuple(BACKGROUNDS)}
+    every = torch.cartesian_prod(*(torch.arange(len(values)) for values in concepts.values()))
+    held = holds_heldout(join_label(dict(zip(concepts, every.unbind(1))), concepts), concepts)
+    allowed = (held if unseen else ~held).view(len(base.classes), -1)
+    order = torch.rand(len(base), allowed.shape[1], generator=seeded(SPLITS.index(split), unseen))
+    drawn = order.masked_fill(~allowed[base.label], -1).topk(copies).indices.flatten()
+    row = torch.arange(len(base)).repeat_interleave(copies)
+    numbers = {first: base.label[row], "colour": drawn // len(BACKGROUNDS), "background": drawn % len(BACKGROUNDS)}
+    ink, ground = (torch.tensor(list(palette.values()), dtype=torch.float32)[:, :, None, None] for palette in (INKS, BACKGROUNDS))
+    parts = []
+    for part in torch.arange(len(row)).split(4096):  # in floats the whole set would be four times its size
+        a = (to_unit(base.x[row[part]]) + 1) / 2
+        parts.append((a * ink[numbers["colour"][part]] + (1 - a) * ground[numbers["background"][part]]).round().to(torch.uint8))
+    name = f"coloured-{base.name}-unseen" if unseen else f"coloured-{base.name}"
+    return Images(torch.cat(parts), join_label(numbers, concepts), concepts=concepts, name=name)

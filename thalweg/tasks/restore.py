@@ -1,0 +1,124 @@
+"""Restore images from what a linear operator left of them, y = A x, by sampling under the constraint that A x is y.
+
+A method's `sample` calls a constraint at each state, whose level is signal·x₀ + noise·ε: the measured part of x is replaced by
+what it is at that level, signal·y + noise·A ε with one fixed ε for each image. With a mask these are the known pixels, noised
+(thesis, sec. 5.4.7); in general the null-space projection of Wang et al. 2023 (DDNM).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg import random
+from thalweg.errors import InputError
+from thalweg.tasks import operators
+from thalweg.tasks.checks import check_count, check_images, check_images_model, check_options, device_of
+from thalweg.tasks.operators import LinearOperator
+
+ROWS = 256  # images in one call of a method's `sample` at most
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The constraint that A x₀ is `y` [B, ...]: x ↦ x − A⁺(A x − (signal·y + noise·A ε)), with `noise` = A ε shaped like y."""
+
+    operator: LinearOperator
+    y: Tensor
+    noise: Tensor
+
+    def __call__(self, x: Tensor, signal: Tensor | float, noise: Tensor | float) -> Tensor:
+        """x [B, ...] with its measured part that of the level; `signal` and `noise` are numbers, or one for each row."""
+        return self.operator.project(x, self._rows(signal) * self.y + self._rows(noise) * self.noise)
+
+    def _rows(self, value: Tensor | float) -> Tensor | float:
+        """A level's coefficient in as many axes as y has, which need not be those of x."""
+        return value.reshape(-1, *[1] * (self.y.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+
+
+def restore(method: Any, y: Tensor, operator: LinearOperator, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
+    """`completions` images for each measurement y = A x, drawn by `method` under that constraint: [completions, B, C, H, W].
+
+    y [B, ...] is what `operator` makes of images of the method's shape, for a mask within [−1, 1]. `options` go to the method's
+    `sample`; a tensor among them with B rows has one for each image. The same seed and batch give the same images. What the
+    method returns is projected once more, exactly onto A x = y, and then clamped to [−1, 1]: known pixels are equal to y to the
+    last bit; for other operators the clamp may undo part of the projection, and `consistency` says how much. Raises InputError for
+    methods whose `sample` takes no `constraint` and for a y of the wrong shape or not finite.
+    """
+    shape = check_images_model("restore", method)
+    check_options("restore", method, "constraint", options)
+    check_count("completions", completions, 1)
+    _check_measured(y, operator, shape)
+    y, device = y.float(), device_of(method, y)
+    images = torch.arange(len(y)).repeat(completions)
+    parts = []
+    for part, rows in enumerate(torch.arange(len(images)).split(ROWS)):
+        image = images[rows]
+        draws = [random.seeded(seed, 9, *divmod(int(row), len(y))) for row in rows]  # of (completion, image), whatever the part
+        epsilon = torch.cat([random.normal(1, *shape, generator=draw) for draw in draws]).to(device)
+        here, target = operator.rows(image).to(device), y[image].to(device)
+        given = {name: value[image] if _one_each(value, len(y)) else value for name, value in options.items()}
+        # each part has draws of its own, the first those of the seed itself
+        own_seed = seed if part == 0 else random.seeded(seed, 10, part).initial_seed()
+        x = method.sample(len(rows), seed=own_seed, constraint=Measured(here, target, here.forward(epsilon)), **given)
+        parts.append(here.project(x, target).clamp(-1, 1))
+    return torch.cat(parts).view(completions, len(y), *shape).to(y.device)
+
+
+def inpaint(method: Any, x: Tensor, mask: Tensor, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
+    """`completions` fillings of the pixels that are missing from each image: [completions, B, C, H, W], equal to x where known.
+
+    x [B, C, H, W] in [−1, 1]; what it holds in missing pixels is not looked at. mask: 1 known, 0 missing, as
+    `operators.mask` takes it. The rest as `restore`.
+    """
+    if x.dim() != 4 or not x.is_floating_point():
+        raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
+    operator = operators.mask(mask).to(x.device)
+    return restore(method, operator.forward(x), operator, completions=completions, seed=seed, **options)
+
+
+def consistency(operator: LinearOperator, x: Tensor, y: Tensor) -> Tensor:
+    """How far restored images are from their measurement: the root mean square of A x − y, for each image.
+
+    x [B, C, H, W] -> [B], or completions [K, B, C, H, W] -> [K, B]; y [B, ...], in whose unit the figure is.
+    """
+    if x.dim() == 5:
+        return torch.stack([consistency(operator, one, y) for one in x])
+    found = operator.forward(x)
+    if found.shape != y.shape:
+        raise InputError(f"consistency: A x has shape {list(found.shape)}, y {list(y.shape)}; they must agree")
+    return (found - y).flatten(1).square().mean(1).sqrt()
+
+
+def diversity(completions: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How much the completions [K, B, C, H, W], K ≥ 2, of each image differ: their standard deviation in each pixel, averaged, [B].
+
+    In the unit of images in [−1, 1]; over the missing pixels of `mask` (as `operators.mask` takes it) or over all.
+    """
+    if completions.dim() != 5 or len(completions) < 2:
+        raise InputError(f"diversity: got shape {list(completions.shape)}, need [K, B, C, H, W] with K ≥ 2")
+    spread = completions.std(0)
+    if mask is None:
+        return spread.flatten(1).mean(1)
+    operator = operators.mask(mask)
+    missing = 1 - operator.to(spread.device).forward(torch.ones_like(spread))
+    if not missing.flatten(1).any(1).all():
+        raise InputError("diversity: the mask leaves nothing to fill in")
+    return (spread * missing).flatten(1).sum(1) / missing.flatten(1).sum(1)
+
+
+def _one_each(value: Any, images: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == images
+
+
+def _check_measured(y: Tensor, operator: LinearOperator, shape: tuple[int, ...]) -> None:
+    if not y.is_floating_point() or not y.dim() or not len(y):
+        raise InputError(f"restore: got y of {y.dtype} {list(y.shape)}, need floating-point [B, ...] with B ≥ 1")
+    wanted = operator.to(y.device).forward(torch.zeros(len(y), *shape, device=y.device)).shape
+    if y.shape != wanted:
+        raise InputError(f"restore: got y of shape {list(y.shape)}, the operator makes {list(wanted)} of {len(y)} images {list(shape)}")
+    if isinstance(operator, operators.Mask):
+        check_images("known pixels", y)
+    elif not y.isfinite().all():
+        raise InputError(f"restore: {int((~y.isfinite()).flatten(1).any(1).sum())} of {len(y)} measurements hold NaN or infinity")
