@@ -4,7 +4,7 @@ Each part writes benchmarks/results/cdrl_PART.json. `toys` trains its models its
 
     thalweg train cdrl/digits --out runs/cdrl-digits --compile true --precision bf16 --threads 1
     thalweg train cdrl/digits-conditional --out runs/cdrl-digits-conditional --compile true --precision bf16 --threads 1
-    thalweg train cdrl/coloured-digits --out runs/cdrl-coloured --compile true --precision bf16 --threads 1
+    thalweg train cdrl/inked-digits --out runs/cdrl-inked --compile true --precision bf16 --threads 1
     thalweg train autoencoder/fashion-mnist --out runs/autoencoder --precision bf16 --threads 1
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m benchmarks.cdrl toys digits conditional composition inpainting latent
@@ -36,6 +36,7 @@ RESULTS = Path("benchmarks/results")
 IMAGES = Path("docs/images")
 TOYS, TOY_SECONDS = ("checkerboard", "25gaussians"), 330.0
 DRAWS = 5
+RESAMPLE = 4
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
@@ -190,63 +191,69 @@ def within_class(features: Tensor, label: Tensor) -> float:
 
 
 def composition(options: argparse.Namespace) -> dict[str, Any]:
-    """Joint accuracy of two and three concepts, in pairs never seen together in training (sec. 5.4.6)."""
+    """Joint accuracy of concepts, in pairs never seen together in training (sec. 5.4.6), on two sets of coloured digits."""
+    sets = {"inked-digits": ("cdrl-inked", "black"), "coloured-digits": ("cdrl-coloured", None)}
+    return {name: composed(name, options.runs / run, ground) for name, (run, ground) in sets.items() if (options.runs / run).is_dir()}
+
+
+def composed(data: str, run: Path, ground: str | None) -> dict[str, Any]:
     from thalweg.data import attributes
     from thalweg.data.sources import digits as grey_digits
 
-    run = options.runs / "cdrl-coloured"
-    model, concepts = tw.load(run), tw.data.concepts("coloured-digits")
+    model, concepts = tw.load(run), tw.data.concepts(data)
+    held = {pair: values for pair, values in attributes.heldout_pairs().items() if set(pair) <= set(concepts)}
 
     def every(split: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Digits of the split in all colourings, the pairs held out from the model's training too."""
-        seen = attributes.coloured(grey_digits, "digit", split, copies=5).all()
+        """Digits of the split in all colourings, those held out from the model's training too."""
         # the library gives combinations held out from training for testing only; the judges shall know them
-        held = attributes.coloured(lambda _, **options: grey_digits(split, **options), "digit", "test", copies=5, unseen=True).all()
-        parts = [seen, held]
-        label = attributes.split_label(torch.cat([p.label for p in parts]), concepts)
-        return torch.cat([p.x for p in parts]), label
+        source = partial_source(grey_digits, split)
+        parts = [
+            attributes.coloured(grey_digits, "digit", split, copies=3, ground=ground).all(),
+            attributes.coloured(source, "digit", "test", copies=1 if ground else 3, ground=ground, unseen=True).all(),
+        ]
+        return torch.cat([p.x for p in parts]), attributes.split_label(torch.cat([p.label for p in parts]), concepts)
 
     (x, label), (x_test, label_test) = every("train"), every("test")
-    judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"coloured-{c}") for c in concepts}
+    judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}
     found: dict[str, Any] = {"training": trained(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
-    held = attributes.heldout_pairs()
 
-    def accuracy(wanted: dict[str, Tensor], w: float, seed: int) -> tuple[float, dict[str, float], Tensor]:
-        images = model.sample(len(next(iter(wanted.values()))), seed=seed, label=attributes.join_label(wanted, concepts), guidance=w)
+    def asked(wanted: dict[str, Tensor], w: float | list[float], kind: str, seed: int) -> Tensor:
+        label = attributes.join_label(wanted, concepts)
+        images = model.sample(len(label), seed=seed, label=label, guidance=w)
         right = {c: judges[c].logits(images).argmax(1) == v for c, v in wanted.items()}
-        return (
-            float(torch.stack(list(right.values())).all(0).float().mean()),
-            {c: float(r.float().mean()) for c, r in right.items()},
-            images,
-        )
+        each = {c: float(r.float().mean()) for c, r in right.items()}
+        joint = float(torch.stack(list(right.values())).all(0).float().mean())
+        found["rows"].append({"w": w, "concepts": list(wanted), "pairs": kind, "n": len(label), "joint": joint, **each})
+        print(data, w, list(wanted), kind, round(joint, 3), each, flush=True)
+        return images
 
-    for w in (0.0, 0.5, 1.0):
-        for pair, values in held.items():
-            seen = [(i, j) for i in range(len(concepts[pair[0]])) for j in range(len(concepts[pair[1]])) if (i, j) not in values]
+    for w in (0.0, 0.25, 0.5, 1.0):
+        for (one, other), values in held.items():
+            seen = [(i, j) for i in range(len(concepts[one])) for j in range(len(concepts[other])) if (i, j) not in values]
             for kind, chosen in (("never seen together", values), ("seen", seen)):
                 rows = torch.tensor(list(chosen)).repeat(500 // len(chosen), 1)
-                joint, each, images = accuracy({pair[0]: rows[:, 0], pair[1]: rows[:, 1]}, w, seed=1)
-                found["rows"].append({"w": w, "concepts": pair, "pairs": kind, "n": len(rows), "joint": joint, **each})
-                print(w, pair, kind, round(joint, 3), each, flush=True)
-                if w == 0.5 and kind == "never seen together":
-                    tw.plot.grid(images[: 10 * len(chosen) if len(chosen) < 10 else 100], IMAGES / f"cdrl_{'_'.join(pair)}.png", columns=10)
-        triples = torch.tensor([(d, d % 5, b) for d in range(10) for b in range(5) if (d % 5, b) not in held[("colour", "background")]])
-        triples = triples.repeat(10, 1)
-        joint, each, _ = accuracy(dict(zip(concepts, triples.unbind(1))), w, seed=2)
-        found["rows"].append(
-            {"w": w, "concepts": list(concepts), "pairs": "digit and colour never seen together", "n": len(triples), "joint": joint, **each}
-        )
-        print(w, "triples", round(joint, 3), each, flush=True)
-        # a digit that is not red: the weight of the second concept is below −1
-        rows = torch.arange(500) % 10
-        label_not = attributes.join_label({"digit": rows, "colour": torch.zeros(500, dtype=torch.int64)}, concepts)
-        images = model.sample(500, seed=3, label=label_not, guidance=[w, -2.0, 0.0])
-        red = float((judges["colour"].logits(images).argmax(1) == 0).float().mean())
-        right = float((judges["digit"].logits(images).argmax(1) == rows).float().mean())
-        found["rows"].append(
-            {"w": w, "concepts": ["digit", "not colour 0"], "pairs": "negation", "n": 500, "joint": None, "digit": right, "colour 0": red}
-        )
+                images = asked({one: rows[:, 0], other: rows[:, 1]}, w, kind, seed=1)
+                if w == 0.0 and kind == "never seen together":
+                    tw.plot.grid(images[:100], IMAGES / f"cdrl_{data}_{one}_{other}.png", columns=len(values))
+        for concept in concepts:
+            asked({concept: torch.arange(500) % len(concepts[concept])}, w, "one concept", seed=2)
+    # a digit that is not red: the weight 1 + w of the second concept is below 0
+    digit = torch.arange(500) % 10
+    images = model.sample(
+        500, seed=3, label=attributes.join_label({"digit": digit, "colour": torch.zeros_like(digit)}, concepts),
+        guidance=[0.0, -2.0] + [0.0] * (len(concepts) - 2),
+    )  # fmt: skip
+    found["not red"] = {
+        "digit": float((judges["digit"].logits(images).argmax(1) == digit).float().mean()),
+        "red": float((judges["colour"].logits(images).argmax(1) == 0).float().mean()),
+    }
+    print(data, "not red", found["not red"], flush=True)
     return found
+
+
+def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]:
+    """`source` that gives `split` whatever split it is asked for."""
+    return lambda _, **options: source(split, **options)
 
 
 # --- inpainting
@@ -264,10 +271,10 @@ def inpainting(options: argparse.Namespace) -> dict[str, Any]:
         "centre 25 %": tasks.masks.centre_square(shape, 0.25), "irregular 25 %": tasks.masks.irregular(shape, 0.25, seed=1),
         "lower half 50 %": tasks.masks.half(shape, "bottom"), "irregular 50 %": tasks.masks.irregular(shape, 0.5, seed=1),
     }  # fmt: skip
-    found: dict[str, Any] = {"n": len(x), "completions": 8, "rows": []}
+    found: dict[str, Any] = {"n": len(x), "completions": 8, "resample": RESAMPLE, "rows": []}
     truth = extractor.logits(x).argmax(1)
     for name, mask in masks.items():
-        filled = tasks.inpaint(model, x, mask, completions=8, seed=1)
+        filled = tasks.inpaint(model, x, mask, completions=8, seed=1, resample=RESAMPLE)
         hidden = ~mask.bool().expand(shape)
         kept = bool((filled[:, :, ~hidden] == x[None][:, :, ~hidden]).all())
         candidates = {

@@ -161,7 +161,30 @@ def main() -> None:
         rows = list(pool.map(run, jobs))
     lines = summary(rows)
     print("\n" + table([{k: v for k, v in line.items() if k != "failed"} for line in lines]))
-    results = {"budget_cpu_seconds": options.seconds, "threads": 1, "jobs": options.jobs, "shared": SHARED, "summary": lines, "runs": rows}
+    full = [r for r in rows if r["row"] == FULL and r["frechet"] is not None]
+    ways = {f"{n} steps": [r["steps"][str(n)] for r in full] for n in STEPS}
+    ways |= {f"{use} only": [r[f"{use}_only"] for r in full] for use in ("initializer", "energy")}
+    sampling = {
+        name: {
+            "frechet": statistics.fmean(f["frechet"] for f in found),
+            "ratio": statistics.fmean(f["frechet"] / r["frechet"] for f, r in zip(found, full)),
+            "time": statistics.median(f["seconds"] / r["seconds"] for f, r in zip(found, full)),
+        }
+        for name, found in ways.items()
+        if found and all(f["frechet"] is not None for f in found)
+    }
+    print("\n" + table([{"samples by": name, **figures} for name, figures in sampling.items()]))
+    results = {
+        "floor": next((r["floor"] for r in rows if r["frechet"] is not None), None),
+        "seeds": options.seeds,
+        "sampling": sampling,
+        "budget_cpu_seconds": options.seconds,
+        "threads": 1,
+        "jobs": options.jobs,
+        "shared": SHARED,
+        "summary": lines,
+        "runs": rows,
+    }
     print(write_results(options.out, results, seed=0, seconds=time.monotonic() - started))
 
 

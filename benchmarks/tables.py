@@ -158,6 +158,114 @@ def streaming() -> str:
     return text + lines(("extractor", "images", "peak", "all images at once"), rows) + "\n" + source("streaming", record) + "\n"
 
 
+def study_cdrl() -> str:
+    record = load("study_cdrl")
+    r = record["results"]
+
+    def cell(line: dict, key: str, form: str = ".1f") -> str:
+        return "–" if line[key] is None else format(line[key], form)
+
+    def change(line: dict) -> str:
+        return "–" if line["difference"] is None else f"{line['difference']:+.1f} ± {line['standard_error']:.1f}"
+
+    rows = [
+        (l["row"], cell(l, "paper_fid", ".2f"), cell(l, "frechet"), change(l),
+         f"{l['images']:,.0f}", str(l["failed"]), l["holds"] or "–")
+        for l in r["summary"]
+    ]  # fmt: skip
+    text = (
+        f"## Ablation of CDRL\n\nDigits, {r['budget_cpu_seconds']:.0f} CPU seconds a row and seed, {r['seeds']} seeds. The Fréchet distance"
+        f" is in the features of the digits' classifier (floor {r['floor']:.2f}), the difference is from the full model at the same seed "
+        "with its standard error over seeds. Every row of the paper is worse than its full model; *holds* says whether this is.\n\n"
+    )
+    head = ("row", "paper, FID on CIFAR-10", "Fréchet distance", "difference", "images", "failed", "holds")
+    text += lines(head, rows) + "\nFewer steps a level, and parts, of the full models:\n\n"
+    rows = [(name, f"{v['frechet']:.1f}", f"{v['ratio']:.2f}", f"{v['time']:.2f}") for name, v in r["sampling"].items()]
+    text += lines(("samples by", "Fréchet distance", "ratio to 15 steps", "CPU time, ratio to 15 steps"), rows)
+    return text + "\n" + source("study_cdrl", record) + "\n"
+
+
+def pm(value: dict, form: str = ".2f") -> str:
+    return f"{value['mean']:{form}} ± {value['standard_error']:{form}}"
+
+
+def cdrl() -> str:
+    """The parts of benchmarks/cdrl.py, each of its own file."""
+    text = "## CDRL\n\n± is the standard error over draws of one trained model, unless said otherwise.\n\n"
+    if (RESULTS / "cdrl_toys.json").exists():
+        record = load("cdrl_toys")
+        rows = [
+            (r["toy"], str(r["seed"]), f"{r['density']['kl_truth_model']:.3f}", f"{r['density']['total_variation']:.3f}",
+             str(r["density"]["modes_missing"]), f"{r['energy_distance']['value']:.4f}", f"{r['cpu_seconds']:.0f}")
+            for r in record["results"]["runs"]
+        ]  # fmt: skip
+        head = ("toy", "seed", "KL(truth‖model), nats", "total variation", "modes missing", "energy distance", "CPU seconds")
+        text += "Densities at the lowest level:\n\n" + lines(head, rows) + "\n" + source("cdrl_toys", record) + "\n\n"
+    if (RESULTS / "cdrl_digits.json").exists():
+        record = load("cdrl_digits")
+        r = record["results"]
+        rows = [
+            (name, pm(r[name]["frechet"]), f"{r[name]['ratio']:.2f}", f"{r[name]['cpu_seconds']:.2f}")
+            for name in ("15 steps", "8 steps", "5 steps", "3 steps", "initializer only", "energy only")
+        ]
+        text += f"Unconditional digits, {r['training']['images']:,} images, {r['training']['seconds']:.0f} s:\n\n"
+        text += lines(("samples by", "Fréchet distance", "ratio to the floor", "CPU seconds of 359"), rows) + "\n"
+        auroc = ", ".join(f"{kind} {v['auroc']:.3f}" for kind, v in r["auroc"].items())
+        text += f"AUROC of the lowest level's energy: {auroc}.\n\n" + source("cdrl_digits", record) + "\n\n"
+    if (RESULTS / "cdrl_conditional.json").exists():
+        record = load("cdrl_conditional")
+        r = record["results"]
+        rows = [
+            (f"{c['w']:g}", f"{100 * c['accuracy']['mean']:.1f} ± {100 * c['accuracy']['standard_error']:.1f} %", pm(c["frechet"]),
+             pm(c["within_class_distance"]), pm(c["precision"]), pm(c["recall"]))
+            for c in r["curve"]
+        ]  # fmt: skip
+        text += f"Digits by label; the judge's test accuracy is {100 * r['extractor_accuracy']:.1f} %, the distance within a class of real "
+        text += f"test digits {r['real_within_class_distance']:.2f}:\n\n"
+        text += lines(("guidance w", "class accuracy", "Fréchet distance", "distance within a class", "precision", "recall"), rows)
+        text += "\n" + source("cdrl_conditional", record) + "\n\n"
+    if (RESULTS / "cdrl_composition.json").exists():
+        record = load("cdrl_composition")
+        for name, r in record["results"].items():
+            rows = [
+                (f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["n"]), f"{100 * x['joint']:.1f} %",
+                 ", ".join(f"{k} {100 * x[k]:.1f} %" for k in x["concepts"]))
+                for x in r["rows"]
+            ]  # fmt: skip
+            judges = ", ".join(f"{k} {100 * v:.1f} %" for k, v in r["judge_accuracy"].items())
+            text += f"Composition, {name}; the judges' accuracy on real images: {judges}:\n\n"
+            text += lines(("w", "concepts", "pairs", "n", "all right", "each right"), rows) + "\n"
+            negated = r["not red"]
+            text += f"A digit that is *not red*: {100 * negated['digit']:.1f} % the asked digit, {100 * negated['red']:.1f} % red.\n\n"
+        text += source("cdrl_composition", record) + "\n\n"
+    if (RESULTS / "cdrl_inpainting.json").exists():
+        record = load("cdrl_inpainting")
+        kinds = ("one completion", f"mean of {record['results']['completions']}", "mean fill", "nearest fill")
+        rows = [
+            (x["mask"], *(f"{x[k]['psnr_hidden']:.2f}" for k in kinds), f"{x['diversity']:.2f}", "yes" if x["known_pixels_equal"] else "no")
+            for x in record["results"]["rows"]
+        ]
+        text += f"Inpainting {record['results']['n']} held-out digits, PSNR over the missing pixels in dB:\n\n"
+        text += (
+            lines(("missing", *kinds, "deviation over completions", "known pixels bit-equal"), rows)
+            + "\n"
+            + source("cdrl_inpainting", record)
+            + "\n\n"
+        )
+    if (RESULTS / "cdrl_latent.json").exists():
+        record = load("cdrl_latent")
+        r = record["results"]
+        rows = [(name, pm(r[key]["frechet"]), f"{r[key]['ratio']:.2f}") for name, key in LATENT_ROWS.items()]
+        text += f"Fashion-MNIST in the latents of a small autoencoder (PSNR {r['reconstruction_psnr']['value']:.1f} dB):\n\n"
+        text += lines(("images", "Fréchet distance", "ratio to the floor"), rows) + "\n" + source("cdrl_latent", record) + "\n"
+    return text.rstrip() + "\n"
+
+
+LATENT_ROWS = {
+    "CDRL in the latents, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
+}  # fmt: skip
+
+
 def resume() -> str:
     record = load("resume")
     rows = [
@@ -197,8 +305,8 @@ def readme() -> None:
 
 
 def main() -> None:
-    sections = [quickstart, density, fidelity, ood, likelihood, speed, precision, streaming, resume, startup]
-    found = [section() for section in sections if (RESULTS / f"{section.__name__}.json").exists()]
+    sections = [quickstart, density, fidelity, ood, likelihood, cdrl, study_cdrl, speed, precision, streaming, resume, startup]
+    found = [section() for section in sections if any(RESULTS.glob(f"{section.__name__}*.json"))]
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
     (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))
     readme()

@@ -16,6 +16,8 @@ from .toy import TOYS, Toy, toy
 _COLOURED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
     "coloured-digits-unseen": partial(coloured, digits, "digit", copies=5, unseen=True),
+    "inked-digits": partial(coloured, digits, "digit", copies=3, ground="black"),
+    "inked-digits-unseen": partial(coloured, digits, "digit", copies=1, ground="black", unseen=True),
     "coloured-fashion": partial(coloured, fashion_mnist, "class"),
     "coloured-fashion-unseen": partial(coloured, fashion_mnist, "class", unseen=True),
 }

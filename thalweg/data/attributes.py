@@ -250,7 +250,7 @@ def holds_heldout(label: Tensor, concepts: Concepts) -> Tensor:
     own = split_label(label, concepts)
     held = torch.zeros(len(label), dtype=torch.bool, device=label.device)
     for (one, other), pairs in heldout_pairs(next(iter(concepts))).items():
-        for a, b in pairs:
+        for a, b in pairs if one in own and other in own else ():
             held |= (own[one] == a) & (own[other] == b)
     return held
 
@@ -261,6 +261,7 @@ def coloured(
     split: str = "train",
     *,
     copies: int = 1,
+    ground: str | None = None,
     unseen: bool = False,
     size: int | None = None,
     channels: int | None = None,
@@ -268,7 +269,8 @@ def coloured(
     """A grey set in colour: x = a·ink + (1 − a)·background with the grey value a in [0, 1], as uint8 [3, H, W].
 
     Each image of `source` (split, size=, channels=) comes `copies` times, each time with another of the combinations of ink and
-    background that its class may have, drawn evenly. Concepts: `first` (the classes of the source), colour, background.
+    background that its class may have, drawn evenly. Concepts: `first` (the classes of the source), colour, background; on one
+    `ground`, a name in BACKGROUNDS, the first two.
     Combinations without held-out pairs, or with `unseen` (split test only) those with one. Raises InputError for other channels
     than 3 and for another split of unseen combinations.
     """
@@ -277,18 +279,20 @@ def coloured(
     if unseen and split in SPLITS and split != "test":
         raise InputError(f"unseen combinations are for testing only: their one split is test, got '{split}'")
     base = source(split, size=size, channels=1)
-    concepts = {first: base.classes, "colour": tuple(INKS), "background": tuple(BACKGROUNDS)}
+    concepts = {first: base.classes, "colour": tuple(INKS)} | ({} if ground else {"background": tuple(BACKGROUNDS)})
     every = torch.cartesian_prod(*(torch.arange(len(values)) for values in concepts.values()))
     held = holds_heldout(join_label(dict(zip(concepts, every.unbind(1))), concepts), concepts)
     allowed = (held if unseen else ~held).view(len(base.classes), -1)
     order = torch.rand(len(base), allowed.shape[1], generator=seeded(SPLITS.index(split), unseen))
     drawn = order.masked_fill(~allowed[base.label], -1).topk(copies).indices.flatten()
     row = torch.arange(len(base)).repeat_interleave(copies)
-    numbers = {first: base.label[row], "colour": drawn // len(BACKGROUNDS), "background": drawn % len(BACKGROUNDS)}
-    ink, ground = (torch.tensor(list(palette.values()), dtype=torch.float32)[:, :, None, None] for palette in (INKS, BACKGROUNDS))
+    colours, grounds = (drawn, list(BACKGROUNDS).index(ground)) if ground else (drawn // len(BACKGROUNDS), drawn % len(BACKGROUNDS))
+    numbers = {first: base.label[row], "colour": colours} | ({} if ground else {"background": grounds})
+    inks, backgrounds = (torch.tensor(list(palette.values()), dtype=torch.float32)[:, :, None, None] for palette in (INKS, BACKGROUNDS))
     parts = []
     for part in torch.arange(len(row)).split(4096):  # in floats the whole set would be four times its size
         a = (to_unit(base.x[row[part]]) + 1) / 2
-        parts.append((a * ink[numbers["colour"][part]] + (1 - a) * ground[numbers["background"][part]]).round().to(torch.uint8))
-    name = f"coloured-{base.name}-unseen" if unseen else f"coloured-{base.name}"
+        below = backgrounds[grounds] if ground else backgrounds[grounds[part]]
+        parts.append((a * inks[colours[part]] + (1 - a) * below).round().to(torch.uint8))
+    name = f"{'inked' if ground else 'coloured'}-{base.name}{'-unseen' if unseen else ''}"
     return Images(torch.cat(parts), join_label(numbers, concepts), concepts=concepts, name=name)

@@ -455,6 +455,7 @@ class CDRL(Method):
         chain_seed: int | None = None,
         shared: Literal["nothing", "proposals", "all"] = "nothing",
         constraint: sample.Constraint | None = None,
+        resample: int = 1,
         down_to: int = 0,
         denoise: bool = True,
     ) -> Tensor:
@@ -467,8 +468,9 @@ class CDRL(Method):
         alone with chains that start at x_{t+1} (sec. 5.4.10). `seed` sets x_T and the proposals, `chain_seed` the Langevin noise
         (by default `seed` too); `start` gives x_T itself, `shared` all rows one noise of
         the proposals (Figure 5.9c), or of the chains too.
-        `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7). `down_to` > 0 stops at that
-        level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
+        `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7); with `resample` > 1 each
+        level below the top is drawn as often, noised up again in between, which brings known and free pixels together. `down_to` > 0
+        stops at that level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
         """
         c = self.config
         device = self.step_scale.device
@@ -484,6 +486,8 @@ class CDRL(Method):
             raise InputError(f"cdrl: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
         if constraint is not None and c.sampler != "langevin":
             raise InputError("cdrl: constraints need sampler = 'langevin': Metropolis-adjusted chains would not stay on them")
+        if resample < 1:
+            raise InputError(f"cdrl: resample must be 1 or more, got {resample}")
         if not 0 <= down_to < c.levels:
             raise InputError(f"cdrl: down_to must be a level from 0 to {c.levels - 1}, got {down_to}")
         s = self.schedule
@@ -505,13 +509,18 @@ class CDRL(Method):
             if constraint is not None:  # of y_t = α_{t+1} x_t
                 known = partial(_put_back, constraint, alpha * s.signal[level], alpha * s.noise[level])
             y = x
-            if c.initializer and use != "energy":
-                mean = self._guided_mean(x, t, concepts, weights)
-                y = mean + self._row("proposal_std", t, x) * random.normal_like(mean, outer)
-                y = y if known is None else known(y)
-            if use != "initializer":
-                energy = self._guided(concepts, weights)
-                y = self.refine(y, x, t, energy=energy, steps=steps, generator=inner, project=known)
+            for again in range(resample if level < c.levels - 1 else 1):
+                if again:  # back up: x_{t+1} = y_t + σ_{t+1} ξ
+                    x = y + float(self.pull[level]) ** -0.5 * random.normal_like(y, outer)
+                    x = x if constraint is None else constraint(x, s.signal[level + 1], s.noise[level + 1])
+                y = x
+                if c.initializer and use != "energy":
+                    mean = self._guided_mean(x, t, concepts, weights)
+                    y = mean + self._row("proposal_std", t, x) * random.normal_like(mean, outer)
+                    y = y if known is None else known(y)
+                if use != "initializer":
+                    energy = self._guided(concepts, weights)
+                    y = self.refine(y, x, t, energy=energy, steps=steps, generator=inner, project=known)
             x = y / alpha
         if down_to:
             return x
@@ -639,7 +648,8 @@ _SMALL = dict(
 _DIGITS = dict(
     data="digits", shape=(1, 8, 8), width=512, depth=3, initializer_width=512, initializer_blocks=3, images=500_000, **_SMALL,
 )  # fmt: skip
-_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), images=600_000)
+_INKED = _DIGITS | dict(data="inked-digits", shape=(3, 8, 8), classes=15, conditional=True)
+_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True, images=600_000)
 _FASHION = dict(
     data="fashion-mnist", shape=(1, 28, 28), network="patch", width=64, blocks=4, patch=4, initializer_network="patch",
     initializer_width=64, initializer_blocks=4, initializer_patch=4, images=2_000_000, **_SMALL,
@@ -647,7 +657,7 @@ _FASHION = dict(
 # sec. 5.4.4 at a small scale: latents of 28×28 pixels are 4×7×7, of deviation 1
 _LATENT = dict(
     data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", width=512, depth=3, initializer_width=512,
-    initializer_blocks=3, images=1_000_000, **_SMALL | dict(data_std=1.0),
+    initializer_blocks=3, images=500_000, **_SMALL | dict(data_std=1.0),
 )  # fmt: skip
 # tables 5.6, 5.7 and sec. 5.4.8.2. ConvEnergy differs from the paper's network: SiLU for LeakyReLU(0.2), strided convolutions for
 # average pooling, residual blocks after (not before) each halving, a linear read-out for ReLU, sum and the product with the embedding
@@ -664,8 +674,9 @@ CDRL.PRESETS = {
     },
     "digits": Config(**_DIGITS),
     "digits-conditional": Config(classes=10, conditional=True, **_DIGITS),
-    # three concepts, composed in sampling: digit × ink × background, their numbers of values summed
-    "coloured-digits": Config(classes=20, conditional=True, **_COLOURED),
+    # concepts composed in sampling, their numbers of values summed: digit × ink, and × background (not at its target yet)
+    "inked-digits": Config(**_INKED),
+    "coloured-digits": Config(**_COLOURED),
     # the baseline without initializer: 30 steps, as in Gao et al. 2021
     "digits-drl": Config(initializer=False, steps=30, **_DIGITS),
     # 28 pixels are 7×7 patches

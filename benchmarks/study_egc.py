@@ -1,0 +1,386 @@
+"""What EGC is made of and what it gives: Table 5's ablation, its accuracy and robustness beside other classifiers, and its figures.
+
+`ablation`: every row of Table 5, and rows of our own options, trained on equally many images; the Fréchet distance of samples in
+the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
+paired with the full model's at the same seed. `accuracy`: EGC against the plain classifier of the same body, augmentation and length
+(matching = 0). `robustness`: PGD and FGSM on EGC, the plain classifier and JEM (Figure 7), with checks for masked gradients.
+`figures`: Figures 4, 6 and 8 of a trained run.
+
+    thalweg train egc/digits --out runs/egc-digits --threads 1
+    python -m benchmarks.study_egc ablation accuracy robustness figures --jobs 2
+    python -m benchmarks.study_egc ablation --data fashion-mnist --size 16 --images 500000 --seconds 3600
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+RESULTS = Path("benchmarks/results")
+DRAWS = 4
+SAMPLES = 2000  # at most in a set, where there are more held-out images
+FULL = "EBM + classifier (patch)"
+UNET = dict(network="unet", width=32, blocks=1, multipliers=(1, 2), readout="logits")
+RESNET = dict(network="resnet", width=32, blocks=1, multipliers=(1, 2, 4), readout="logits")
+ALONE = dict(supervised=False, latent_classes=10)
+CLASSIFIER = dict(matching=0.0, gamma=1.0)
+# row: (fields, the paper's FID on CIFAR-10 without and with guidance); the paper has no patch network, nor the rows below
+ROWS: dict[str, tuple[dict, float | None, float | None]] = {
+    FULL: ({}, None, None),
+    "EBM alone (patch)": (ALONE, None, None),
+    "EBM alone (unet)": (UNET | ALONE, 5.36, None),
+    "EBM + classifier (unet)": (UNET, 3.49, 3.30),
+    "EBM + classifier (resnet)": (RESNET, None, 7.15),
+    "logits as the only read-out": (dict(readout="logits"), None, None),
+    "map read-out": (dict(readout="map"), None, None),
+    "separate passes": (dict(passes="separate"), None, None),
+    "labels seen by half the score matching": (dict(labelled_share=0.5), None, None),
+    "labels seen by 90 %, as an input": (dict(passes="separate", labelled_share=0.9, label_input=True), None, None),
+}
+MODELS: dict[str, tuple[str, dict]] = {
+    "egc": ("egc", {}),
+    "egc, separate passes": ("egc", dict(passes="separate")),
+    "classifier": ("egc", CLASSIFIER),
+    "jem": ("jem", {}),
+}
+GUIDANCE = (1.0, 2.0, 4.0)
+FIGURE_GUIDANCE = (1.0, 2.0, 6.0, 20.0, 200.0)
+
+
+def images_of(options: argparse.Namespace) -> tuple[Any, Any]:
+    import thalweg as tw
+
+    return tuple(tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
+
+
+def trained(name: str, fields: dict, seed: int, options: argparse.Namespace, train: Any) -> tuple[Any, dict[str, Any]]:
+    """A model trained for `options.images` images, at most `options.seconds` CPU seconds, and how that went."""
+    import tempfile
+
+    import thalweg as tw
+    from thalweg.checkpoint import read_stats
+    from thalweg.errors import Diverged
+
+    patch = {"patch": 2} if train.shape[-1] == 16 else {}
+    common = {"augment": options.augment} if name == "egc" else {}
+    model = tw.method(f"{name}/{options.data}", seed=seed, data=train, **{"images": options.images, **patch, **common, **fields})
+    found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "diverged": None}
+    settings = dict(log_every=max(2560, options.images // 50), sample_every=10**9, save_every=max(2560, options.images // 10))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        try:
+            model = tw.fit(
+                model, train, Path(folder), seed=seed, images=options.images, seconds=options.seconds, clock=time.process_time,
+                precision=options.precision, progress=False, **settings,
+            )  # fmt: skip
+        except Diverged as trouble:
+            return None, found | {"diverged": str(trouble)}
+        stats = read_stats(Path(folder))
+    found |= {"cpu_seconds": round(time.process_time() - started, 1), "images": max(r["images"] for r in stats)}
+    return model.eval(), found | {"guard_events": sum("event" in r for r in stats)}
+
+
+def accuracy_of(model: Any, test: Any) -> dict[str, Any]:
+    """Accuracy and calibration on clean images."""
+    import thalweg as tw
+
+    report = tw.evaluate.calibration(model.classify, *test.all())
+    return {"accuracy": asdict(report.accuracy), "ece": report.ece, "nll": report.nll}
+
+
+def distances(model: Any, train: Any, test: Any, extractor: Any, seed: int, **options: Any) -> dict[str, Any]:
+    """Mean Fréchet distance of `DRAWS` sets of samples, and with `label` their class accuracy by the extractor's classifier."""
+    import torch
+
+    import thalweg as tw
+
+    held_out = test.all().x[:SAMPLES]
+    values, right, floor = [], [], None
+    for draw in range(DRAWS):
+        x = model.sample(len(held_out), seed=1000 * seed + draw + 1, **options)
+        if not bool(torch.isfinite(x).all()):
+            return {"frechet": None, "floor": None, "class_accuracy": None}
+        found = tw.evaluate.fidelity(train.all().x, x, extractor, held_out=held_out, metrics=("frechet",)).frechet
+        values.append(found.value)
+        floor = found.held_out
+        if "label" in options:
+            right.append(tw.evaluate.class_accuracy(x, options["label"], extractor).value)
+    mean = {"frechet": statistics.fmean(values), "floor": floor}
+    return mean | {"class_accuracy": statistics.fmean(right) if right else None}
+
+
+# --- Table 5
+
+
+def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    import thalweg as tw
+
+    train, test = images_of(options)
+    model, found = trained("egc", ROWS[row][0], seed, options, train)
+    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
+    if model is None:
+        return found
+    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
+    found |= {"free": distances(model, train, test, extractor, seed), "extractor_accuracy": extractor.test_accuracy}
+    if model.config.classes:
+        found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
+        label = torch.arange(min(SAMPLES, len(test))) % model.config.classes
+        found["guided"] = {w: distances(model, train, test, extractor, seed, label=label, guidance=w) for w in GUIDANCE}
+    return found
+
+
+def ablation(options: argparse.Namespace) -> dict[str, Any]:
+    rows = run_all("ablation", list(ROWS), options)
+    base = {r["seed"]: r["free"]["frechet"] for r in rows if r["row"] == FULL and r["free"]}
+    lines = []
+    for name, (_, free_fid, guided_fid) in ROWS.items():
+        mine = [r for r in rows if r["row"] == name and r["free"] and r["free"]["frechet"] is not None]
+        line: dict[str, Any] = {"row": name, "seeds": len(mine), "paper_fid": free_fid, "paper_fid_guided": guided_fid}
+        line["accuracy"] = mean(r["accuracy"] for r in mine)
+        line["frechet"] = mean(r["free"]["frechet"] for r in mine)
+        line |= paired([r["free"]["frechet"] - base[r["seed"]] for r in mine if r["seed"] in base] if name != FULL else [])
+        for w in GUIDANCE:
+            # written and read as JSON, a number as key is a text
+            guided = [r["guided"].get(str(w), {}) for r in mine]
+            line[f"frechet w={w:g}"] = mean(g.get("frechet") for g in guided)
+            line[f"class_accuracy w={w:g}"] = mean(g.get("class_accuracy") for g in guided)
+        lines.append(line)
+    return {"summary": lines, "runs": rows}
+
+
+def mean(values: Any) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.fmean(known) if known else None
+
+
+def paired(differences: list[float]) -> dict[str, float | None]:
+    """Mean and standard error over seeds of differences from another model of the same seed."""
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
+    return {"difference": mean(differences), "standard_error": error}
+
+
+# --- accuracy and robustness
+
+
+def accuracy_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    train, test = images_of(options)
+    name, fields = MODELS[row]
+    model, found = trained(name, fields, seed, options, train)
+    return {"row": row, "seed": seed} | found | ({"accuracy": None} if model is None else accuracy_of(model, test))
+
+
+def accuracy(options: argparse.Namespace) -> dict[str, Any]:
+    rows = run_all("accuracy", list(MODELS), options)
+    value = {(r["row"], r["seed"]): r["accuracy"]["value"] for r in rows if r["accuracy"]}
+    lines = []
+    for name in MODELS:
+        mine = {s: v for (row, s), v in value.items() if row == name}
+        less = [v - value["classifier", s] for s, v in mine.items() if ("classifier", s) in value] if name != "classifier" else []
+        lines.append({"row": name, "seeds": len(mine), "accuracy": mean(mine.values()), **paired(less)})
+    return {"augment": options.augment, "summary": lines, "runs": rows}
+
+
+def robustness_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+
+    train, test = images_of(options)
+    name, fields = MODELS[row]
+    model, found = trained(name, fields, seed, options, train)
+    found = {"row": row, "seed": seed, "report": None} | found
+    if model is None:
+        return found
+    x, label = (part[: options.examples] for part in test.all())
+    return found | {"report": asdict(tw.evaluate.robustness(model.classify, x, label, steps=20, restarts=options.restarts, seed=seed))}
+
+
+def robustness(options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+    from thalweg.evaluate.accuracy import Accuracy
+
+    rows = run_all("robustness", list(MODELS), options)
+    reports = {}
+    for row in rows:
+        if row["report"] and row["seed"] == 0:
+            report = {k: tuple(Accuracy(**a) for a in v) if k in ("fgsm", "pgd", "noise") else v for k, v in row["report"].items()}
+            report |= {"clean": Accuracy(**report["clean"]), "checks": tw.evaluate.MaskingChecks(**report["checks"])}
+            reports[row["row"]] = tw.evaluate.RobustnessReport(**report)
+    if reports:
+        tw.plot.robustness(reports, options.pictures / f"egc_robustness_{options.data}.png", title=f"{options.data}, seed 0")
+    curves = {(r["row"], r["seed"]): [a["value"] for a in r["report"]["pgd"]] for r in rows if r["report"]}
+    lines = []
+    for (name, seed), curve in curves.items():
+        report = next(r["report"] for r in rows if (r["row"], r["seed"]) == (name, seed))
+        other = curves.get(("classifier", seed))
+        above = None if other is None or name == "classifier" else all(a > b for a, b in zip(curve, other) if (a, b) != (0.0, 0.0))
+        passed = report["checks"]["passed"]
+        lines.append({"row": name, "seed": seed, "clean": report["clean"]["value"], "pgd": curve, "checks": passed, "above": above})
+    return {"attack": "PGD-20, L-infinity", "restarts": options.restarts, "summary": lines, "runs": rows}
+
+
+# --- figures
+
+
+def figures(options: argparse.Namespace) -> dict[str, Any]:
+    """Of a trained run: energies along and across noise (Figure 6), guidance (Figure 8), interpolation in x_T and in x_0 (Figure 4)."""
+    import torch
+
+    import thalweg as tw
+    from thalweg import tasks
+
+    model = tw.load(options.run)
+    c = model.config
+    test = tw.data.load(c.data, "test", size=c.shape[-1]).all()
+    found: dict[str, Any] = {"run": str(options.run), "data": c.data, "energy_along_noise": [], "guidance": []}
+    pictures, g = options.pictures, tw.random.seeded(5)
+    # Figure 6a: x = ᾱ_t x₀ + a σ_t ε at fixed t; noise a at which the energy is lowest, and how it rises from there
+    amounts, x0 = torch.linspace(0, 2, 21), test.x[:100]
+    epsilon = tw.random.normal_like(x0, g)
+    curves: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for t in (200, 500, 800):
+            signal, sigma = c_at(model, t)
+            energies = torch.stack([model.energy(signal * x0 + a * sigma * epsilon, t=t) for a in amounts])
+            curves[f"t = {t}"] = energies
+            median = energies.median(1).values
+            rising = (median[1:] > median[:-1]).tolist()
+            found["energy_along_noise"].append(
+                {"t": t, "lowest_at": float(amounts[median.argmin()]), "rises_from": float(amounts[last_fall(rising)]),
+                 "nats_at_2": float(median[-1] - median.min())}
+            )  # fmt: skip
+        # dashed: what N(ᾱ_t x₀, σ_t² I) would have, ‖a ε‖²/2
+        gaussian = amounts.square() * float(epsilon.flatten(1).square().sum(1).median()) / 2
+        tw.plot.along_noise(
+            curves, amounts, pictures / "egc_energy_along_noise.png", label="noise, in units of σ_t", reference={"t = 500": gaussian},
+            title=c.data,
+        )  # fmt: skip
+        found["gaussian_nats_at_2"] = float(gaussian[-1])
+        for t in (200, 500):
+            signal, sigma = c_at(model, t)
+            first, second = sigma * tw.random.normal(2, *c.shape, generator=g)
+
+            def energy(x: torch.Tensor, t: int = t) -> torch.Tensor:
+                return model.energy(x, t=t)
+
+            tw.plot.noise_plane(energy, signal * x0[0], first, second, pictures / f"egc_noise_plane_{t}.png", extent=1.5, depth=100.0)
+    # Figure 8: the same noise in each column, a row a scale, two classes
+    extractor = tw.evaluate.extractor(c.data) if c.shape[-1] == tw.data.load(c.data, "test").shape[-1] else None
+    for label in (0, 3):
+        rows = [model.sample(12, seed=1, label=label, guidance=w, eta=0.0) for w in FIGURE_GUIDANCE]
+        labels = [f"w = {w:g}" for w in FIGURE_GUIDANCE]
+        tw.plot.grid(torch.cat(rows), pictures / f"egc_guidance_{label}.png", columns=12, row_labels=labels, title=f"class {label}")
+    asked = torch.arange(200) % c.classes
+    for w in FIGURE_GUIDANCE:
+        x = model.sample(200, seed=1, label=asked, guidance=w)
+        spread = statistics.fmean(float(x[asked == y].flatten(1).std(0).mean()) for y in range(c.classes))
+        right = None if extractor is None else tw.evaluate.class_accuracy(x, asked, extractor).value
+        found["guidance"].append(
+            {"w": w, "std_within_class": spread, "class_accuracy": right, "saturated": float((x.abs() > 0.99).float().mean())}
+        )
+    # Figure 4, of two real images: on the arc between their noises, against the straight line between their pixels
+    ends = test.x[[0, int((test.label != test.label[0]).nonzero()[0])]]
+    noise = model.invert(ends, steps=50)
+    back = model.sample(2, start=noise, steps=50, eta=0.0)
+    found["inversion_rmse"] = float((back - ends).square().mean().sqrt())
+    in_noise = tasks.interpolate(model, noise[0], noise[1], 9) if noise.isfinite().all() else back
+    w = torch.linspace(0, 1, 9).view(-1, 1, 1, 1)
+    both = torch.cat([in_noise, (1 - w) * ends[0] + w * ends[1]])
+    tw.plot.grid(both, pictures / "egc_interpolation.png", columns=9, row_labels=["x_T", "x_0"])
+    return found
+
+
+def c_at(model: Any, t: int) -> tuple[float, float]:
+    return model.schedule.signal[t], model.schedule.noise[t]
+
+
+def last_fall(rising: list[bool]) -> int:
+    """The index after the last step that does not rise."""
+    return max((i + 1 for i, up in enumerate(rising) if not up), default=0)
+
+
+# --- running
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "ablation": ablation, "accuracy": accuracy, "robustness": robustness, "figures": figures,
+}  # fmt: skip
+ONES = {"ablation": ablation_one, "accuracy": accuracy_one, "robustness": robustness_one}
+
+
+def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every row and seed in a process of its own."""
+    chosen = [row for row in rows if not options.rows or row in options.rows]
+    shared = [f"--{name}={getattr(options, name)}" for name in ("data", "images", "augment", "precision", "examples", "restarts")]
+    shared += [f"--{name}={getattr(options, name)}" for name in ("size", "seconds") if getattr(options, name) is not None]
+
+    def run(job: tuple[str, int]) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.study_egc", *shared, "--one", part, job[0], str(job[1])],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{job}: {done.stderr}")
+        row = json.loads(done.stdout.splitlines()[-1])
+        print(f"{part}: {row['row']:40} seed {row['seed']}  images {row.get('images')}  {row['diverged'] or ''}", flush=True)
+        return row
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        return list(pool.map(run, [(row, seed) for seed in range(options.seeds) for row in chosen]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder of the figures")
+    parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
+    parser.add_argument("--size", type=int, help="side that images are brought to")
+    parser.add_argument("--images", type=int, default=200_000, help="images that every model is trained on")
+    parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--augment", type=float, default=0.0, help="augmentation of EGC and the plain classifier alike")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
+    parser.add_argument("--rows", nargs="+", default=[], choices=[*ROWS, *MODELS], metavar="ROW", help="some rows or models only")
+    parser.add_argument("--examples", type=int, default=200, help="test images that are attacked")
+    parser.add_argument("--restarts", type=int, default=2, help="of PGD")
+    parser.add_argument("--run", type=Path, default=Path("runs/egc-digits"), help="of the figures")
+    parser.add_argument("--one", nargs=3, metavar=("PART", "ROW", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        import torch
+
+        torch.set_num_threads(1)
+        part, row, seed = options.one
+        print(json.dumps(ONES[part](row, int(seed), options)))
+        return
+    from benchmarks.common import table, write_results
+
+    for part in options.parts or PARTS:
+        if part not in PARTS:
+            parser.error(f"unknown part '{part}': {', '.join(PARTS)}")
+        started = time.monotonic()
+        found = PARTS[part](options)
+        if "summary" in found:
+            keys = [k for k in found["summary"][0] if k != "pgd"] if found["summary"] else []
+            print("\n" + table([{k: line[k] for k in keys} for line in found["summary"]]))
+        asked = () if part == "figures" else ("data", "size", "images", "seconds", "precision", "seeds")
+        settings = {k: getattr(options, k) for k in asked}
+        name = f"egc_{part}.json" if options.data == "digits" else f"egc_{part}_{options.data}.json"
+        print(write_results(options.out / name, settings | found, seed=0, seconds=time.monotonic() - started))
+
+
+if __name__ == "__main__":
+    main()
