@@ -144,6 +144,21 @@ def test_unseen_images_all_hold_a_held_out_pair_of_each_kind():
     assert torch.equal(own["digit"], load("digits", "test").label.repeat_interleave(5)), "of the digits that no training saw"
 
 
+def test_inked_digits_have_two_concepts_on_black():
+    images, grey = load("inked-digits", "train"), load("digits", "train")
+    assert list(images.concepts) == ["digit", "colour"] and len(images) == 3 * len(grey) and images.label.shape == (len(images), 2)
+    own, held = split_label(images.label, images.concepts), set(heldout_pairs()["digit", "colour"])
+    found = set(zip(own["digit"].tolist(), own["colour"].tolist()))
+    assert found == {(a, b) for a in range(10) for b in range(5)} - held
+    for row in (0, 5, 3000):
+        a = (grey.all().x[row // 3] + 1) / 2
+        ink = torch.tensor(list(INKS.values())[int(own["colour"][row])])[:, None, None] / 255
+        assert torch.allclose((images.all().x[row] + 1) / 2, a * ink, atol=0.6 / 255)
+    unseen = load("inked-digits-unseen", "test")
+    own = split_label(unseen.label, unseen.concepts)
+    assert set(zip(own["digit"].tolist(), own["colour"].tolist())) == held and len(unseen) == len(load("digits", "test"))
+
+
 def test_colours_are_exact_and_copies_differ():
     images, grey = load("coloured-digits", "train"), load("digits", "train")
     own = split_label(images.label, images.concepts)

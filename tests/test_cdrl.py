@@ -300,6 +300,18 @@ def test_the_initializer_learns_from_what_it_is_told():
     assert mean["refined"] > 2000 and mean["data"] < 10
 
 
+def test_the_initializer_can_learn_from_the_data_first():
+    found = []
+    for images in (0, 499, 500, 900):
+        method = toy(data_first=0.5, images=1000)
+        update = Recorder(8)
+        update.images = images
+        method.refine = lambda y, *_, **options: torch.full_like(y, 50.0)
+        method.step(Gaussian().batch(0, 64, 1), update)
+        found.append(float(update.losses["initializer"].detach()) < 10)
+    assert found == [True, True, False, False]
+
+
 def test_steps_adapt_at_each_level_to_the_wanted_acceptance():
     method = quadratic(target_acceptance=0.6, steps=10)
     method.step_scale.fill_(1.0)

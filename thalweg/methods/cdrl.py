@@ -99,6 +99,9 @@ class Config:
     """what the initializer's network predicts (Table 5.9)"""
     learn_from: Literal["refined", "data"] = "refined"
     """what the initializer learns: the refined sample ỹ, or y from the data (Table 5.9)"""
+    data_first: Fraction = 0.0
+    """share of training in which the initializer learns y from the data before it learns the refined sample: refined by an energy that
+    knows nothing yet it learns nothing"""
     initializer_network: Literal["mlp", "patch", "unet"] = "mlp"
     """`mlp` for vectors and small images, `patch` a fast residual network on patches, without labels, `unet` as in the paper"""
     initializer_width: Count = 64
@@ -358,7 +361,8 @@ class CDRL(Method):
         loss, data, samples = recovery(self.marginal, y, refined, weight, t, label)
         update("energy", loss)  # eq. 5.5
         if c.initializer:
-            update("initializer", squared_error(mean, refined if c.learn_from == "refined" else y))  # eq. 5.6 without its weight
+            from_data = c.learn_from == "data" or (c.data_first and update.images < c.data_first * c.images)
+            update("initializer", squared_error(mean, y if from_data else refined))  # eq. 5.6 without its weight
         update.log(energy_data=data, energy_samples=samples, displacement=trace.displacement)
         self._adapt(trace, t, update)
 
@@ -648,8 +652,8 @@ _SMALL = dict(
 _DIGITS = dict(
     data="digits", shape=(1, 8, 8), width=512, depth=3, initializer_width=512, initializer_blocks=3, images=500_000, **_SMALL,
 )  # fmt: skip
-_INKED = _DIGITS | dict(data="inked-digits", shape=(3, 8, 8), classes=15, conditional=True)
-_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True, images=600_000)
+_INKED = _DIGITS | dict(data="inked-digits", shape=(3, 8, 8), classes=15, conditional=True, data_first=0.6)
+_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True, data_first=0.6, images=600_000)
 _FASHION = dict(
     data="fashion-mnist", shape=(1, 28, 28), network="patch", width=64, blocks=4, patch=4, initializer_network="patch",
     initializer_width=64, initializer_blocks=4, initializer_patch=4, images=2_000_000, **_SMALL,
@@ -657,7 +661,7 @@ _FASHION = dict(
 # sec. 5.4.4 at a small scale: latents of 28×28 pixels are 4×7×7, of deviation 1
 _LATENT = dict(
     data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", width=512, depth=3, initializer_width=512,
-    initializer_blocks=3, images=500_000, **_SMALL | dict(data_std=1.0),
+    initializer_blocks=3, images=500_000, data_first=0.6, **_SMALL | dict(data_std=1.0),
 )  # fmt: skip
 # tables 5.6, 5.7 and sec. 5.4.8.2. ConvEnergy differs from the paper's network: SiLU for LeakyReLU(0.2), strided convolutions for
 # average pooling, residual blocks after (not before) each halving, a linear read-out for ReLU, sum and the product with the embedding
