@@ -217,23 +217,27 @@ def composed(data: str, run: Path, ground: str | None) -> dict[str, Any]:
     judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}
     found: dict[str, Any] = {"training": trained(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
 
-    def asked(wanted: dict[str, Tensor], w: float | list[float], kind: str, seed: int) -> Tensor:
+    def asked(wanted: dict[str, Tensor], w: float, kind: str, seed: int, resample: int = 2) -> Tensor:
         label = attributes.join_label(wanted, concepts)
-        images = model.sample(len(label), seed=seed, label=label, guidance=w)
+        with torch.autocast("cpu", torch.bfloat16):  # as in training
+            images = model.sample(len(label), seed=seed, label=label, guidance=w, resample=resample).float()
         right = {c: judges[c].logits(images).argmax(1) == v for c, v in wanted.items()}
         each = {c: float(r.float().mean()) for c, r in right.items()}
         joint = float(torch.stack(list(right.values())).all(0).float().mean())
-        found["rows"].append({"w": w, "concepts": list(wanted), "pairs": kind, "n": len(label), "joint": joint, **each})
-        print(data, w, list(wanted), kind, round(joint, 3), each, flush=True)
+        row = {"w": w, "concepts": list(wanted), "pairs": kind, "n": len(label), "resample": resample, "joint": joint, **each}
+        found["rows"].append(row)
+        print(data, w, resample, list(wanted), kind, round(joint, 3), each, flush=True)
         return images
 
-    for w in (0.0, 0.25, 0.5, 1.0):
+    for w in (0.0, 0.25, 0.5, 0.75):
         for (one, other), values in held.items():
             seen = [(i, j) for i in range(len(concepts[one])) for j in range(len(concepts[other])) if (i, j) not in values]
             for kind, chosen in (("never seen together", values), ("seen", seen)):
                 rows = torch.tensor(list(chosen)).repeat(500 // len(chosen), 1)
                 images = asked({one: rows[:, 0], other: rows[:, 1]}, w, kind, seed=1)
-                if w == 0.0 and kind == "never seen together":
+                if kind == "never seen together":
+                    asked({one: rows[:, 0], other: rows[:, 1]}, w, kind, seed=1, resample=1)
+                if w == 0.5 and kind == "never seen together":
                     tw.plot.grid(images[:100], IMAGES / f"cdrl_{data}_{one}_{other}.png", columns=len(values))
         for concept in concepts:
             asked({concept: torch.arange(500) % len(concepts[concept])}, w, "one concept", seed=2)

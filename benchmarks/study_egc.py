@@ -69,7 +69,7 @@ def trained(name: str, fields: dict, seed: int, options: argparse.Namespace, tra
     import tempfile
 
     import thalweg as tw
-    from thalweg.checkpoint import read_stats
+    from thalweg.checkpoint import latest, read_stats
     from thalweg.errors import Diverged
 
     patch = {"patch": 2} if train.shape[-1] == 16 else {}
@@ -86,9 +86,10 @@ def trained(name: str, fields: dict, seed: int, options: argparse.Namespace, tra
             )  # fmt: skip
         except Diverged as trouble:
             return None, found | {"diverged": str(trouble)}
-        stats = read_stats(Path(folder))
-    found |= {"cpu_seconds": round(time.process_time() - started, 1), "images": max(r["images"] for r in stats)}
-    return model.eval(), found | {"guard_events": sum("event" in r for r in stats)}
+        events = sum("event" in row for row in read_stats(Path(folder)))
+        images = latest(Path(folder))["images"]
+    found |= {"cpu_seconds": round(time.process_time() - started, 1), "images": images}
+    return model.eval(), found | {"guard_events": events}
 
 
 def accuracy_of(model: Any, test: Any) -> dict[str, Any]:

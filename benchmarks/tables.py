@@ -228,13 +228,13 @@ def cdrl() -> str:
         record = load("cdrl_composition")
         for name, r in record["results"].items():
             rows = [
-                (f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["n"]), f"{100 * x['joint']:.1f} %",
+                (f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["resample"]), str(x["n"]), f"{100 * x['joint']:.1f} %",
                  ", ".join(f"{k} {100 * x[k]:.1f} %" for k in x["concepts"]))
                 for x in r["rows"]
             ]  # fmt: skip
             judges = ", ".join(f"{k} {100 * v:.1f} %" for k, v in r["judge_accuracy"].items())
             text += f"Composition, {name}; the judges' accuracy on real images: {judges}:\n\n"
-            text += lines(("w", "concepts", "pairs", "n", "all right", "each right"), rows) + "\n"
+            text += lines(("w", "concepts", "pairs", "draws a level", "n", "all right", "each right"), rows) + "\n"
             negated = r["not red"]
             text += f"A digit that is *not red*: {100 * negated['digit']:.1f} % the asked digit, {100 * negated['red']:.1f} % red.\n\n"
         text += source("cdrl_composition", record) + "\n\n"

@@ -13,6 +13,7 @@ METHODS = {
     "egc": ("thalweg.methods.egc", "EGC"),
     "cdrl": ("thalweg.methods.cdrl", "CDRL"),
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
+    "jem": ("thalweg.methods.jem", "JEM"),
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
 }
 

@@ -79,7 +79,7 @@ class Config:
     matching: NotNegative = 1.0
     """weight of the score matching loss; 0 trains a plain classifier, on clean images alone"""
     labelled_share: Fraction = 0.0
-    """share of the images whose label the score matching loss sees, 1 − label dropping (Table 3, †), see `EGC.losses`; 0 as in Algorithm 1"""
+    """share of images whose label the score matching loss sees, 1 − label dropping (Table 3, †; `EGC.losses`); 0 as in Algorithm 1"""
     label_input: bool = False
     """those labels are an input of the network, as in the released code; without, they choose the logit whose score is matched"""
     gamma: NotNegative = 0.05
@@ -131,7 +131,7 @@ class EGC(Method):
         self._check()
         self.schedule = noise.linear_beta(c.levels, c.beta_start, c.beta_stop)
         try:
-            self.net, self.scores = self._make_network()
+            self.net = self._make_network()
         except ValueError as error:
             raise InputError(f"egc: {error}") from None
 
@@ -160,27 +160,35 @@ class EGC(Method):
                 f"egc: label_input needs a labelled_share between 0 and 1, got {c.labelled_share:g}: energies are those without a label"
             )
 
-    def _make_network(self) -> tuple[nn.Module, nn.Linear]:
-        """A network (x, t[, label]) -> (map or None, logits [B, kinds]), and the layer in it that the logits come from."""
+    def _make_network(self) -> nn.Module:
+        """A network (x, t[, label]) -> (map, logits [B, kinds]), or logits alone (resnet)."""
         c = self.config
         labels = {"classes": c.classes} if c.label_input else {}
         if c.network == "mlp":
-            net = VectorNet(math.prod(c.shape), out=1, vector=self.kinds, width=c.width, depth=c.blocks, **labels)
-            return net, net.net.last
+            return VectorNet(math.prod(c.shape), out=1, vector=self.kinds, width=c.width, depth=c.blocks, **labels)
         if c.network == "resnet":
             widths = tuple(c.width * multiplier for multiplier in c.multipliers)
-            resnet = ConvEnergy(c.shape, widths=widths, blocks=c.blocks, out=self.kinds, levels=True, **labels)
-            return resnet, resnet.last
+            return ConvEnergy(c.shape, widths=widths, blocks=c.blocks, out=self.kinds, levels=True, **labels)
         fields = {"out": self.kinds if c.readout == "map" else c.shape[0], "vector": self.kinds, "width": c.width, "dropout": c.dropout}
         if c.network == "unet":
-            unet = UNet(c.shape, blocks=c.blocks, multipliers=c.multipliers, attention=c.attention, **fields, **labels)
-            net, last = unet, unet.vector[-1]
+            net: UNet | PatchNet = UNet(c.shape, blocks=c.blocks, multipliers=c.multipliers, attention=c.attention, **fields, **labels)
         else:
             net = PatchNet(c.shape, blocks=c.blocks, patch=c.patch, **fields, **labels)
-            last = net.vector
         if c.readout == "map":  # classes whose maps start equal stay equal: labels reach the logits, not the map
             nn.init.normal_(net.map.weight, std=0.02)
-        return net, last
+        return net
+
+    def _score_layer(self) -> nn.Linear:
+        """The layer of the network that puts out the logits."""
+        match self.config.network:
+            case "mlp":
+                return self.net.net.last
+            case "resnet":
+                return self.net.last
+            case "unet":
+                return self.net.vector[-1]
+            case _:
+                return self.net.vector
 
     # --- the density
 
@@ -233,7 +241,7 @@ class EGC(Method):
     def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
         seen: list[Tensor] = []
-        hook = self.scores.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        hook = self._score_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
             self.joint(x, self.levels_of(x, t))
         finally:
@@ -504,24 +512,39 @@ _TOY = dict(
 )
 _CLASSES = {"8gaussians": 8, "25gaussians": 25, "pinwheel": 5, "swissroll": 0, "spiral": 0, "rings": 4, "moons": 2, "checkerboard": 0}
 
+# the released recipe for latents (its training and sampling scripts; sec. 4.1). Ours differs in the unet: pooling of the logits by
+# learned queries, labels added to the level's embedding
+_LATENT = dict(
+    shape=(4, 32, 32), classes=1000, network="unet", width=384, blocks=2, multipliers=(1, 2, 4), attention=32, readout="map",
+    data_std=1.0, beta_start=0.00085, beta_stop=0.012, gamma=0.005, label_smoothing=0.2, passes="separate", labelled_share=0.9,
+    label_input=True, sample_steps=100, eta=0.0, batch=512, images=400_000_000, lr=1e-4, weight_decay=0.0, warm_up=0, decay=False,
+    ema=0.9999,
+)  # fmt: skip
+_FASHION = dict(data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, data_std=0.86, batch=128, images=6_000_000, ema=0.999)
+
 EGC.PRESETS = {
     # found by measurement; benchmarks/results/quickstart.json
     # (no augmentation: resampling blurs 8×8 digits, and the samples with them)
     "digits": Config(images=200_000),
     # as digits, not yet measured at length
-    "fashion-mnist": Config(
-        data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, data_std=0.86, batch=128, images=6_000_000, ema=0.999
+    "fashion-mnist": Config(**_FASHION),
+    # y latent (sec. 4.2, Table 4): as many classes as there are labels, which are not looked at
+    "digits-unsupervised": Config(images=200_000, classes=0, supervised=False, latent_classes=10),
+    "fashion-mnist-unsupervised": Config(classes=0, supervised=False, latent_classes=10, **_FASHION),
+    # a folder of pictures in colour, 32×32, its subfolders the classes (`--data FOLDER`); as fashion-mnist, not measured
+    "emoji": Config(
+        data="data/emoji", shape=(3, 32, 32), classes=0, width=96, blocks=6, patch=4, data_std=0.8, batch=128, images=4_000_000, ema=0.999
     ),
     **{name: Config(data=name, classes=classes, **_TOY) for name, classes in _CLASSES.items()},
-    # the released ImageNet recipe (γ, smoothing, AdamW, batch, EMA, clip), from Python on any Data of 4×32×32 latents; not run here
+    # not run here. The autoencoder has the shape (8 times smaller, 4 channels) and scale (0.18215) of the paper's. The released scale
+    # 6 of the classifier's gradient comes on top of the conditional score, which makes w = 7
     "imagenet256-latent": Config(
-        data="latents", shape=(4, 32, 32), classes=1000, network="unet", width=256, blocks=2, multipliers=(1, 2, 4), readout="map",
-        data_std=1.0, beta_start=0.00085, beta_stop=0.012, gamma=0.005, label_smoothing=0.2, guidance=6.0, sample_steps=250,
-        batch=512, images=400_000_000, lr=1e-4, decay=False, ema=0.9999,
+        data="hf:ILSVRC/imagenet-1k", autoencoder="diffusers:stabilityai/sd-vae-ft-ema", guidance=7.0, **_LATENT
     ),
     # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above; not run here
     "cifar10": Config(
-        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=192, blocks=3, multipliers=(1, 2, 2), readout="logits",
-        data_std=0.5, label_smoothing=0.2, dropout=0.1, batch=128, images=100_000_000, lr=1e-4, decay=False, ema=0.9999, sample_steps=1000,
+        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=192, blocks=3, multipliers=(1, 2, 2), attention=16,
+        readout="logits", data_std=0.5, gamma=0.005, label_smoothing=0.2, passes="separate", dropout=0.1, guidance=1.0, batch=128,
+        images=100_000_000, lr=1e-4, weight_decay=0.0, decay=False, ema=0.9999, sample_steps=1000,
     ),
 }  # fmt: skip

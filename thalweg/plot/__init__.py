@@ -2,9 +2,11 @@
 
 from thalweg.plot.charts import comparison, curves, embedding, histogram, reliability, robustness
 from thalweg.plot.images import grid, neighbours
+from thalweg.plot.noise import along_noise, noise_plane
 from thalweg.plot.plane import density, landscape
 
 __all__ = [
+    "along_noise",
     "comparison",
     "curves",
     "density",
@@ -13,6 +15,7 @@ __all__ = [
     "histogram",
     "landscape",
     "neighbours",
+    "noise_plane",
     "reliability",
     "robustness",
 ]
