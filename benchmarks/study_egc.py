@@ -3,7 +3,8 @@
 `ablation`: every row of Table 5, and rows of our own options, trained on equally many images; the Fréchet distance of samples in
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
 paired with that of the model with classifier of the same family at the same seed. `accuracy`: EGC against the plain classifier of
-the same body, augmentation and length (matching = 0). `robustness`: PGD and FGSM on EGC, the plain classifier and JEM (Figure 7), with checks for masked gradients.
+the same body, augmentation and length (matching = 0). `robustness`: PGD and FGSM on EGC, the plain classifier and JEM (Figure 7),
+with checks for masked gradients.
 `figures`: Figures 4, 6 and 8 of a trained run.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
