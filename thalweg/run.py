@@ -35,6 +35,8 @@ def picture(method: Method, path: Path, images: int) -> None:
     grid of samples, or density and samples of a toy."""
     method = as_images(method)
     config = method.config
+    if getattr(config, "matching", 1.0) == 0:  # a plain classifier
+        return
     if len(config.shape) == 3:
         if measure.takes_labels(method):
             values = [len(values) for values in data.concepts(config.data).values()] or [config.classes]
