@@ -200,7 +200,13 @@ def cdrl() -> str:
             for r in record["results"]["runs"]
         ]  # fmt: skip
         head = ("toy", "seed", "KL(truth‖model), nats", "total variation", "modes missing", "energy distance", "CPU seconds")
-        text += "Densities at the lowest level:\n\n" + lines(head, rows) + "\n" + source("cdrl_toys", record) + "\n\n"
+        text += (
+            "Densities at the lowest level:\n\n"
+            + lines(head, rows)
+            + "\n"
+            + source("cdrl_toys", record)
+            + "\n\n![Checkerboard: the truth, the three levels, samples](images/cdrl_checkerboard.png)\n\n"
+        )
     if (RESULTS / "cdrl_digits.json").exists():
         record = load("cdrl_digits")
         r = record["results"]
@@ -211,7 +217,11 @@ def cdrl() -> str:
         text += f"Unconditional digits, {r['training']['images']:,} images, {r['training']['seconds']:.0f} s:\n\n"
         text += lines(("samples by", "Fréchet distance", "ratio to the floor", "CPU seconds of 359"), rows) + "\n"
         auroc = ", ".join(f"{kind} {v['auroc']:.3f}" for kind, v in r["auroc"].items())
-        text += f"AUROC of the lowest level's energy: {auroc}.\n\n" + source("cdrl_digits", record) + "\n\n"
+        text += (
+            f"AUROC of the lowest level's energy: {auroc}.\n\n"
+            + source("cdrl_digits", record)
+            + "\n\n![Unconditional samples](images/cdrl_digits_15_steps.png)\n\n"
+        )
     if (RESULTS / "cdrl_conditional.json").exists():
         record = load("cdrl_conditional")
         r = record["results"]
@@ -223,7 +233,9 @@ def cdrl() -> str:
         text += f"Digits by label; the judge's test accuracy is {100 * r['extractor_accuracy']:.1f} %, the distance within a class of real "
         text += f"test digits {r['real_within_class_distance']:.2f}:\n\n"
         text += lines(("guidance w", "class accuracy", "Fréchet distance", "distance within a class", "precision", "recall"), rows)
-        text += "\n" + source("cdrl_conditional", record) + "\n\n"
+        text += (
+            "\n" + source("cdrl_conditional", record) + "\n\n![Samples by label at w = 0.5, a class a row](images/cdrl_digits_w0.5.png)\n\n"
+        )
     if (RESULTS / "cdrl_composition.json").exists():
         record = load("cdrl_composition")
         for name, r in record["results"].items():
@@ -237,7 +249,7 @@ def cdrl() -> str:
             text += lines(("w", "concepts", "pairs", "draws a level", "n", "all right", "each right"), rows) + "\n"
             negated = r["not red"]
             text += f"A digit that is *not red*: {100 * negated['digit']:.1f} % the asked digit, {100 * negated['red']:.1f} % red.\n\n"
-        text += source("cdrl_composition", record) + "\n\n"
+        text += source("cdrl_composition", record) + "\n\n![Pairs never seen in training](images/cdrl_inked-digits_digit_colour.png)\n\n"
     if (RESULTS / "cdrl_inpainting.json").exists():
         record = load("cdrl_inpainting")
         kinds = ("one completion", f"mean of {record['results']['completions']}", "mean fill", "nearest fill")

@@ -263,6 +263,25 @@ def test_a_method_lives_in_latent_space(trained):
     torch.testing.assert_close(x, m.decode(z))
 
 
+def test_a_model_of_latents_is_loaded_as_one_of_images(trained, tmp_path):
+    """`tw.load` of a saved cdrl in latents: samples decoded, not clamped before; the energy that of the latents; classify for egc."""
+    digits = tw.data.load("digits")
+    data = latent.wrap(digits, trained[1])
+    small_nets = {"width": 16, "initializer_width": 16, "steps": 2}
+    inner = tw.method("cdrl/fashion-mnist-latent", data=data, autoencoder=trained[1], **small_nets)
+    tw.save_pretrained(inner, tmp_path / "model")
+    model, x = tw.load(tmp_path / "model"), digits.all().x[:6]
+    assert tuple(model.config.shape) == (1, 8, 8) and tuple(inner.config.shape) == (2, 4, 4)
+    z = inner.sample(6, seed=3)
+    assert float(z.abs().max()) > 1, "latents are not confined to [−1, 1]"
+    torch.testing.assert_close(model.sample(6, seed=3), trained[0].decode(z))
+    torch.testing.assert_close(model.energy(x), inner.energy(trained[0].encode(x)))
+    assert not hasattr(model, "classify")
+    egc = tw.method("egc/digits", data=data, autoencoder=trained[1], width=8, blocks=1)
+    torch.testing.assert_close(latent.as_images(egc).classify(x), egc.classify(trained[0].encode(x)))
+    assert latent.as_images(trained[0]) is trained[0], "what lives in no latent space stays as it is"
+
+
 def test_the_decoder_follows_the_type_of_latents_and_is_loaded_once(trained, monkeypatch):
     m, run = trained
     z = random.normal(70, 2, 4, 4, generator=random.seeded(1))

@@ -150,7 +150,7 @@ def train(arguments: list[str]) -> None:
     if options.images:
         values["images"] = options.images
     autoencoder = str(values.get("autoencoder", getattr(config, "autoencoder", "")))
-    images = latent.wrap(datasets.load(name, "train", size=options.size), autoencoder)
+    images = latent.wrap(datasets.load(name, "train", size=options.size), autoencoder, device=device)
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)

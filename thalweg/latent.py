@@ -180,6 +180,8 @@ class Decoded(nn.Module):
         with torch.no_grad():
             shape = autoencoder.decode(torch.zeros(1, *method.config.shape)).shape[1:]
         self.config = replace(method.config, shape=tuple(shape))
+        if hasattr(method, "classify"):  # only a classifier's model has the attribute
+            self.classify = self._classify
 
     def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
         """`n` images [n, C, H, W] in [−1, 1]; `options` go to the method's `sample`."""
@@ -190,6 +192,9 @@ class Decoded(nn.Module):
     def energy(self, x: Tensor, **condition: Any) -> Tensor:
         """The energy of the latents of images [B, C, H, W] -> [B], nats."""
         return self.method.energy(self.autoencoder.encode(x), **condition)
+
+    def _classify(self, x: Tensor, **condition: Any) -> Tensor:
+        return self.method.classify(self.autoencoder.encode(x), **condition)
 
 
 def as_images(method: Any) -> Any:
