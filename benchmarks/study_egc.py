@@ -2,17 +2,17 @@
 
 `ablation`: every row of Table 5, and rows of our own options, trained on equally many images; the Fréchet distance of samples in
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
-paired with that of the model with classifier of the same family at the same seed. `accuracy`: EGC against the plain classifier of
-the same body, augmentation and length (matching = 0). `robustness`: PGD and FGSM on EGC, the plain classifier and JEM (Figure 7),
-with checks for masked gradients.
-`figures`: Figures 4, 6 and 8 of a trained run.
+paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC beside the plain classifier
+of the same body, augmentation and length (matching = 0), unsupervised EGC, and JEM: accuracy, samples, PGD and FGSM (Figure 7) with
+checks for masked gradients. `cost`: CPU time of a step. `figures`: Figures 4, 6 and 8 of a trained run.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
-    python -m benchmarks.study_egc ablation accuracy robustness figures --jobs 2
+    python -m benchmarks.study_egc ablation classifiers cost figures --jobs 2
     python -m benchmarks.study_egc ablation --data fashion-mnist --size 16 --images 500000 --seconds 3600
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 RESULTS = Path("benchmarks/results")
 DRAWS = 4
+COST_ROUNDS = 20
 SAMPLES = 2000  # at most in a set, where there are more held-out images
 FULL = "EBM + classifier (patch)"
 UNET = dict(network="unet", width=32, blocks=1, multipliers=(1, 2), readout="logits")
@@ -55,6 +56,7 @@ MODELS: dict[str, tuple[str, dict]] = {
     "egc": ("egc", {}),
     "egc, separate passes": ("egc", dict(passes="separate")),
     "classifier": ("egc", CLASSIFIER),
+    "unsupervised": ("egc", ALONE),
     "jem": ("jem", {}),
 }
 GUIDANCE = (1.0, 2.0, 4.0)
@@ -178,45 +180,40 @@ def paired(differences: list[float]) -> dict[str, float | None]:
     return {"difference": mean(differences), "standard_error": error}
 
 
-# --- accuracy and robustness
+# --- beside other classifiers
 
 
-def accuracy_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    train, test = images_of(options)
-    name, fields = MODELS[row]
-    model, found = trained(name, fields, seed, options, train)
-    return {"row": row, "seed": seed} | found | ({"accuracy": None} if model is None else accuracy_of(model, test))
+def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One model's accuracy, calibration, samples and robustness, as far as it has them."""
+    import torch
 
-
-def accuracy(options: argparse.Namespace) -> dict[str, Any]:
-    rows = run_all("accuracy", list(MODELS), options)
-    value = {(r["row"], r["seed"]): r["accuracy"]["value"] for r in rows if r["accuracy"]}
-    lines = []
-    for name in MODELS:
-        mine = {s: v for (row, s), v in value.items() if row == name}
-        less = [v - value["classifier", s] for s, v in mine.items() if ("classifier", s) in value] if name != "classifier" else []
-        lines.append({"row": name, "seeds": len(mine), "accuracy": mean(mine.values()), **paired(less)})
-    return {"augment": options.augment, "summary": lines, "runs": rows}
-
-
-def robustness_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     import thalweg as tw
 
     train, test = images_of(options)
     name, fields = MODELS[row]
     model, found = trained(name, fields, seed, options, train)
-    found = {"row": row, "seed": seed, "report": None} | found
+    found = {"row": row, "seed": seed, "clean": None, "report": None, "free": None, "guided": None} | found
     if model is None:
         return found
-    x, label = (part[: options.examples] for part in test.all())
-    return found | {"report": asdict(tw.evaluate.robustness(model.classify, x, label, steps=20, restarts=options.restarts, seed=seed))}
+    if fields is not CLASSIFIER:
+        extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
+        found["extractor_accuracy"] = extractor.test_accuracy
+        found["free"] = distances(model, train, test, extractor, seed)
+        if model.config.classes:
+            label = torch.arange(min(SAMPLES, len(test))) % model.config.classes
+            found["guided"] = distances(model, train, test, extractor, seed, label=label)
+    if model.config.classes:
+        x, label = (part[: options.examples] for part in test.all())
+        found["clean"] = accuracy_of(model, test)
+        found["report"] = asdict(tw.evaluate.robustness(model.classify, x, label, steps=20, restarts=options.restarts, seed=seed))
+    return found
 
 
-def robustness(options: argparse.Namespace) -> dict[str, Any]:
+def classifiers(options: argparse.Namespace) -> dict[str, Any]:
     import thalweg as tw
     from thalweg.evaluate.accuracy import Accuracy
 
-    rows = run_all("robustness", list(MODELS), options)
+    rows = run_all("classifiers", list(MODELS), options)
     reports = {}
     for row in rows:
         if row["report"] and row["seed"] == 0:
@@ -225,17 +222,141 @@ def robustness(options: argparse.Namespace) -> dict[str, Any]:
             reports[row["row"]] = tw.evaluate.RobustnessReport(**report)
     if reports:
         tw.plot.robustness(reports, options.pictures / f"egc_robustness_{options.data}.png", title=f"{options.data}, seed 0")
-    curves = {(r["row"], r["seed"]): [a["value"] for a in r["report"]["pgd"]] for r in rows if r["report"]}
+    known = {(r["row"], r["seed"]): r for r in rows if not r["diverged"]}
     lines = []
-    for (name, seed), curve in curves.items():
-        report = next(r["report"] for r in rows if (r["row"], r["seed"]) == (name, seed))
-        other = curves.get(("classifier", seed))
-        # where both are broken wholly there is nothing to compare
-        pairs = [] if other is None or name == "classifier" else [(a, b) for a, b in zip(curve, other) if a or b]
-        above = all(a > b for a, b in pairs) if pairs else None
-        passed = report["checks"]["passed"]
-        lines.append({"row": name, "seed": seed, "clean": report["clean"]["value"], "pgd": curve, "checks": passed, "above": above})
-    return {"attack": "PGD-20, L-infinity", "restarts": options.restarts, "summary": lines, "runs": rows}
+    for name in MODELS:
+        mine = [r for (row, _), r in known.items() if row == name]
+        line: dict[str, Any] = {"row": name, "seeds": len(mine)}
+        line["accuracy"] = mean(r["clean"]["accuracy"]["value"] for r in mine if r["clean"])
+        line |= {f"accuracy {k}": v for k, v in paired(differences(known, mine, "classifier", accuracy_in)).items()}
+        line["ece"] = mean(r["clean"]["ece"] for r in mine if r["clean"])
+        line["frechet"] = mean(r["free"]["frechet"] for r in mine if r["free"])
+        line |= {f"frechet {k}": v for k, v in paired(differences(known, mine, "unsupervised", frechet_in)).items()}
+        line["frechet_guided"] = mean(r["guided"]["frechet"] for r in mine if r["guided"])
+        line["class_accuracy"] = mean(r["guided"]["class_accuracy"] for r in mine if r["guided"])
+        curves = [[a["value"] for a in r["report"]["pgd"]] for r in mine if r["report"]]
+        line["pgd"] = [statistics.fmean(values) for values in zip(*curves)]
+        line["checks"] = [r["report"]["checks"]["passed"] for r in mine if r["report"]]
+        line["above"] = [above(r, known.get(("classifier", r["seed"]))) for r in mine if r["report"] and name != "classifier"]
+        lines.append(line)
+    radii = next((r["report"]["epsilons"] for r in rows if r["report"]), None)
+    return {
+        "augment": options.augment, "attack": "PGD-20, L-infinity", "restarts": options.restarts, "examples": options.examples,
+        "epsilons": radii, "summary": lines, "runs": rows,
+    }  # fmt: skip
+
+
+def accuracy_in(row: dict[str, Any]) -> float | None:
+    return row["clean"] and row["clean"]["accuracy"]["value"]
+
+
+def frechet_in(row: dict[str, Any]) -> float | None:
+    return row["free"] and row["free"]["frechet"]
+
+
+def differences(known: dict, mine: list[dict], other: str, value: Callable[[dict], float | None]) -> list[float]:
+    """`value` of rows less that of the model `other` of the same seed, where both have one."""
+    pairs = [(value(r), value(known[other, r["seed"]])) for r in mine if r["row"] != other and (other, r["seed"]) in known]
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def above(row: dict[str, Any], classifier: dict[str, Any] | None) -> bool | None:
+    """Whether a model holds up better than the plain classifier at every radius; where both are broken wholly nothing is compared."""
+    if classifier is None or not classifier["report"]:
+        return None
+    pairs = [(a["value"], b["value"]) for a, b in zip(row["report"]["pgd"], classifier["report"]["pgd"])]
+    pairs = [(a, b) for a, b in pairs if a or b]
+    return all(a > b for a, b in pairs) if pairs else None
+
+
+# --- cost
+
+
+def cost(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of a whole step of EGC, of a plain classifier and of a diffusion model of the same body, eager and compiled.
+
+    All in one process and in turn, medians over `COST_ROUNDS` rounds. The diffusion model is the body's map with the plain loss
+    ‖ε̂(x_t, t) − ε‖² (Ho et al. 2020, eq. 14).
+    """
+    import torch
+
+    import thalweg as tw
+    from thalweg.data.base import Batch
+    from thalweg.methods.egc import EGC
+
+    class Diffusion(EGC):
+        """The body of EGC as a noise predictor."""
+
+        def losses(self, x0, label, t, epsilon, kept=None, own=None):
+            """The error of the map at ε, and no cross-entropy."""
+            fields, _ = self.net(self.schedule.diffuse(x0, t, epsilon), t)
+            error = (fields.float() - epsilon).flatten(1).square().mean(1)
+            return error, torch.zeros_like(error), torch.zeros_like(error)
+
+    torch.set_num_threads(1)
+    train, _ = images_of(options)
+    config = tw.method(f"egc/{options.data}", data=train).config
+    kinds = {"egc": (EGC, {}), "classifier": (EGC, CLASSIFIER), "diffusion": (Diffusion, {})}
+    runs: dict[str, Callable[[], None]] = {}
+    first: dict[str, float] = {}
+    whole = train.all()
+    batch = Batch(whole.x[: config.batch], whole.label[: config.batch])
+    for compiled in (False, True):
+        for kind, (method, fields) in kinds.items():
+            model = method(replace(config, compile=compiled, **fields))
+            optimizer = model.optimizers()["net"]
+            runs[f"{kind} {'compiled' if compiled else 'eager'}"] = stepper(model, optimizer, batch, options.precision)
+    found: dict[str, Any] = {"batch": config.batch, "rounds": COST_ROUNDS, "first_step_seconds": first}
+    for name, one in runs.items():
+        started = time.process_time()
+        one()
+        first[name] = time.process_time() - started
+        print(f"{name}: first step {first[name]:.2f} s", flush=True)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(COST_ROUNDS):
+        for name, one in runs.items():
+            started = time.process_time()
+            one()
+            seconds[name].append(time.process_time() - started)
+    found["seconds_a_step"] = {name: statistics.median(values) for name, values in seconds.items()}
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other]))
+
+    found["ratios"] = {
+        "egc to diffusion, eager": ratio("egc eager", "diffusion eager"),
+        "egc to classifier, eager": ratio("egc eager", "classifier eager"),
+        "egc to diffusion, compiled": ratio("egc compiled", "diffusion compiled"),
+        "egc to classifier, compiled": ratio("egc compiled", "classifier compiled"),
+        "egc: eager to compiled": ratio("egc eager", "egc compiled"),
+    }
+    return found
+
+
+def stepper(model: Any, optimizer: Any, batch: Any, precision: str) -> Callable[[], None]:
+    """One update of the model's own `step`, without the loop around it."""
+    import torch
+
+    from thalweg import random
+
+    class Update:
+        generator = random.seeded(1)
+
+        def __call__(self, name: str, loss: torch.Tensor) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+        def log(self, **values: torch.Tensor) -> None:
+            pass
+
+    update = Update()
+
+    def one() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            model.step(batch, update)
+
+    return one
 
 
 # --- figures
@@ -322,18 +443,22 @@ def last_fall(rising: list[bool]) -> int:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "ablation": ablation, "accuracy": accuracy, "robustness": robustness, "figures": figures,
+    "ablation": ablation, "classifiers": classifiers, "cost": cost, "figures": figures,
 }  # fmt: skip
-ONES = {"ablation": ablation_one, "accuracy": accuracy_one, "robustness": robustness_one}
+ONES = {"ablation": ablation_one, "classifiers": classifiers_one}
 
 
 def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every row and seed in a process of its own."""
+    """Every row and seed in a process of its own; what one found is kept in `--work`, and not done again after a stop."""
     chosen = [row for row in rows if not options.rows or row in options.rows]
     shared = [f"--{name}={getattr(options, name)}" for name in ("data", "images", "augment", "precision", "examples", "restarts")]
     shared += [f"--{name}={getattr(options, name)}" for name in ("size", "seconds") if getattr(options, name) is not None]
 
     def run(job: tuple[str, int]) -> dict[str, Any]:
+        key = hashlib.sha256(json.dumps([part, *shared, *job]).encode()).hexdigest()[:16]
+        kept = options.work / f"{part}-{key}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.study_egc", *shared, "--one", part, job[0], str(job[1])],
             capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -341,6 +466,8 @@ def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dic
         if done.returncode:
             raise SystemExit(f"{job}: {done.stderr}")
         row = json.loads(done.stdout.splitlines()[-1])
+        options.work.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(row))
         print(f"{part}: {row['row']:40} seed {row['seed']}  images {row.get('images')}  {row['diverged'] or ''}", flush=True)
         return row
 
@@ -352,6 +479,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--work", type=Path, default=Path("runs/study_egc"), help="folder of what was found so far")
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder of the figures")
     parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
     parser.add_argument("--size", type=int, help="side that images are brought to")
@@ -382,7 +510,7 @@ def main() -> None:
         started = time.monotonic()
         found = PARTS[part](options)
         if "summary" in found:
-            keys = [k for k in found["summary"][0] if k != "pgd"] if found["summary"] else []
+            keys = [k for k in found["summary"][0] if k not in ("pgd", "checks", "above")] if found["summary"] else []
             print("\n" + table([{k: line[k] for k in keys} for line in found["summary"]]))
         asked = () if part == "figures" else ("data", "size", "images", "seconds", "precision", "seeds")
         settings = {k: getattr(options, k) for k in asked}

@@ -247,9 +247,12 @@ def cdrl() -> str:
             judges = ", ".join(f"{k} {100 * v:.1f} %" for k, v in r["judge_accuracy"].items())
             text += f"Composition, {name}; the judges' accuracy on real images: {judges}:\n\n"
             text += lines(("w", "concepts", "pairs", "draws a level", "n", "all right", "each right"), rows) + "\n"
-            negated = r["not red"]
-            text += f"A digit that is *not red*: {100 * negated['digit']:.1f} % the asked digit, {100 * negated['red']:.1f} % red.\n\n"
-        text += source("cdrl_composition", record) + "\n\n![Pairs never seen in training](images/cdrl_inked-digits_digit_colour.png)\n\n"
+            negated = r["not"]
+            shares = f"{percent(negated['asked_share'])} have the first, {percent(negated['denied_share'])} have the second"
+            text += f"Asked for one {negated['asked']} and *not* for one {negated['denied']}: {shares}.\n\n"
+        text += source("cdrl_composition", record) + "\n\n"
+        text += "![Pairs never seen in training](images/cdrl_paired-digits_left_right.png)\n\n"
+        text += "![Pairs never seen in training](images/cdrl_inked-digits_digit_colour.png)\n\n"
     if (RESULTS / "cdrl_inpainting.json").exists():
         record = load("cdrl_inpainting")
         kinds = ("one completion", f"mean of {record['results']['completions']}", "mean fill", "nearest fill")
@@ -276,6 +279,97 @@ def cdrl() -> str:
 LATENT_ROWS = {
     "CDRL in the latents, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
 }  # fmt: skip
+
+
+def egc() -> str:
+    """The parts of benchmarks/study_egc.py, each of its own file."""
+    text = "## EGC\n"
+    for data in ("digits", "fashion-mnist"):
+        tail = "" if data == "digits" else f"_{data}"
+        if (RESULTS / f"egc_classifiers{tail}.json").exists():
+            text += "\n" + egc_classifiers(f"egc_classifiers{tail}", data)
+        if (RESULTS / f"egc_ablation{tail}.json").exists():
+            text += "\n" + egc_ablation(f"egc_ablation{tail}", data)
+        if (RESULTS / f"egc_cost{tail}.json").exists():
+            record = load(f"egc_cost{tail}")
+            r = record["results"]
+            rows = [(name, f"{1000 * value:.0f}") for name, value in r["seconds_a_step"].items()]
+            ratios = "; ".join(f"{name} {value:.2f}" for name, value in r["ratios"].items())
+            text += f"\nA step on {data}, batches of {r['batch']} in {r['precision']}, medians of {r['rounds']} rounds in turn:\n\n"
+            text += lines(("step", "CPU ms"), rows) + f"\nMedian ratios: {ratios}.\n\n" + source(f"egc_cost{tail}", record) + "\n"
+    if (RESULTS / "egc_figures.json").exists():
+        record = load("egc_figures")
+        r = record["results"]
+        rows = [
+            (f"{g['w']:g}", "" if g["class_accuracy"] is None else f"{100 * g['class_accuracy']:.1f} %", f"{g['std_within_class']:.3f}",
+             f"{100 * g['saturated']:.1f} %")
+            for g in r["guidance"]
+        ]  # fmt: skip
+        text += f"\nGuidance, {r['data']}:\n\n" + lines(("w", "class accuracy", "deviation within a class", "pixels at ±1"), rows)
+        text += "\n" + source("egc_figures", record) + "\n\n![Class 3 over guidance scales](images/egc_guidance_3.png)\n\n"
+        text += "![Energy along the noise](images/egc_energy_along_noise.png)\n\n"
+        text += "![Interpolation between two images, in x_T and in x_0](images/egc_interpolation.png)\n"
+    return text
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def less(line: dict, name: str, scale: float = 1.0) -> str:
+    """A paired difference and its standard error; the second needs two seeds."""
+    value, error = line[f"{name} difference"], line[f"{name} standard_error"]
+    if value is None:
+        return "–"
+    return f"{scale * value:+.1f}" + ("" if error is None else f" ± {scale * error:.1f}")
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def egc_classifiers(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], str(x["seeds"]), percent(x["accuracy"]), less(x, "accuracy", 100), "–" if x["ece"] is None else f"{x['ece']:.3f}",
+         number(x["frechet"]), less(x, "frechet"), number(x["frechet_guided"]), percent(x["class_accuracy"]))
+        for x in r["summary"]
+    ]  # fmt: skip
+    images = {x["row"]: x["images"] for x in r["runs"] if x.get("images")}
+    fewer = "".join(f", {row} {n:,}" for row, n in images.items() if n < 0.95 * r["images"])
+    floor = next(x["free"]["floor"] for x in r["runs"] if x["free"])
+    text = f"Beside other classifiers, {data}, {r['images']:,} images{fewer}; the floor of the Fréchet distance is {floor:.1f}:\n\n"
+    head = ("model", "seeds", "test accuracy", "less the classifier's, points", "calibration error", "Fréchet distance",
+            "less unsupervised EGC's", "guided", "class accuracy of guided")  # fmt: skip
+    text += lines(head, rows) + f"\nAccuracy under {r['attack']}, {r['examples']} images, {r['restarts']} restarts, means over seeds:\n\n"
+    # radii at which every model is broken wholly say nothing
+    kept = [i for i, _ in enumerate(r["epsilons"]) if any(x["pgd"] and x["pgd"][i] for x in r["summary"])]
+    rows = [
+        (x["row"], *(percent(x["pgd"][i]) for i in kept), f"{sum(x['checks'])} of {len(x['checks'])}",
+         f"{sum(map(bool, x['above']))} of {len(x['above'])}" if x["above"] else "–")
+        for x in r["summary"] if x["pgd"]
+    ]  # fmt: skip
+    radii = (f"ε = {round(255 * r['epsilons'][i])}/255" for i in kept)
+    text += lines(("model", *radii, "gradient checks passed", "above the classifier at every ε"), rows) + "\n" + source(name, record)
+    return text + f"\n\n![Robustness](images/egc_robustness_{data}.png)\n"
+
+
+def egc_ablation(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], str(x["seeds"]), "–" if x["paper_fid"] is None else f"{x['paper_fid']:.2f}",
+         "–" if x["paper_fid_guided"] is None else f"{x['paper_fid_guided']:.2f}", number(x["frechet"]),
+         "–" if x["difference"] is None else f"{x['difference']:+.1f} ± {x['standard_error'] or 0:.1f}",
+         *(number(x[f"frechet w={w}"]) for w in (1, 2)), percent(x["class_accuracy w=2"]), percent(x["accuracy"]))
+        for x in r["summary"]
+    ]  # fmt: skip
+    bound = f", at most {r['seconds']:.0f} CPU seconds" if r["seconds"] else ""
+    text = f"Table 5 and our own options, {data}, {r['images']:,} images a row{bound}:\n\n"
+    head = ("row", "seeds", "paper's FID", "guided", "Fréchet distance", "less the full model's", "w = 1", "w = 2", "class accuracy, w = 2",
+            "test accuracy")  # fmt: skip
+    return text + lines(head, rows) + "\n" + source(name, record) + "\n"
 
 
 def resume() -> str:
@@ -317,7 +411,7 @@ def readme() -> None:
 
 
 def main() -> None:
-    sections = [quickstart, density, fidelity, ood, likelihood, cdrl, study_cdrl, speed, precision, streaming, resume, startup]
+    sections = [quickstart, density, fidelity, ood, likelihood, cdrl, study_cdrl, egc, speed, precision, streaming, resume, startup]
     found = [section() for section in sections if any(RESULTS.glob(f"{section.__name__}*.json"))]
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
     (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))

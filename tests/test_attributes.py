@@ -89,6 +89,9 @@ def test_labels_that_do_not_fit(call, message):
 # --- coloured sets
 
 
+COLOURED_PAIRS = {names: pairs for names, pairs in heldout_pairs().items() if names != ("left", "right")}
+
+
 def luminance(colour: tuple[int, int, int]) -> float:
     """WCAG 2.1's relative luminance of sRGB."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
@@ -105,7 +108,7 @@ def test_every_ink_shows_on_every_background():
 
 
 def test_held_out_pairs_are_a_fifth_and_leave_every_value_its_share():
-    pairs = heldout_pairs()
+    pairs = COLOURED_PAIRS
     assert list(pairs) == [("digit", "colour"), ("colour", "background")]
     assert [len(set(found)) for found in pairs.values()] == [10, 5] == [10 * 5 // 5, 5 * 5 // 5]
     for found, sizes in zip(pairs.values(), ((10, 5), (5, 5))):
@@ -120,7 +123,7 @@ def test_held_out_pairs_occur_in_no_split_and_all_else_does(split):
         "digit", "colour", "background"
     ]  # fmt: skip
     own = split_label(images.label, images.concepts)
-    for (one, other), held in heldout_pairs().items():
+    for (one, other), held in COLOURED_PAIRS.items():
         found = set(zip(own[one].tolist(), own[other].tolist()))
         every = {(a, b) for a in range(len(images.concepts[one])) for b in range(len(images.concepts[other]))}
         assert found == every - set(held)
@@ -135,7 +138,7 @@ def test_unseen_images_all_hold_a_held_out_pair_of_each_kind():
     images = load("coloured-digits-unseen", "test")
     own = split_label(images.label, images.concepts)
     kinds = []
-    for (one, other), held in heldout_pairs().items():
+    for (one, other), held in COLOURED_PAIRS.items():
         pairs = list(zip(own[one].tolist(), own[other].tolist()))
         kinds.append(torch.tensor([pair in held for pair in pairs]))
         assert set(held) <= set(pairs)
@@ -157,6 +160,22 @@ def test_inked_digits_have_two_concepts_on_black():
     unseen = load("inked-digits-unseen", "test")
     own = split_label(unseen.label, unseen.concepts)
     assert set(zip(own["digit"].tolist(), own["colour"].tolist())) == held and len(unseen) == len(load("digits", "test"))
+
+
+@pytest.mark.parametrize(("name", "split"), [("paired-digits", "train"), ("paired-digits", "test"), ("paired-digits-unseen", "test")])
+def test_paired_digits_are_two_of_the_split_and_never_twice_the_same_class_but_in_the_unseen_set(name, split):
+    images, single = load(name, split), load("digits", split)
+    own = split_label(images.label, images.concepts)
+    assert images.shape == (1, 8, 16) and list(images.concepts) == ["left", "right"] and len(images) == 5 * len(single)
+    assert torch.equal(images.x[..., :8], single.x.repeat_interleave(5, 0)), "each image five times on the left"
+    assert torch.equal(own["left"], single.label.repeat_interleave(5))
+    known = {(row.numpy().tobytes(), int(label)) for row, label in zip(single.x, single.label)}
+    assert all((row.numpy().tobytes(), int(label)) in known for row, label in zip(images.x[..., 8:].contiguous(), own["right"]))
+    found = set(zip(own["left"].tolist(), own["right"].tolist()))
+    held = set(heldout_pairs()["left", "right"])
+    assert held == {(i, i) for i in range(10)}
+    assert found == (held if name.endswith("unseen") else {(a, b) for a in range(10) for b in range(10)} - held)
+    assert torch.equal(images.x, load(name, split).x), "the same pairs every time"
 
 
 def test_colours_are_exact_and_copies_differ():
@@ -197,6 +216,7 @@ def test_other_grey_sets_can_be_coloured():
     ("call", "message"),
     [
         (lambda: load("coloured-digits", channels=1), "coloured images have 3 channels, got channels=1"),
+        (lambda: load("paired-digits-unseen", "train"), "unseen combinations are for testing only.*got 'train'"),
         (lambda: load("coloured-digits-unseen", "train"), "unseen combinations are for testing only.*got 'train'"),
         (lambda: load("coloured-digit"), "did you mean 'coloured-digits'"),
     ],

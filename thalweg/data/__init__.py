@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import InputError, nearest
 from . import attributes
-from .attributes import TABLE, coloured, read_table
+from .attributes import TABLE, coloured, paired, read_table
 from .base import Batch, Data
 from .hub import Stream, hub
 from .images import SPLITS, Images, flat_names
@@ -13,11 +13,13 @@ from .sources import array_concepts, array_file, check_split, digits, fashion_mn
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
 
-_COLOURED = {
+_COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
     "coloured-digits-unseen": partial(coloured, digits, "digit", copies=5, unseen=True),
     "inked-digits": partial(coloured, digits, "digit", copies=3, ground="black"),
     "inked-digits-unseen": partial(coloured, digits, "digit", copies=1, ground="black", unseen=True),
+    "paired-digits": partial(paired, digits),
+    "paired-digits-unseen": partial(paired, digits, unseen=True),
     "coloured-fashion": partial(coloured, fashion_mnist, "class"),
     "coloured-fashion-unseen": partial(coloured, fashion_mnist, "class", unseen=True),
 }
@@ -28,7 +30,7 @@ _BUILT_IN = {
     "stacked-digits": partial(stacked, digits),
     "stacked-fashion": partial(stacked, fashion_mnist),
     "stacked-mnist": partial(stacked, mnist_small),
-    **_COLOURED,
+    **_COMBINED,
 }
 NAMES = TOYS + tuple(_BUILT_IN)
 
@@ -53,6 +55,7 @@ __all__ = [
     "hub",
     "load",
     "mnist_small",
+    "paired",
     "stacked",
     "toy",
 ]
@@ -108,7 +111,7 @@ def concepts(name: str) -> dict[str, tuple[str, ...]]:
     """
     path = Path(name)
     try:
-        if name in _COLOURED:
+        if name in _COMBINED:
             return load(name, "test").concepts
         if (path / TABLE).is_file():
             return read_table(path).concepts

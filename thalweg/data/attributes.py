@@ -239,10 +239,14 @@ def heldout_pairs(first: str = "digit") -> dict[tuple[str, str], tuple[tuple[int
     """The pairs of values that the coloured sets never show in train, validation and test, by the numbers of the values from 0.
 
     A fifth of the pairs of (`first`, colour), ten, and of (colour, background), five: each value of the ten classes is without one
-    colour, each colour without two classes and one background. `first` is digit, or class for coloured-fashion.
+    colour, each colour without two classes and one background. `first` is digit, or class for coloured-fashion. A tenth of the
+    pairs (left, right): no digit stands beside itself.
     """
     count = len(INKS)
-    return {(first, "colour"): tuple((i, i % count) for i in range(10)), ("colour", "background"): tuple((i, i) for i in range(count))}
+    return {
+        (first, "colour"): tuple((i, i % count) for i in range(10)), ("colour", "background"): tuple((i, i) for i in range(count)),
+        ("left", "right"): tuple((i, i) for i in range(10)),
+    }  # fmt: skip
 
 
 def holds_heldout(label: Tensor, concepts: Concepts) -> Tensor:
@@ -276,8 +280,7 @@ def coloured(
     """
     if channels not in (None, 3):
         raise InputError(f"coloured images have 3 channels, got channels={channels!r}")
-    if unseen and split in SPLITS and split != "test":
-        raise InputError(f"unseen combinations are for testing only: their one split is test, got '{split}'")
+    _check_unseen(unseen, split)
     base = source(split, size=size, channels=1)
     concepts = {first: base.classes, "colour": tuple(INKS)} | ({} if ground else {"background": tuple(BACKGROUNDS)})
     every = torch.cartesian_prod(*(torch.arange(len(values)) for values in concepts.values()))
@@ -296,3 +299,40 @@ def coloured(
         parts.append((a * inks[colours[part]] + (1 - a) * below).round().to(torch.uint8))
     name = f"{'inked' if ground else 'coloured'}-{base.name}{'-unseen' if unseen else ''}"
     return Images(torch.cat(parts), join_label(numbers, concepts), concepts=concepts, name=name)
+
+
+# --- pairs
+
+
+def paired(
+    source: Callable[..., Images],
+    split: str = "train",
+    *,
+    copies: int = 5,
+    unseen: bool = False,
+    size: int | None = None,
+    channels: int | None = None,
+) -> Images:
+    """Two images of a set side by side, [C, H, 2W]; concepts left and right, whose values are the set's classes.
+
+    Each image of `source` (split, size=, channels=) stands on the left `copies` times, beside an image of the same split of another
+    class, all other classes alike; with `unseen` (split test only) beside one of its own class. Raises InputError for another split
+    of unseen pairs.
+    """
+    _check_unseen(unseen, split)
+    base = source(split, size=size, channels=channels)
+    k = len(base.classes)
+    by_class, count = base.label.argsort(stable=True), base.label.bincount(minlength=k)
+    left = torch.arange(len(base)).repeat_interleave(copies)
+    g = seeded(SPLITS.index(split), unseen, 2)
+    wanted = base.label[left] if unseen else (base.label[left] + torch.randint(1, k, (len(left),), generator=g)) % k
+    within = (torch.rand(len(left), generator=g) * count[wanted]).long()
+    right = by_class[(count.cumsum(0) - count)[wanted] + within]
+    concepts = {"left": base.classes, "right": base.classes}
+    label = join_label({"left": base.label[left], "right": wanted}, concepts)
+    return Images(torch.cat([base.x[left], base.x[right]], 3), label, concepts=concepts, name=f"paired-{base.name}{'-unseen' * unseen}")
+
+
+def _check_unseen(unseen: bool, split: str) -> None:
+    if unseen and split in SPLITS and split != "test":
+        raise InputError(f"unseen combinations are for testing only: their one split is test, got '{split}'")
