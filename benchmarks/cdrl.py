@@ -40,6 +40,9 @@ IMAGES = Path("docs/images")
 TOYS = {"checkerboard": 330.0, "25gaussians": 800.0}  # CPU seconds of training at most
 DRAWS = 5
 RESAMPLE = 4
+UNSEEN = "never seen together"
+COMPOSED = tuple(("both", w) for w in (0.0, 0.25, 0.5)) + tuple(("initializer", w) for w in (0.5, 0.75, 1.0))
+BEST = ("initializer", 0.75)
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
@@ -172,16 +175,16 @@ def conditional(options: argparse.Namespace) -> dict[str, Any]:
     label = torch.arange(len(held_out)) % 10
     free, _ = drawn(model, len(held_out))
     found["unconditional"] = distances(free, train, held_out, extractor)
-    for w in GUIDANCE:
-        sets, _ = drawn(model, len(held_out), label=label, guidance=w)
+    for guide, w in [("both", w) for w in GUIDANCE] + [("initializer", w) for w in GUIDANCE if w >= 0.5]:
+        sets, _ = drawn(model, len(held_out), label=label, guidance=w, guide=guide)
         scores = [tw.evaluate.fidelity(train, x, extractor, held_out=held_out) for x in sets]
-        row = {"w": w, **distances(sets, train, held_out, extractor)}
+        row = {"guide": guide, "w": w, **distances(sets, train, held_out, extractor)}
         row["accuracy"] = spread([tw.evaluate.class_accuracy(x, label, extractor).value for x in sets])
         row["within_class_distance"] = spread([within_class(extractor.features(x), label) for x in sets])
         row |= {name: spread([getattr(s, name).value for s in scores]) for name in ("precision", "recall", "density", "coverage")}
         found["curve"].append(row)
-        print(w, row["accuracy"], row["frechet"], row["within_class_distance"], flush=True)
-        if w in (0.0, 0.5):
+        print(guide, w, row["accuracy"], row["frechet"], row["within_class_distance"], flush=True)
+        if guide == "both" and w in (0.0, 0.5):
             tw.plot.grid(sets[0][:100].view(10, 10, 1, 8, 8).transpose(0, 1).flatten(0, 1), IMAGES / f"cdrl_digits_w{w}.png", columns=10)
     real, label = images_of("digits", "test")
     found["real_within_class_distance"] = within_class(extractor.features(real), label)
@@ -229,30 +232,41 @@ def composed(data: str, run: Path, make: Callable[..., Any]) -> dict[str, Any]:
     judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}
     found: dict[str, Any] = {"training": trained(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
 
-    def asked(wanted: dict[str, Tensor], w: float, kind: str, seed: int, resample: int = RESAMPLE) -> Tensor:
+    def asked(wanted: dict[str, Tensor], kind: str, seed: int, guide: str, w: float, resample: int = RESAMPLE) -> Tensor:
         label = attributes.join_label(wanted, concepts)
         with torch.autocast("cpu", torch.bfloat16):  # as in training
-            images = model.sample(len(label), seed=seed, label=label, guidance=w, resample=resample).float()
+            images = model.sample(len(label), seed=seed, label=label, guidance=w, guide=guide, resample=resample).float()
         right = {c: judges[c].logits(images).argmax(1) == v for c, v in wanted.items()}
         each = {c: float(r.float().mean()) for c, r in right.items()}
         joint = float(torch.stack(list(right.values())).all(0).float().mean())
-        row = {"w": w, "concepts": list(wanted), "pairs": kind, "n": len(label), "resample": resample, "joint": joint, **each}
+        row = {
+            "guide": guide,
+            "w": w,
+            "concepts": list(wanted),
+            "pairs": kind,
+            "n": len(label),
+            "resample": resample,
+            "joint": joint,
+            **each,
+        }
         found["rows"].append(row)
-        print(data, w, resample, list(wanted), kind, round(joint, 3), each, flush=True)
+        print(data, guide, w, resample, list(wanted), kind, round(joint, 3), each, flush=True)
         return images
 
-    for w in (0.0, 0.25, 0.5, 0.75):
-        for (one, other), values in held.items():
-            seen = [(i, j) for i in range(len(concepts[one])) for j in range(len(concepts[other])) if (i, j) not in values]
-            for kind, chosen in (("never seen together", values), ("seen", seen)):
-                rows = torch.tensor(list(chosen)).repeat(500 // len(chosen), 1)
-                images = asked({one: rows[:, 0], other: rows[:, 1]}, w, kind, seed=1)
-                for again in (1, 8) if kind == "never seen together" else ():
-                    asked({one: rows[:, 0], other: rows[:, 1]}, w, kind, seed=1, resample=again)
-                if w == 0.5 and kind == "never seen together":
+    for (one, other), values in held.items():
+        every_pair = [(i, j) for i in range(len(concepts[one])) for j in range(len(concepts[other]))]
+        chosen = {UNSEEN: values, "seen": [pair for pair in every_pair if pair not in values]}
+        rows = {kind: torch.tensor(list(pairs)).repeat(500 // len(pairs), 1) for kind, pairs in chosen.items()}
+        wanted = {kind: {one: pairs[:, 0], other: pairs[:, 1]} for kind, pairs in rows.items()}
+        for guide, w in COMPOSED:
+            for kind in wanted:
+                images = asked(wanted[kind], kind, 1, guide, w)
+                if (guide, w) == BEST and kind == UNSEEN:
                     tw.plot.grid(images[:100], IMAGES / f"cdrl_{data}_{one}_{other}.png", columns=len(values))
-        for concept in concepts:
-            asked({concept: torch.arange(500) % len(concepts[concept])}, w, "one concept", seed=2)
+        for resample in (1, 2, 8):
+            asked(wanted[UNSEEN], UNSEEN, 1, *BEST, resample=resample)
+    for concept in concepts:
+        asked({concept: torch.arange(500) % len(concepts[concept])}, "one concept", 2, *BEST)
     # the first concept without a value of the second, which mostly comes with it: the weight 1 + w of the second is below 0
     (one, other), first = list(concepts)[:2], torch.arange(500) % 10
     second = torch.zeros_like(first) if data != "paired-digits" else (first + 1) % 10

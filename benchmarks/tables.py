@@ -226,13 +226,13 @@ def cdrl() -> str:
         record = load("cdrl_conditional")
         r = record["results"]
         rows = [
-            (f"{c['w']:g}", f"{100 * c['accuracy']['mean']:.1f} ± {100 * c['accuracy']['standard_error']:.1f} %", pm(c["frechet"]),
+            (GUIDED[c["guide"]], f"{c['w']:g}", f"{100 * c['accuracy']['mean']:.1f} ± {100 * c['accuracy']['standard_error']:.1f} %", pm(c["frechet"]),
              pm(c["within_class_distance"]), pm(c["precision"]), pm(c["recall"]))
             for c in r["curve"]
         ]  # fmt: skip
         text += f"Digits by label; the judge's test accuracy is {100 * r['extractor_accuracy']:.1f} %, the distance within a class of real "
         text += f"test digits {r['real_within_class_distance']:.2f}:\n\n"
-        text += lines(("guidance w", "class accuracy", "Fréchet distance", "distance within a class", "precision", "recall"), rows)
+        text += lines(("guided", "w", "class accuracy", "Fréchet distance", "distance within a class", "precision", "recall"), rows)
         text += (
             "\n" + source("cdrl_conditional", record) + "\n\n![Samples by label at w = 0.5, a class a row](images/cdrl_digits_w0.5.png)\n\n"
         )
@@ -240,13 +240,13 @@ def cdrl() -> str:
         record = load("cdrl_composition")
         for name, r in record["results"].items():
             rows = [
-                (f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["resample"]), str(x["n"]), f"{100 * x['joint']:.1f} %",
+                (GUIDED[x["guide"]], f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["resample"]), str(x["n"]), f"{100 * x['joint']:.1f} %",
                  ", ".join(f"{k} {100 * x[k]:.1f} %" for k in x["concepts"]))
                 for x in r["rows"]
             ]  # fmt: skip
             judges = ", ".join(f"{k} {100 * v:.1f} %" for k, v in r["judge_accuracy"].items())
             text += f"Composition, {name}; the judges' accuracy on real images: {judges}:\n\n"
-            text += lines(("w", "concepts", "pairs", "draws a level", "n", "all right", "each right"), rows) + "\n"
+            text += lines(("guided", "w", "concepts", "pairs", "draws a level", "n", "all right", "each right"), rows) + "\n"
             negated = r["not"]
             shares = f"{percent(negated['asked_share'])} have the first, {percent(negated['denied_share'])} have the second"
             text += f"Asked for one {negated['asked']} and *not* for one {negated['denied']}: {shares}.\n\n"
@@ -276,6 +276,7 @@ def cdrl() -> str:
     return text.rstrip() + "\n"
 
 
+GUIDED = {"both": "energies and proposals", "initializer": "proposals"}
 LATENT_ROWS = {
     "CDRL in the latents, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
 }  # fmt: skip

@@ -50,6 +50,11 @@ class Config:
     """share of training labels that are left out, so that the unconditional model is trained too; 0 trains none"""
     guidance: float = 0.0
     """default guidance w of samples by label (eq. 5.9); 0 samples p(x | label)"""
+    guide: Literal["both", "initializer"] = "both"
+    """what guidance weighs: energies and proposals alike (paper), or with energies at their own weight the proposals alone, which
+    stays nearer to the data for large w and for concepts never seen together (docs/benchmarks.md)"""
+    resample: Count = 1
+    """times that samples draw each level below the top, noised up again in between"""
     network: Literal["mlp", "patch", "convnet"] = "mlp"
     """`mlp` for vectors and small images, `patch` a fast residual network on patches, `convnet` for images (paper)"""
     readout: Literal["scalar", "inner"] = "scalar"
@@ -166,6 +171,8 @@ class CDRL(Method):
             raise InputError(f"cdrl: log_snr_max must be above log_snr_min, got {c.log_snr_max} and {c.log_snr_min}")
         if c.conditional and not c.classes:
             raise InputError("cdrl: conditional = True needs data with labels")
+        if c.guide == "initializer" and not c.initializer:
+            raise InputError("cdrl: guide = 'initializer' needs an initializer")
         if c.network != "mlp" and len(c.shape) != 3:
             raise InputError(f"cdrl: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
         if c.readout == "inner" and (c.network == "convnet" or not c.data_std):
@@ -453,27 +460,28 @@ class CDRL(Method):
         seed: int = 0,
         label: Tensor | int | None = None,
         guidance: float | list[float] | None = None,
+        guide: Literal["both", "initializer"] | None = None,
         steps: int | None = None,
         use: Literal["both", "initializer", "energy"] = "both",
         start: Tensor | None = None,
         chain_seed: int | None = None,
         shared: Literal["nothing", "proposals", "all"] = "nothing",
         constraint: sample.Constraint | None = None,
-        resample: int = 1,
+        resample: int | None = None,
         down_to: int = 0,
         denoise: bool = True,
     ) -> Tensor:
         """`n` samples down the levels from x_T ~ N(0, I) (Algorithm 5), [n, ...]; images in [−1, 1], latents as they are.
 
         `label`: one, [n], or [n, M] for M concepts at once (eq. 5.11), −1 for none. `guidance` w, one number or one for each concept,
-        weighs concepts by 1 + w (eq. 5.9, 5.12), the initializer's means alike (eq. 5.10); w < −1 is "not that concept". A model
-        with labels gives unconditional samples where `label` is None, or samples of all classes in turn if it never dropped them.
+        weighs concepts by 1 + w (eq. 5.9, 5.12), the initializer's means alike (eq. 5.10); w < −1 is "not that concept". With
+        `guide` "initializer" energies are weighed by 1 + min(w, 0), so that only the proposals are guided. A model with labels gives unconditional samples where `label` is None, or samples of all classes in turn if it never dropped them.
         `steps` K at each level, with s_t scaled by √(K_trained/K) (sec. 5.4.2). `use` the proposals alone, or the energies
         alone with chains that start at x_{t+1} (sec. 5.4.10). `seed` sets x_T and the proposals, `chain_seed` the Langevin noise
         (by default `seed` too); `start` gives x_T itself, `shared` all rows one noise of
         the proposals (Figure 5.9c), or of the chains too.
         `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7); with `resample` > 1 each
-        level below the top is drawn as often, noised up again in between, which brings known and free pixels together. `down_to` > 0
+        level below the top is drawn as often, noised up again in between, which brings known and free pixels, or concepts, together. `down_to` > 0
         stops at that level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
         """
         c = self.config
@@ -490,6 +498,12 @@ class CDRL(Method):
             raise InputError(f"cdrl: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
         if constraint is not None and c.sampler != "langevin":
             raise InputError("cdrl: constraints need sampler = 'langevin': Metropolis-adjusted chains would not stay on them")
+        resample = c.resample if resample is None else resample
+        guide = c.guide if guide is None else guide
+        if guide not in ("both", "initializer"):
+            raise InputError(f"cdrl: guide must be 'both' or 'initializer', got {guide!r}")
+        if guide == "initializer" and not c.initializer:
+            raise InputError("cdrl: guide = 'initializer' needs an initializer")
         if resample < 1:
             raise InputError(f"cdrl: resample must be 1 or more, got {resample}")
         if not 0 <= down_to < c.levels:
@@ -499,6 +513,7 @@ class CDRL(Method):
         outer: random.Generator = random.seeded(seed, 4, device=device)
         inner: random.Generator = random.seeded(*key, device=device)
         concepts, weights = self._concepts(n, label, guidance, device)
+        energy = self._guided(concepts, weights if guide == "both" else [min(w, 1.0) for w in weights])
         x = random.normal(n, *c.shape, generator=outer, device=device) if start is None else start.to(device)
         if shared != "nothing":  # a generator of its own for each row, all with one seed
             outer = tuple(random.seeded(seed, 6, device=device) for _ in range(n))
@@ -523,13 +538,12 @@ class CDRL(Method):
                     y = mean + self._row("proposal_std", t, x) * random.normal_like(mean, outer)
                     y = y if known is None else known(y)
                 if use != "initializer":
-                    energy = self._guided(concepts, weights)
                     y = self.refine(y, x, t, energy=energy, steps=steps, generator=inner, project=known)
             x = y / alpha
         if down_to:
             return x
         if denoise and c.tweedie and use != "initializer":
-            x = self._tweedie(x, t, self._guided(concepts, weights), c.tweedie)
+            x = self._tweedie(x, t, energy, c.tweedie)
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 and not c.autoencoder else x
 
     def _guided(self, concepts: list[Tensor], weights: list[float]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -652,9 +666,11 @@ _SMALL = dict(
 _DIGITS = dict(
     data="digits", shape=(1, 8, 8), width=512, depth=3, initializer_width=512, initializer_blocks=3, images=500_000, **_SMALL,
 )  # fmt: skip
-_INKED = _DIGITS | dict(data="inked-digits", shape=(3, 8, 8), classes=15, conditional=True, data_first=0.6)
-_PAIRED = _DIGITS | dict(data="paired-digits", shape=(1, 8, 16), classes=20, conditional=True, data_first=0.6)
-_COLOURED = _DIGITS | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True, data_first=0.6, images=600_000)
+# guidance found on held-out pairs of inked digits (benchmarks/cdrl composition)
+_COMPOSED = _DIGITS | dict(conditional=True, data_first=0.6, guide="initializer", guidance=0.75, resample=4)
+_INKED = _COMPOSED | dict(data="inked-digits", shape=(3, 8, 8), classes=15)
+_PAIRED = _COMPOSED | dict(data="paired-digits", shape=(1, 8, 16), classes=20)
+_COLOURED = _COMPOSED | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, images=600_000)
 # 28 pixels are 7×7 patches; not run at length, not measured
 _FASHION = dict(
     data="fashion-mnist", shape=(1, 28, 28), network="patch", width=64, blocks=4, patch=4, initializer_network="patch",
