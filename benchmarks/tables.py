@@ -226,7 +226,8 @@ def cdrl() -> str:
         record = load("cdrl_conditional")
         r = record["results"]
         rows = [
-            (GUIDED[c["guide"]], f"{c['w']:g}", f"{100 * c['accuracy']['mean']:.1f} ± {100 * c['accuracy']['standard_error']:.1f} %", pm(c["frechet"]),
+            (GUIDED[c["guide"]], f"{c['w']:g}",
+             f"{100 * c['accuracy']['mean']:.1f} ± {100 * c['accuracy']['standard_error']:.1f} %", pm(c["frechet"]),
              pm(c["within_class_distance"]), pm(c["precision"]), pm(c["recall"]))
             for c in r["curve"]
         ]  # fmt: skip
@@ -240,7 +241,8 @@ def cdrl() -> str:
         record = load("cdrl_composition")
         for name, r in record["results"].items():
             rows = [
-                (GUIDED[x["guide"]], f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"], str(x["resample"]), str(x["n"]), f"{100 * x['joint']:.1f} %",
+                (GUIDED[x["guide"]], f"{x['w']:g}", " × ".join(x["concepts"]), x["pairs"],
+                 str(x["resample"]), str(x["n"]), f"{100 * x['joint']:.1f} %",
                  ", ".join(f"{k} {100 * x[k]:.1f} %" for k in x["concepts"]))
                 for x in r["rows"]
             ]  # fmt: skip

@@ -339,8 +339,8 @@ def test_label_dropping_is_the_share_of_labels_left_out():
         assert abs(share - expected) < BOUND * math.sqrt(0.25 / 6000), "one concept of each row, drawn evenly"
 
 
-def conditional():
-    method = tw.method("cdrl/8gaussians", seed=0, data=Gaussian(3), conditional=True, levels=6, width=16, initializer_width=16)
+def conditional(**fields):
+    method = tw.method("cdrl/8gaussians", seed=0, data=Gaussian(3), conditional=True, levels=6, width=16, initializer_width=16, **fields)
     nn.init.normal_(method.net.last.weight, std=0.1, generator=random.seeded(12))
     nn.init.normal_(method.initializer.last.weight, std=0.1, generator=random.seeded(13))
     return method
@@ -371,6 +371,27 @@ def test_labels_steer_samples():
     assert torch.equal(method.sample(8, seed=1, label=-1), drawn[None])
     assert not torch.equal(method.sample(8, seed=1, label=0, guidance=2.0), drawn[0])
     assert torch.equal(method.sample(8, seed=1, label=torch.zeros(8, 1, dtype=torch.int64)), drawn[0])
+
+
+def test_guiding_the_initializer_leaves_energies_at_their_own_weight():
+    method = conditional()
+    labels = torch.tensor([[0, 2]] * 8)
+
+    def drawn(guidance, guide, use):
+        return method.sample(8, seed=1, label=labels, guidance=guidance, guide=guide, use=use)
+
+    assert torch.equal(drawn(2.0, "initializer", "energy"), drawn(0.0, "both", "energy"))
+    assert not torch.equal(drawn(2.0, "both", "energy"), drawn(0.0, "both", "energy"))
+    assert torch.equal(drawn(2.0, "initializer", "initializer"), drawn(2.0, "both", "initializer"))
+    assert torch.equal(drawn([0.0, -2.0], "initializer", "energy"), drawn([0.0, -2.0], "both", "energy")), "what is negated stays so"
+    assert torch.equal(drawn(2.0, "initializer", "both"), drawn(2.0, "initializer", "both"))
+
+
+def test_a_model_samples_with_its_own_guide_and_resample():
+    fields = dict(guidance=1.0, guide="initializer", resample=2)
+    own, plain = conditional(**fields), conditional()
+    assert torch.equal(own.sample(8, seed=1, label=0), plain.sample(8, seed=1, label=0, **fields))
+    assert not torch.equal(own.sample(8, seed=1, label=0), own.sample(8, seed=1, label=0, resample=1))
 
 
 # --- sampling
@@ -498,6 +519,7 @@ def test_denoise_is_the_posterior_mean_of_a_gaussian(std):
         ({"jumps": 2, "sampler": "langevin"}, "jumps are for"),
         ({"levels": 1}, "greater than or equal to 2"),
         ({"initializer_network": "unet"}, "needs images"),
+        ({"initializer": False, "guide": "initializer"}, "needs an initializer"),
     ],
 )
 def test_settings_that_do_not_go_together(fields, message):
@@ -513,6 +535,9 @@ def test_settings_that_do_not_go_together(fields, message):
         (lambda m: m.sample(2, label=torch.zeros(3, dtype=torch.int64)), "2 labels|expand"),
         (lambda m: m.sample(2, label=0, guidance=[1.0, 2.0]), "one guidance for each of 1"),
         (lambda m: m.sample(2, use="ebm"), "use must be"),
+        (lambda m: m.sample(2, guide="energy"), "guide must be"),
+        (lambda m: m.sample(2, resample=0), "resample must be 1 or more"),
+        (lambda m: toy(initializer=False).sample(2, guide="initializer"), "needs an initializer"),
         (lambda m: m.sample(2, steps=-1), "0 or more"),
         (lambda m: m.sample(2, start=torch.zeros(3, 2)), "start must have shape"),
         (lambda m: m.denoise(torch.zeros(2, 2), 0.0), "std above 0"),

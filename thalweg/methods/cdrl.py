@@ -475,14 +475,15 @@ class CDRL(Method):
 
         `label`: one, [n], or [n, M] for M concepts at once (eq. 5.11), −1 for none. `guidance` w, one number or one for each concept,
         weighs concepts by 1 + w (eq. 5.9, 5.12), the initializer's means alike (eq. 5.10); w < −1 is "not that concept". With
-        `guide` "initializer" energies are weighed by 1 + min(w, 0), so that only the proposals are guided. A model with labels gives unconditional samples where `label` is None, or samples of all classes in turn if it never dropped them.
+        `guide` "initializer" energies are weighed by 1 + min(w, 0), so that only the proposals are guided. A model with labels
+        gives unconditional samples where `label` is None, or samples of all classes in turn if it never dropped them.
         `steps` K at each level, with s_t scaled by √(K_trained/K) (sec. 5.4.2). `use` the proposals alone, or the energies
         alone with chains that start at x_{t+1} (sec. 5.4.10). `seed` sets x_T and the proposals, `chain_seed` the Langevin noise
         (by default `seed` too); `start` gives x_T itself, `shared` all rows one noise of
         the proposals (Figure 5.9c), or of the chains too.
         `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7); with `resample` > 1 each
-        level below the top is drawn as often, noised up again in between, which brings known and free pixels, or concepts, together. `down_to` > 0
-        stops at that level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
+        level below the top is drawn as often, noised up again in between, which brings known and free pixels, or concepts, together.
+        `down_to` > 0 stops at that level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
         """
         c = self.config
         device = self.step_scale.device
@@ -668,7 +669,7 @@ _DIGITS = dict(
 )  # fmt: skip
 # guidance found on held-out pairs of inked digits (benchmarks/cdrl composition)
 _COMPOSED = _DIGITS | dict(conditional=True, data_first=0.6, guide="initializer", guidance=0.75, resample=4)
-_INKED = _COMPOSED | dict(data="inked-digits", shape=(3, 8, 8), classes=15)
+_INKED = _COMPOSED | dict(data="inked-digits", shape=(3, 8, 8), classes=15, images=850_000)
 _PAIRED = _COMPOSED | dict(data="paired-digits", shape=(1, 8, 16), classes=20)
 _COLOURED = _COMPOSED | dict(data="coloured-digits", shape=(3, 8, 8), classes=20, images=600_000)
 # 28 pixels are 7×7 patches; not run at length, not measured
