@@ -55,8 +55,11 @@ def test_a_step_adds_the_likelihood_to_the_cross_entropy(monkeypatch):
     x, label = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g), torch.arange(6) % 3
     negative = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g)
     monkeypatch.setattr(method, "_negative", lambda n, generator, device: negative)
-    update = Recorder(4)
+    update, rows = Recorder(4), []
+    handle = method.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
     method.step(Batch(x, label), update)
+    handle.remove()
+    assert rows == [12], "data and samples pass once, in one batch"
     noised = x + 0.2 * random.normal_like(x, random.seeded(4))
     expected = F.cross_entropy(method.logits(noised), label) + 0.7 * (method.energy(noised).mean() - method.energy(negative).mean())
     torch.testing.assert_close(update.loss, expected)
