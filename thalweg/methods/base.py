@@ -92,6 +92,14 @@ def changed(config: Any, **values: Any) -> Any:
     return make_config(type(config), merged, what=type(config).__qualname__)
 
 
+def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:
+    """Class labels [n] from one, or n of them; InputError where one is not in 0 … classes − 1."""
+    labels = torch.as_tensor(label, device=device).expand(n)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"labels must be between 0 and {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+    return labels
+
+
 def fitted_to(config: Any, data: Any) -> Any:
     """`config` with `shape` and `classes` taken from `data`, where they differ from the preset's."""
     return replace(config, shape=tuple(data.shape), classes=len(data.classes))

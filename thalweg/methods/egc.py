@@ -24,7 +24,7 @@ from thalweg import noise, random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.patchnet import PatchNet, VectorNet
@@ -481,10 +481,7 @@ class EGC(Method):
     def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
         if self.kinds == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels: it takes no label")
-        labels = torch.as_tensor(label, device=device).expand(n)
-        if labels.min() < 0 or labels.max() >= self.kinds:
-            raise InputError(f"labels must be between 0 and {self.kinds - 1}, got {int(labels.min())} to {int(labels.max())}")
-        return labels
+        return class_labels(label, n, self.kinds, device)
 
 
 @functools.lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
@@ -115,7 +115,7 @@ class JEM(Method):
         logits = self.logits(x)
         if label is None:
             return -logits.logsumexp(1)
-        return -logits.gather(1, self._labels(label, len(x), x.device)[:, None])[:, 0]
+        return -logits.gather(1, class_labels(label, len(x), self.config.classes, x.device)[:, None])[:, 0]
 
     def classify(self, x: Tensor) -> Tensor:
         """log p(y | x), [B, ...] -> [B, classes]."""
@@ -189,7 +189,7 @@ class JEM(Method):
         c = self.config
         device = self.chains.device
         generator = random.seeded(seed, 1, device=device)
-        labels = None if label is None else self._labels(label, n, device)
+        labels = None if label is None else class_labels(label, n, c.classes, device)
         from_buffer = labels is None and not fresh and n <= len(self.chains)
         if from_buffer:
             start = self.chains[torch.randperm(len(self.chains), generator=generator, device=device)[:n]]
@@ -198,12 +198,6 @@ class JEM(Method):
         default = c.steps if from_buffer else c.sample_steps
         x = self._chain(start, default if steps is None else steps, labels, generator, trace)
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
-
-    def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
-        labels = torch.as_tensor(label, device=device).expand(n)
-        if labels.min() < 0 or labels.max() >= self.config.classes:
-            raise InputError(f"labels must be between 0 and {self.config.classes - 1}, got {int(labels.min())} to {int(labels.max())}")
-        return labels
 
 
 JEM.PRESETS = {

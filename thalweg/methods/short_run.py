@@ -19,7 +19,7 @@ from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
@@ -327,10 +327,7 @@ class ShortRun(Method):
             if label is not None:
                 raise InputError("this short_run model is unconditional: it takes no label")
             return None
-        label = torch.arange(n, device=device) % c.classes if label is None else torch.as_tensor(label, device=device).expand(n)
-        if label.min() < 0 or label.max() >= c.classes:
-            raise InputError(f"labels must be between 0 and {c.classes - 1}, got {int(label.min())} to {int(label.max())}")
-        return label
+        return class_labels(torch.arange(n) % c.classes if label is None else label, n, c.classes, device)
 
 
 # Toys: Metropolis-adjusted chains, because an unadjusted step of 0.1 widens a mode of std 0.15 by 12 % and the energy absorbs it;
