@@ -178,6 +178,25 @@ def test_paired_digits_are_two_of_the_split_and_never_twice_the_same_class_but_i
     assert torch.equal(images.x, load(name, split).x), "the same pairs every time"
 
 
+@pytest.mark.parametrize(
+    ("label", "names", "message"),
+    [
+        (None, (), "one label an image, grey has none"),
+        ([0, 0, 0, 0], ("a",), "2 classes or more, grey has 1"),
+        ([0, 2, 2, 0], ("a", "b", "c"), "an image of every class, grey has none of b"),
+    ],
+)
+def test_sets_that_cannot_be_paired(label, names, message):
+    base = Images(torch.zeros(4, 1, 2, 2), None if label is None else torch.tensor(label), names, name="grey")
+    with pytest.raises(InputError, match=message):
+        attributes.paired(lambda split, *, size, channels: base)
+
+
+def test_sets_of_several_labels_cannot_be_paired():
+    with pytest.raises(InputError, match="one label an image, two has shape, colour"):
+        attributes.paired(lambda split, *, size, channels: shapes(name="two"))
+
+
 def test_colours_are_exact_and_copies_differ():
     images, grey = load("coloured-digits", "train"), load("digits", "train")
     own = split_label(images.label, images.concepts)

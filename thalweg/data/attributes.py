@@ -317,12 +317,18 @@ def paired(
 
     Each image of `source` (split, size=, channels=) stands on the left `copies` times, beside an image of the same split of another
     class, all other classes alike; with `unseen` (split test only) beside one of its own class. Raises InputError for another split
-    of unseen pairs.
+    of unseen pairs, and for a set without one label an image, with fewer than 2 classes, or with a class of no images.
     """
     _check_unseen(unseen, split)
     base = source(split, size=size, channels=channels)
+    if base.label is None or base.label.dim() != 1:
+        raise InputError(f"pairs need one label an image, {base.name} has {'none' if base.label is None else _listed(base.concepts)}")
     k = len(base.classes)
+    if k < 2:
+        raise InputError(f"pairs need 2 classes or more, {base.name} has {k}")
     by_class, count = base.label.argsort(stable=True), base.label.bincount(minlength=k)
+    if not count.all():
+        raise InputError(f"pairs need an image of every class, {base.name} has none of {base.classes[int(count.argmin())]}")
     left = torch.arange(len(base)).repeat_interleave(copies)
     g = seeded(SPLITS.index(split), unseen, 2)
     wanted = base.label[left] if unseen else (base.label[left] + torch.randint(1, k, (len(left),), generator=g)) % k
