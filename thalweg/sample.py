@@ -7,7 +7,6 @@ None of them clamps, clips or tempers unless asked to. A chain reads nothing bac
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from thalweg import random
+from thalweg.compiled import compiled_or_eager
 from thalweg.energy import Energy, score, temper, value_and_score
 from thalweg.errors import Diverged, InputError
 from thalweg.noise import Schedule
@@ -133,23 +133,8 @@ def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clam
 def _compiled_move(owner: Any, function: Any) -> Callable[..., Tensor]:
     """`_move` of an energy, compiled; owner and function are the parts of a bound method, which itself is new at each look-up."""
     energy = function if owner is None else function.__get__(owner)
-    eager = partial(_move, energy)
-    compiled = torch.compile(eager, dynamic=False)
-    works = True
-
-    def move(*arguments) -> Tensor:
-        nonlocal works
-        if works:
-            try:
-                with torch.no_grad():
-                    return compiled(*arguments)
-            except torch._dynamo.exc.BackendCompilerFailed as error:
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"thalweg: chains run uncompiled ({reason})", stacklevel=3)
-                works = False
-        return eager(*arguments)
-
-    return move
+    # the score makes the one graph that is needed
+    return torch.no_grad()(compiled_or_eager(partial(_move, energy), "chains run"))
 
 
 def posterior_mean(

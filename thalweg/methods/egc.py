@@ -10,7 +10,6 @@ Without labels y is latent (sec. 4.2, "Unsupervised EGC"): the same loss without
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg import noise, random, sample
+from thalweg.compiled import compiled_or_eager
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
@@ -487,21 +487,7 @@ class EGC(Method):
 @functools.lru_cache(maxsize=4)
 def _compiled_losses(method: EGC) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """`method.losses`, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
-    compiled = torch.compile(method.losses, dynamic=False)
-    works = True
-
-    def losses(*arguments) -> tuple[Tensor, Tensor, Tensor]:
-        nonlocal works
-        if works:
-            try:
-                return compiled(*arguments)
-            except torch._dynamo.exc.BackendCompilerFailed as error:
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"thalweg: the loss of egc runs uncompiled ({reason})", stacklevel=3)
-                works = False
-        return method.losses(*arguments)
-
-    return losses
+    return compiled_or_eager(method.losses, "the loss of egc runs")
 
 
 _TOY = dict(
