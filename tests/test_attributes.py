@@ -459,6 +459,7 @@ def test_samples_are_asked_for_on_the_command_line(trained, tmp_path):
         "one": ["--label", "colour=red"],
         "not": ["--label", "digit=3,colour=red", "--guidance", "colour=-3"],
         "guided": ["--label", "digit=3,colour=red", "--guidance", "-3"],
+        "proposals": ["--label", "digit=3,colour=red", "--guidance", "2", "--guide", "initializer", "--resample", "2"],
         "all": ["--label", "all"],
     }.items():
         assert cli.main(["sample", str(trained), "-n", "11", "--out", str(tmp_path / "a.npz"), *words]) == 0
@@ -471,6 +472,7 @@ def test_samples_are_asked_for_on_the_command_line(trained, tmp_path):
     label = torch.tensor([[3, 10, -1]] * 11)
     assert torch.equal(drawn["not"][0], method.sample(11, seed=0, label=label, guidance=[0.0, -3.0, 0.0]))
     assert torch.equal(drawn["guided"][0], method.sample(11, seed=0, label=label, guidance=-3.0))
+    assert torch.equal(drawn["proposals"][0], method.sample(11, seed=0, label=label, guidance=2.0, guide="initializer", resample=2))
 
 
 def test_wrong_words_on_the_command_line(trained, tmp_path, capsys):

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from thalweg.methods.base import Method
@@ -256,6 +256,10 @@ class SampleOptions:
     """a class by name or number, or `all` for every class in turn; of several concepts CONCEPT=VALUE,CONCEPT=VALUE"""
     guidance: str | None = None
     """guidance scale of class-conditional samples: one number, or CONCEPT=NUMBER,CONCEPT=NUMBER"""
+    guide: Literal["both", "initializer"] | None = None
+    """what guidance weighs, cdrl: energies and proposals (both), or proposals alone (initializer)"""
+    resample: int | None = None
+    """times that each noise level is drawn, noised up again in between, where the method can; brings concepts together"""
     steps: int | None = None
     """sampling steps"""
     eta: float | None = None
@@ -271,7 +275,7 @@ def sample(arguments: list[str]) -> None:
     from thalweg import run
     from thalweg.errors import InputError
 
-    _above_zero(options, "n", "steps")
+    _above_zero(options, "n", "steps", "resample")
     _check_seed(options.seed)
     if options.eta is not None and not 0 <= options.eta <= 1:
         raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")
@@ -287,6 +291,8 @@ def sample(arguments: list[str]) -> None:
         seed=options.seed,
         label=options.label,
         guidance=None if options.guidance is None else run.guidance_weights(method, options.guidance),
+        guide=options.guide,
+        resample=options.resample,
         steps=options.steps,
         eta=options.eta,
     )
