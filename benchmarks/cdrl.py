@@ -12,15 +12,11 @@ Each part writes benchmarks/results/cdrl_PART.json. `toys` trains its models its
 """
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,6 +28,7 @@ import torch
 from torch import Tensor
 
 import thalweg as tw
+from benchmarks.common import rows_of_jobs, write_results
 from thalweg.checkpoint import read_stats
 from thalweg.evaluate.ood import OUTLIERS
 
@@ -108,24 +105,12 @@ def toy_run(name: str, seed: int) -> dict[str, Any]:
 
 
 def toys(options: argparse.Namespace) -> dict[str, Any]:
-    def run(job: tuple[str, int]) -> dict[str, Any]:
-        # kept, and not trained again after a stop
-        settings = [asdict(tw.method(f"cdrl/{job[0]}").config), TOYS[job[0]], *job]
-        kept = options.runs / "cdrl_toys" / f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.json"
-        if kept.exists():
-            return json.loads(kept.read_text())
-        command = [sys.executable, "-m", "benchmarks.cdrl", "--toy", *map(str, job)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        if done.returncode:
-            raise SystemExit(f"{job}: {done.stderr}")
-        row = json.loads(done.stdout.splitlines()[-1])
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(row))
-        print(job, f"KL {row['density']['kl_truth_model']:.4f}  missing {row['density']['modes_missing']}", flush=True)
-        return row
+    def show(row: dict[str, Any]) -> str:
+        return f"{row['toy']} seed {row['seed']}  KL {row['density']['kl_truth_model']:.4f}  missing {row['density']['modes_missing']}"
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(run, [(toy, seed) for seed in range(options.seeds) for toy in TOYS]))
+    jobs = [(toy, seed) for seed in range(options.seeds) for toy in TOYS]
+    work = options.runs / "cdrl_toys"
+    rows = rows_of_jobs("benchmarks.cdrl", jobs, arguments=["--toy"], work=work, workers=options.jobs, show=show)
     kl = {toy: [r["density"]["kl_truth_model"] for r in rows if r["toy"] == toy] for toy in TOYS}
     return {"budget_cpu_seconds": TOYS, "median_kl": {t: statistics.median(v) for t, v in kl.items()}, "runs": rows}
 
@@ -367,8 +352,6 @@ def main() -> None:
     if options.toy:
         print(json.dumps(toy_run(options.toy[0], int(options.toy[1]))))
         return
-    from benchmarks.common import write_results
-
     for part in options.parts or PARTS:
         if part not in PARTS:
             parser.error(f"unknown part '{part}': {', '.join(PARTS)}")

@@ -1,11 +1,15 @@
-"""What all benchmarks share: where and how a result came about, and tables on the terminal."""
+"""What all benchmarks share: where and how a result came about, jobs in processes of their own, and tables on the terminal."""
 
 import datetime
+import hashlib
+import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +65,59 @@ def write_results(out: str | Path, results: Mapping[str, Any], *, seed: int, sec
         "results": results,
     }
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(out.suffix + ".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    part.replace(out)
+    _write(out, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return out
+
+
+def rows_of_jobs(
+    module: str,
+    jobs: Sequence[Sequence[str | int | float]],
+    *,
+    arguments: Sequence[str],
+    work: Path,
+    workers: int,
+    show: Callable[[dict[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """The row of each job, in the order of `jobs`: the last line, JSON, of what `python -m MODULE ARGUMENTS JOB` prints.
+
+    Each job is a process of its own with one thread, `workers` of them at a time; `show` of its row is printed when it ends. Rows
+    are kept in `work`, and a job is not run again unless its arguments or the code have changed: that of the package and of the
+    module, comments too. A process that fails raises SystemExit with what it said.
+    """
+
+    def row_of(job: Sequence[str | int | float]) -> dict[str, Any]:
+        command = ["-m", module, *arguments, *map(str, job)]
+        kept = work / f"{_digest(command, module)}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise SystemExit(f"{job}: {done.stderr}")
+        row = json.loads(done.stdout.splitlines()[-1])
+        _write(kept, json.dumps(row))
+        print(show(row), flush=True)
+        return row
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(row_of, jobs))
+
+
+def _digest(command: Sequence[str], module: str) -> str:
+    """Of a command and of the sources that it runs."""
+    package = Path(thalweg.__file__).parent
+    digest = hashlib.sha256(json.dumps(command).encode())
+    for path in [*sorted(package.rglob("*.py")), Path(importlib.util.find_spec(module).origin)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, text: str) -> None:
+    """In one piece: whoever is stopped leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -13,10 +13,7 @@ import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -105,16 +102,8 @@ def one(row: str, seed: int, budget: float) -> dict:
     return figures
 
 
-def run(job: tuple[str, int, float]) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.study_cdrl", "--one", *map(str, job)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{job}: {done.stderr}")
-    row = json.loads(done.stdout.splitlines()[-1])
-    print(f"{row['row']:64} seed {row['seed']}  images {row.get('images')}  Fréchet {row['frechet']}  {row['diverged'] or ''}", flush=True)
-    return row
+def show(row: dict) -> str:
+    return f"{row['row']:64} seed {row['seed']}  images {row.get('images')}  Fréchet {row['frechet']}  {row['diverged'] or ''}"
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -143,6 +132,7 @@ def summary(rows: list[dict]) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="benchmarks/results/study_cdrl.json")
+    parser.add_argument("--work", type=Path, default=Path("runs/study_cdrl"), help="folder of what was found so far")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=90.0, help="CPU seconds of training a row")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; keep it at or below the number of cores")
@@ -153,12 +143,11 @@ def main() -> None:
         row, seed, budget = options.one
         print(json.dumps(one(row, int(seed), float(budget))))
         return
-    from benchmarks.common import table, write_results
+    from benchmarks.common import rows_of_jobs, table, write_results
 
     started = time.monotonic()
     jobs = [(row, seed, options.seconds) for seed in range(options.seeds) for row in options.rows]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(run, jobs))
+    rows = rows_of_jobs("benchmarks.study_cdrl", jobs, arguments=["--one"], work=options.work, workers=options.jobs, show=show)
     lines = summary(rows)
     print("\n" + table([{k: v for k, v in line.items() if k != "failed"} for line in lines]))
     full = [r for r in rows if r["row"] == FULL and r["frechet"] is not None]

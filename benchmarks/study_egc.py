@@ -13,16 +13,12 @@ accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `co
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -454,29 +450,18 @@ ONES = {"ablation": ablation_one, "classifiers": classifiers_one}
 
 def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every row and seed in a process of its own; what one found is kept in `--work`, and not done again after a stop."""
+    from benchmarks.common import rows_of_jobs
+
     chosen = [row for row in rows if not options.rows or row in options.rows]
     shared = [f"--{name}={getattr(options, name)}" for name in ("data", "images", "augment", "precision", "examples", "restarts")]
     shared += [f"--{name}={getattr(options, name)}" for name in ("size", "seconds") if getattr(options, name) is not None]
 
-    def run(job: tuple[str, int]) -> dict[str, Any]:
-        key = hashlib.sha256(json.dumps([part, *shared, *job]).encode()).hexdigest()[:16]
-        kept = options.work / f"{part}-{key}.json"
-        if kept.exists():
-            return json.loads(kept.read_text())
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.study_egc", *shared, "--one", part, job[0], str(job[1])],
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"{job}: {done.stderr}")
-        row = json.loads(done.stdout.splitlines()[-1])
-        options.work.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(row))
-        print(f"{part}: {row['row']:40} seed {row['seed']}  images {row.get('images')}  {row['diverged'] or ''}", flush=True)
-        return row
+    def show(row: dict[str, Any]) -> str:
+        return f"{part}: {row['row']:40} seed {row['seed']}  images {row.get('images')}  {row['diverged'] or ''}"
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        return list(pool.map(run, [(row, seed) for seed in range(options.seeds) for row in chosen]))
+    jobs = [(row, seed) for seed in range(options.seeds) for row in chosen]
+    arguments = [*shared, "--one", part]
+    return rows_of_jobs("benchmarks.study_egc", jobs, arguments=arguments, work=options.work, workers=options.jobs, show=show)
 
 
 def main() -> None:
