@@ -5,7 +5,7 @@ the features of the data's own classifier, accuracy on clean test images and cla
 paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC beside the plain classifier
 of the same body, augmentation and length (matching = 0), unsupervised EGC, and JEM, on fewer images as its steps are dearer:
 accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `cost`: CPU time of a step. `figures`: Figures 4, 6 and
-8 of a trained run.
+8 of a trained run, and its samples in few steps.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
     python -m benchmarks.study_egc ablation classifiers cost figures --jobs 2
@@ -60,6 +60,10 @@ MODELS: dict[str, tuple[str, dict]] = {
 SHARE = {"jem": 0.2}
 GUIDANCE = (1.0, 2.0, 4.0)
 FIGURE_GUIDANCE = (1.0, 2.0, 6.0, 20.0, 200.0)
+FEW_STEPS = (5, 10, 20, 50)
+FIGURE_SAMPLES = 500  # of all noise levels, which takes long
+PAIRS = 50
+INVERSION_STEPS = 200  # in 50 a few images of a hundred are not found again
 
 
 def images_of(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -363,11 +367,10 @@ def stepper(model: Any, optimizer: Any, batch: Any, precision: str) -> Callable[
 
 
 def figures(options: argparse.Namespace) -> dict[str, Any]:
-    """Of a trained run: energies along and across noise (Figure 6), guidance (Figure 8), interpolation in x_T and in x_0 (Figure 4)."""
+    """Of a trained run: energies along and across noise (Figure 6), guidance (Figure 8), few steps, interpolation (Figure 4)."""
     import torch
 
     import thalweg as tw
-    from thalweg import tasks
 
     model = tw.load(options.run)
     c = model.config
@@ -418,15 +421,71 @@ def figures(options: argparse.Namespace) -> dict[str, Any]:
         found["guidance"].append(
             {"w": w, "std_within_class": spread, "class_accuracy": right, "saturated": float((x.abs() > 0.99).float().mean())}
         )
-    # Figure 4, of two real images: on the arc between their noises, against the straight line between their pixels
-    ends = test.x[[0, int((test.label != test.label[0]).nonzero()[0])]]
-    noise = model.invert(ends, steps=50)
-    back = model.sample(2, start=noise, steps=50, eta=0.0)
-    found["inversion_rmse"] = float((back - ends).square().mean().sqrt())
-    in_noise = tasks.interpolate(model, noise[0], noise[1], 9) if noise.isfinite().all() else back
-    w = torch.linspace(0, 1, 9).view(-1, 1, 1, 1)
-    both = torch.cat([in_noise, (1 - w) * ends[0] + w * ends[1]])
-    tw.plot.grid(both, pictures / "egc_interpolation.png", columns=9, row_labels=["x_T", "x_0"])
+    found["few_steps"] = few_steps(model, test, extractor, pictures)
+    return found | interpolation(model, test, extractor, pictures)
+
+
+def few_steps(model: Any, test: Any, extractor: Any, pictures: Path) -> list[dict[str, Any]]:
+    """DDIM in few steps and in all, from the same noises: how far images are from those of all steps, and Fréchet distances."""
+    import torch
+
+    import thalweg as tw
+
+    c, held_out = model.config, test.x[:FIGURE_SAMPLES]
+    train = tw.data.load(c.data, "train", size=c.shape[-1]).all().x
+    drawn = {n: model.sample(len(held_out), seed=1, steps=n, eta=0.0) for n in (*FEW_STEPS, c.levels)}
+    rows = []
+    for n, x in drawn.items():
+        row = {"steps": n, "n": len(x), "rmse_to_all_steps": float((x - drawn[c.levels]).square().mean().sqrt())}
+        if extractor is not None:
+            frechet = tw.evaluate.fidelity(train, x, extractor, held_out=held_out, metrics=("frechet",)).frechet
+            row |= {"frechet": frechet.value, "floor": frechet.held_out}
+        rows.append(row)
+    labels = [f"{n} steps" for n in drawn]
+    tw.plot.grid(torch.cat([x[:12] for x in drawn.values()]), pictures / "egc_few_steps.png", columns=12, row_labels=labels, title=c.data)
+    return rows
+
+
+def interpolation(model: Any, test: Any, extractor: Any, pictures: Path) -> dict[str, Any]:
+    """Between real images (Figure 4): on the arc between their noises, against the straight line between their pixels.
+
+    Of `PAIRS` pairs of different classes the confidence of the data's own classifier, its highest p(y | x): over the middle third of
+    either path, and of the images themselves.
+    """
+    import torch
+
+    import thalweg as tw
+    from thalweg import tasks
+
+    order = torch.randperm(len(test.x), generator=tw.random.seeded(6))
+    half = len(order) // 2
+    pairs = torch.stack([order[:half], order[half : 2 * half]], 1)
+    pairs = pairs[test.label[pairs[:, 0]] != test.label[pairs[:, 1]]][:PAIRS]
+    ends = test.x[pairs.flatten()]
+    noise = model.invert(ends, steps=INVERSION_STEPS)
+    back = model.sample(len(ends), start=noise, steps=INVERSION_STEPS, eta=0.0)
+    weights = torch.linspace(0, 1, 9)
+    starts = torch.cat([tasks.slerp(a, b, weights) for a, b in noise.unflatten(0, (-1, 2))])
+    in_noise = model.sample(len(starts), start=starts, steps=INVERSION_STEPS, eta=0.0)
+    one, two = ends.unflatten(0, (-1, 2)).unbind(1)
+    w = weights.view(1, -1, 1, 1, 1)
+    in_pixels = ((1 - w) * one[:, None] + w * two[:, None]).flatten(0, 1)
+    shown = torch.cat([in_noise[:9], in_pixels[:9]])
+    tw.plot.grid(shown, pictures / "egc_interpolation.png", columns=9, row_labels=["x_T", "x_0"])
+    errors = (back - ends).flatten(1).square().mean(1).sqrt()
+    found: dict[str, Any] = {"inversion_rmse": {"median": float(errors.median()), "highest": float(errors.max()), "images": len(ends)}}
+    if extractor is None:
+        return found
+
+    def confidence(x: torch.Tensor) -> torch.Tensor:
+        """[N · 9, ...] -> [N], over the points of the middle third."""
+        return extractor.logits(x).softmax(1).amax(1).view(-1, len(weights))[:, (weights > 1 / 3) & (weights < 2 / 3)].mean(1)
+
+    in_noise_p, in_pixels_p = confidence(in_noise), confidence(in_pixels)
+    found["interpolation"] = {
+        "pairs": len(pairs), "confidence_x_T": float(in_noise_p.mean()), "confidence_x_0": float(in_pixels_p.mean()),
+        "confidence_of_images": float(extractor.logits(ends).softmax(1).amax(1).mean()), **paired((in_noise_p - in_pixels_p).tolist()),
+    }  # fmt: skip
     return found
 
 
