@@ -8,7 +8,7 @@ import torch
 
 from thalweg.data import toy
 from thalweg.errors import InputError
-from thalweg.evaluate import density, energy_distance, energy_distance_interval, mode_coverage
+from thalweg.evaluate import density, energy_distance, energy_distance_interval, histogram_variation, mode_coverage
 from thalweg.evaluate.density import grid_points
 from thalweg.random import normal, seeded
 
@@ -214,3 +214,27 @@ def test_mode_coverage_counts_modes_and_strays():
         mode_coverage(near, toy("rings"))
     with pytest.raises(InputError, match="NaN"):
         mode_coverage(near / 0 * 0, truth)
+
+
+def test_histograms_of_exact_draws_lie_at_their_floor():
+    truth = toy("spiral")
+    found = [histogram_variation(truth.sample(20_000, generator=seeded(61, i)), truth) for i in range(8)]
+    values = torch.tensor([f.value for f in found])
+    assert abs(float(values.mean()) - found[0].floor) < 4.5 * float(values.std()) / math.sqrt(len(found)) + 0.02 * found[0].floor
+    assert (found[0].samples, found[0].cells) == (20_000, 40)
+
+
+def test_a_histogram_of_shifted_draws_has_the_closed_form_variation():
+    p, q = Gaussian((-0.5, 0.0), (1.0, 1.0)), Gaussian((0.5, 0.0), (1.0, 1.0))
+    x = normal(400_000, 2, generator=seeded(62)) + torch.tensor(p.mean)
+    found = histogram_variation(x, q)
+    assert found.value == pytest.approx(math.erf(0.5 / math.sqrt(2)), abs=found.floor)
+
+
+def test_samples_outside_the_histogram_are_wrong():
+    truth = toy("gaussian")
+    x = truth.sample(1000, generator=seeded(63))
+    away = torch.cat([x, x + 100])
+    assert histogram_variation(away, truth).value >= 0.5
+    with pytest.raises(InputError, match=r"got shape \[5, 3\]"):
+        histogram_variation(torch.zeros(5, 3), truth)

@@ -7,10 +7,12 @@ from thalweg.evaluate.cost import Cost, cost
 from thalweg.evaluate.density import (
     DensityReport,
     EnergyDistance,
+    HistogramVariation,
     ModeCoverage,
     density,
     energy_distance,
     energy_distance_interval,
+    histogram_variation,
     mode_coverage,
 )
 from thalweg.evaluate.extractor import Extractor, ExtractorConfig, FeatureExtractor, extractor, train_extractor
@@ -53,6 +55,7 @@ __all__ = [
     "Figure",
     "FlowEnergy",
     "Gaussian",
+    "HistogramVariation",
     "Inception",
     "KNNProbe",
     "LinearProbe",
@@ -85,6 +88,7 @@ __all__ = [
     "fitted_base",
     "frechet_distance",
     "frechet_from_features",
+    "histogram_variation",
     "knn",
     "linear_probe",
     "log_likelihood",

@@ -49,6 +49,19 @@ class DensityReport:
 
 
 @dataclass(frozen=True)
+class HistogramVariation:
+    """Total variation between the histogram of samples and the exact masses of its cells, in [0, 1].
+
+    `floor` is what as many exact draws would have on average, so that no sampler can be told from a perfect one below it.
+    """
+
+    value: float
+    floor: float
+    samples: int
+    cells: int
+
+
+@dataclass(frozen=True)
 class EnergyDistance:
     """A squared energy distance, its standard error and the 95 % interval value ± 1.96 standard errors.
 
@@ -138,6 +151,26 @@ def density(energy: Energy, toy: Toy, *, grid: int = 400, extent: float | None =
         edge_mass=float(q[frame].sum()),
         log_z=log_z,
     )
+
+
+def histogram_variation(x: Tensor, toy: Toy, *, cells: int = 40) -> HistogramVariation:
+    """Compare samples x [n, 2] with a toy by a histogram of cells × cells over [−extent, extent]²; what lies outside counts as wrong.
+
+    A cell's exact mass is the mean of the density at 64 points of it. Raises InputError for other shapes and no samples.
+    """
+    if x.dim() != 2 or x.shape[1] != 2 or not len(x) or not x.isfinite().all():
+        raise InputError(f"histogram_variation: got shape {list(x.shape)}, need finite samples [n, 2] with n ≥ 1")
+    fine, n = 8, len(x)
+    mass = (-grid_energy(lambda y: -toy.log_prob(y), grid_points(toy.extent, cells * fine))).exp() * (2 * toy.extent / (cells * fine)) ** 2
+    mass = mass.view(cells, fine, cells, fine).sum((1, 3))  # rows going up in y
+    place = ((x.cpu().double() + toy.extent) / (2 * toy.extent) * cells).floor().long()
+    inside = ((place >= 0) & (place < cells)).all(1)
+    counts = torch.bincount(place[inside, 1] * cells + place[inside, 0], minlength=cells**2).view(cells, cells)
+    share = counts.double() / n
+    value = 0.5 * float((share - mass).abs().sum() + (1 - share.sum()))
+    # the mean of |N(0, p(1 − p)/n)|, of all cells
+    floor = 0.5 * float((2 / math.pi * (mass * (1 - mass)).clamp_min(0) / n).sqrt().sum())
+    return HistogramVariation(value, floor, n, cells)
 
 
 def _kl(mass: Tensor, own: Tensor, other: Tensor) -> float:

@@ -14,6 +14,7 @@ METHODS = {
     "cdrl": ("thalweg.methods.cdrl", "CDRL"),
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
     "jem": ("thalweg.methods.jem", "JEM"),
+    "coopflow": ("thalweg.methods.coopflow", "CoopFlow"),
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
 }
 

@@ -76,3 +76,30 @@ class ConvEnergy(nn.Module):
         if self.label is not None:
             embedding = embedding + self.label(label, rows)
         return [shift(self.activation(embedding))[:, :, None, None] for shift in self.shifts]
+
+
+class PooledEnergy(nn.Module):
+    """CoopFlow's energy of images (thesis, Table 4.3): [B, C, H, W] -> [B], H and W divisible by 2^(len(widths) − 1).
+
+    A 3×3 convolution to `widths[0]`; for each further width a residual block of two 3×3 convolutions, a third for the skip and average
+    pooling, SiLU after each convolution; a last convolution over all that is left, to 100 channels that are added up.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, widths: tuple[int, ...] = (128, 256, 512, 1024)) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        factor = 2 ** (len(widths) - 1)
+        if height % factor or breadth % factor:
+            raise ValueError(f"{len(widths)} widths: height and width must divide by {factor}, got {height}×{breadth}")
+        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        pairs = list(zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        self.on = nn.ModuleList(nn.Conv2d(b, b, 3, padding=1) for _, b in pairs)
+        self.skip = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        self.last = nn.Conv2d(widths[-1], 100, (height // factor, breadth // factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.silu(self.first(x))
+        for up, on, skip in zip(self.up, self.on, self.skip):
+            h = F.avg_pool2d(F.silu(on(F.silu(up(h)))) + F.silu(skip(h)), 2)
+        return self.last(h).float().flatten(1).sum(1)

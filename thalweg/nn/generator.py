@@ -93,3 +93,26 @@ class ImageEncoder(nn.Module):
             h = F.leaky_relu(layer(h) + shift(embedding)[:, :, None, None], 0.2)
         mean, log_variance = self.last(h.flatten(1)).chunk(2, dim=1)
         return mean, log_variance
+
+
+class LatentGenerator(nn.Module):
+    """z [B, d] -> vectors [B, D], by an MLP, or images [B, C, H, W] in (−1, 1): a linear layer, then convolutions that double the size."""
+
+    def __init__(self, latent: int, shape: tuple[int, ...], *, width: int = 64) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            self.net: nn.Module = nn.Sequential(MLP(latent, width=width, depth=3, out=math.prod(shape)), nn.Unflatten(1, shape))
+            return
+        channels, height, breadth = shape
+        doublings = 0
+        while min(height, breadth) > 4 and not (height % 2 or breadth % 2):
+            doublings, height, breadth = doublings + 1, height // 2, breadth // 2
+        c = width * 2**doublings
+        layers: list[nn.Module] = [nn.Linear(latent, c * height * breadth), nn.Unflatten(1, (c, height, breadth)), nn.SiLU()]
+        for _ in range(doublings):
+            layers += [nn.ConvTranspose2d(c, c // 2, 4, stride=2, padding=1), nn.GroupNorm(8, c // 2), nn.SiLU()]
+            c //= 2
+        self.net = nn.Sequential(*layers, nn.Conv2d(c, channels, 3, padding=1), nn.Tanh())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z)
