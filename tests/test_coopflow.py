@@ -1,4 +1,4 @@
-"""CoopFlow on Gaussian data, where chains, their fixed point and the flow's likelihood have closed forms; its phases, options and errors."""
+"""CoopFlow on Gaussian data, where chains, their fixed point and the flow have closed forms; its phases, options and errors."""
 
 import math
 

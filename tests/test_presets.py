@@ -39,7 +39,8 @@ def test_list_names_every_preset(capsys):
 def test_a_preset_trains_a_step_and_samples(name, key):
     kind = find(name)
     config = kind.PRESETS[key]
-    with torch.device("meta"):
+    # zuko's flows of vectors look at their masks when they are built
+    with torch.device("meta" if len(config.shape) == 3 else "cpu"):
         size = sum(p.numel() for p in kind(config).parameters())
     if size > LARGE:
         assert math.isfinite(size) and config.images > 1_000_000  # a recipe of a paper, for larger machines

@@ -423,6 +423,9 @@ def toy() -> Recorder:
 X, M = images(2, 1, 8, 8), masks.half((8, 8))
 BAD = {
     "no constraint": (lambda: tasks.inpaint(unable(), X, M), "needs a method whose samples take a constraint; those of recorder do not"),
+    "no reconstruct": (lambda: tasks.reconstruct(unable(), X), "are a function of their start; recorder has no `reconstruct`"),
+    "no search": (lambda: tasks.inpaint(unable(), X, M, search=5), "search is for methods that reconstruct; recorder does not"),
+    "no latents": (lambda: tasks.latents(unable(), X), "recorder cannot say from which noise an image comes"),
     "no start": (lambda: tasks.interpolate(unable(), X[0], X[1]), "needs a method whose samples take a start"),
     "no denoise": (lambda: tasks.denoise(unable(), X, 0.3), "recorder has no `denoise`"),
     "toy": (lambda: tasks.inpaint(toy(), X, M), "for models of images; this recorder was trained on points of shape (2,)"),
@@ -491,6 +494,57 @@ def test_wrong_input_is_refused(case):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+# --- methods whose samples are a function of their start
+
+
+@pytest.fixture(scope="module")
+def coopflow():
+    """Untrained, but for the norms of its flow."""
+    small = dict(network="mlp", width=16, depth=2, scales=2, couplings=1, flow_width=8, flow_depth=1, mixtures=2, levels=17)
+    chain = dict(steps=3, step=0.3, noise=0.0, clip_move=0.1, clamp=True, reference_std=0.0)
+    method = tw.method("coopflow/spiral", seed=0, shape=(1, 8, 8), **small, **chain)
+    method.initializer.initialise(images(32, 1, 8, 8), 0.5 + 0 * images(32, 1, 8, 8))
+    return method
+
+
+def test_reconstruction_is_the_method_s_own_in_parts(coopflow, monkeypatch):
+    x = images(5, 1, 8, 8)
+    assert torch.equal(tasks.reconstruct(coopflow, x, steps=4, seed=2), coopflow.reconstruct(x, steps=4, seed=2).x)
+    monkeypatch.setattr(importlib.import_module("thalweg.tasks.reconstruct"), "ROWS", 2)
+    found = tasks.reconstruct(coopflow, x, steps=4, seed=2)
+    parts = [coopflow.reconstruct(part, steps=4, seed=2 + i).x for i, part in enumerate(x.split(2))]
+    assert torch.equal(found, torch.cat(parts))
+
+
+def test_a_search_keeps_known_pixels_and_completions_differ(coopflow):
+    x, mask = images(3, 1, 8, 8), masks.half((8, 8), "bottom")
+    known = mask.bool().expand(3, 1, 8, 8)
+    filled = tasks.inpaint(coopflow, x, mask, completions=2, seed=1, search=30)
+    assert torch.equal(filled[:, known], x[known].expand(2, -1))
+    assert not torch.equal(filled[0], filled[1])
+    other = torch.where(known, x, -x)
+    assert torch.equal(tasks.inpaint(coopflow, other, mask, completions=2, seed=1, search=30), filled)
+    # what the chain made of the known pixels before they were put back; one step of search leaves them further away
+    far, near = ((coopflow.reconstruct(x * mask, mask, steps=n, seed=1).x - x)[known].square().mean() for n in (1, 30))
+    assert near < far
+
+
+def test_interpolation_between_images_goes_through_their_latents(coopflow):
+    ends = images(2, 1, 8, 8)
+    z = tasks.latents(coopflow, ends, seed=3)
+    x = tasks.interpolate(coopflow, z[0], z[1], 5)
+    found = coopflow.reconstruct(ends, seed=3)
+    torch.testing.assert_close(z, found.latent)
+    torch.testing.assert_close(x[[0, -1]], coopflow.sample(2, start=z), rtol=0, atol=1e-5)
+    torch.testing.assert_close(coopflow.sample(2, start=z, step_ratio=1.0), found.x, rtol=0, atol=1e-4)
+
+
+def test_latents_of_a_diffusion_give_the_images_back(egc):
+    x = images(2, 1, 8, 8)
+    z = tasks.latents(egc, x)
+    assert torch.equal(z, egc.invert(x, steps=egc.config.levels))
+
+
 # --- the command
 
 
@@ -503,6 +557,28 @@ def model(egc, tmp_path_factory):
 
     Image.fromarray(np.where(masks.half((8, 8)).numpy(), 255, 0).astype(np.uint8)).save(root / "mask.png")
     return root
+
+
+def test_apply_reconstructs_and_searches(coopflow, model, monkeypatch, capsys):
+    monkeypatch.chdir(model)
+    tw.save_pretrained(coopflow, model / "coopflow")
+    x = images(3, 1, 8, 8)
+
+    def run(line: str) -> dict[str, np.ndarray]:
+        assert main(f"apply {line} --out out.npz".split()) == 0, capsys.readouterr().err
+        return dict(np.load("out.npz"))
+
+    found = run("reconstruct coopflow --input three.npz --search 3 --seed 4")
+    assert (found["reconstructed"] == tasks.reconstruct(coopflow, x, steps=3, seed=4).numpy()).all() and (found["x"] == x.numpy()).all()
+    found = run("inpaint coopflow --input three.npz --mask half:bottom --search 3 --completions 2")
+    wanted = tasks.inpaint(coopflow, x, masks.half((8, 8), "bottom"), completions=2, search=3)
+    assert (found["completions"] == wanted.numpy()).all()
+    found = run("interpolate coopflow --input three.npz --steps 3")
+    z = tasks.latents(coopflow, x[:2])
+    np.testing.assert_allclose(found["x"], tasks.interpolate(coopflow, z[0], z[1], 3).numpy(), atol=1e-5)
+    np.savez("one.npz", x=x[:1].numpy())
+    assert main(["apply", "interpolate", "coopflow", "--input", "one.npz", "--out", "out.npz"]) == 2
+    assert "there is only one" in capsys.readouterr().err
 
 
 def test_apply_writes_arrays(model, monkeypatch, capsys, egc):

@@ -16,7 +16,7 @@ Deep energy-based models: train, sample, evaluate.
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
-  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, interpolate
+  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
@@ -366,18 +366,18 @@ def evaluate(arguments: list[str]) -> None:
 class ApplyOptions:
     """Apply a model to images: a folder of pictures, one picture, or an .npz with key x.
 
-    classify and detect write a JSON file. inpaint, restore, denoise and interpolate write arrays (.npz), or a picture (.png) with
-    one row for each image: the input, what was measured of it, and what the model makes of that.
+    classify and detect write a JSON file. The other tasks write arrays (.npz), or a picture (.png) with one row for each image: the
+    input, what was measured of it, and what the model makes of that.
     """
 
     task: Annotated[str, "positional"]
-    """classify, detect, inpaint, restore, denoise or interpolate"""
+    """classify, detect, inpaint, restore, denoise, reconstruct or interpolate"""
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
     out: Path
     """FILE.json, or FILE.png or FILE.npz"""
     input: str | None = None
-    """folder, picture or .npz; all but interpolate need it"""
+    """folder, picture or .npz; all but interpolate need it, which without goes from noise to noise"""
     mask: str | None = None
     """inpaint: what is missing, centre:SHARE (default centre:0.25), random:SHARE, irregular:SHARE, half:SIDE, or FILE.png, white
     where known"""
@@ -387,6 +387,8 @@ class ApplyOptions:
     """inpaint, restore: images drawn for each input, 4 by default"""
     resample: int | None = None
     """inpaint, restore: times that each step down the noise levels is made, where the method can (RePaint)"""
+    search: int | None = None
+    """reconstruct: steps of the search for where chains start, 200 by default; inpaint: complete by such a search (coopflow)"""
     std: float | None = None
     """denoise: standard deviation of the noise, in the unit of images in [−1, 1]"""
     add_noise: bool = False
@@ -407,9 +409,10 @@ class ApplyOptions:
 TASK_OPTIONS = {
     "classify": (),
     "detect": (),
-    "inpaint": ("mask", "completions", "resample", "seed"),
+    "inpaint": ("mask", "completions", "resample", "search", "seed"),
     "restore": ("operator", "completions", "resample", "seed"),
     "denoise": ("std", "add_noise", "seed"),
+    "reconstruct": ("search", "seed"),
     "interpolate": ("seeds", "steps", "seed"),
 }
 
@@ -439,13 +442,13 @@ def _task_options(options: ApplyOptions) -> dict[str, Any]:
         if name not in taken:
             its = ", ".join(f"--{one.replace('_', '-')}" for one in taken) or "none"
             raise InputError(f"{task} takes no --{name.replace('_', '-')}. Its options: {its}")
-    if task == "interpolate" and options.input is not None:
-        raise InputError("interpolate takes no --input: it walks from the start of one sample to that of another")
+    if task == "interpolate" and options.input is not None and options.seeds is not None:
+        raise InputError("interpolate goes between the first two images of --input or between the noise of two --seeds, not both")
     if task != "interpolate" and options.input is None:
         raise InputError(f"{task} needs --input PATH: a folder with pictures, one picture, or an .npz")
     if "seed" in given:
         _check_seed(options.seed)
-    _above_zero(options, "completions", "resample", "std")
+    _above_zero(options, "completions", "resample", "search", "std")
     if options.std is not None and options.std == float("inf"):
         raise InputError("--std must be finite, got inf")
     if task == "denoise" and options.std is None:

@@ -209,7 +209,8 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
     """Run a task on a folder of pictures, one picture or an .npz, and write to `out`.
 
     classify and detect write one JSON row an image; inpaint, restore and denoise a picture with one row an image (input, measured,
-    completions) or an .npz of arrays; interpolate, which needs no input, a strip of samples or an .npz. `options` are the task's.
+    completions) or an .npz of arrays, reconstruct likewise; interpolate a strip of samples or an .npz, between two draws of noise or the
+    first two images of an input. `options` are the task's.
     """
     config = method.config
     suffixes = (".json",) if task in ("classify", "detect") else (".png", ".npz")
@@ -221,10 +222,10 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
         raise InputError(f"{method.name} does not classify")
     if len(config.shape) != 3:
         raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(config.shape)}")
-    if task == "interpolate":
-        return _interpolate(method, out, **options)
     channels, _, size = config.shape
-    names, x = _inputs(source, size, channels)
+    names, x = ([], None) if source is None else _inputs(source, size, channels)
+    if task == "interpolate":
+        return _interpolate(method, x, out, **options)
     if task in ("classify", "detect"):
         if task == "classify":
             rows = tasks.classify(method, x, data.class_names(config.data) or tuple(str(i) for i in range(config.classes)))
@@ -236,12 +237,10 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
         return out
     if out.suffix == ".png" and len(x) > SHOWN:
         raise InputError(f"--out {out}: a picture shows {SHOWN} images at most, the input holds {len(x)}; use --out FILE.npz")
-    return (_denoise if task == "denoise" else _restore)(method, x, out, **options)
+    return {"denoise": _denoise, "reconstruct": _reconstruct}.get(task, _restore)(method, x, out, **options)
 
 
-def _restore(
-    method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, seed: int = 0, resample: int | None = None
-) -> Path:
+def _restore(method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, seed: int = 0, **options: Any) -> Path:
     shape = tuple(method.config.shape)
     kind, _, mask = operator.partition(":")
     if kind == "mask" and Path(mask).suffix.lower() in SUFFIXES:
@@ -249,7 +248,10 @@ def _restore(
     else:
         a = tasks.operators.named(operator, shape, seed=seed)
     y = a.forward(x)
-    found = tasks.restore(method, y, a, completions=completions, seed=seed, **({} if resample is None else {"resample": resample}))
+    if "search" in options:
+        found = tasks.inpaint(method, x, a.known, completions=completions, seed=seed, **options)
+    else:
+        found = tasks.restore(method, y, a, completions=completions, seed=seed, **options)
     if out.suffix == ".npz":
         known = {"mask": a.known.expand(len(x), *shape)} if isinstance(a, tasks.operators.Mask) else {}
         return _write_arrays(out, x=x, y=y, completions=found, **known)
@@ -266,8 +268,21 @@ def _denoise(method: Method, x: Tensor, out: Path, *, std: float, seed: int = 0,
     return plot.grid(rows.flatten(0, 1), out, columns=rows.shape[1])
 
 
-def _interpolate(method: Method, out: Path, *, seeds: tuple[int, int] = (0, 1), steps: int = 8, seed: int = 0) -> Path:
-    a, b = (random.normal(*method.config.shape, generator=random.seeded(end, 12)) for end in seeds)
+def _reconstruct(method: Method, x: Tensor, out: Path, *, search: int = 200, seed: int = 0) -> Path:
+    found = tasks.reconstruct(method, x, steps=search, seed=seed)
+    if out.suffix == ".npz":
+        return _write_arrays(out, x=x, reconstructed=found)
+    return plot.grid(torch.stack([x, found], 1).flatten(0, 1), out, columns=2)
+
+
+def _interpolate(method: Method, images: Tensor | None, out: Path, *, seeds=(0, 1), steps: int = 8, seed: int = 0) -> Path:
+    if images is None:
+        shape = getattr(method, "latent_shape", method.config.shape)
+        a, b = (random.normal(*shape, generator=random.seeded(end, 12)) for end in seeds)
+    elif len(images) < 2:
+        raise InputError("interpolate goes from the first image of --input to the second, but there is only one")
+    else:
+        a, b = tasks.latents(method, images[:2], seed=seed)
     x = tasks.interpolate(method, a, b, steps, seed=seed)
     return _write_arrays(out, x=x) if out.suffix == ".npz" else plot.grid(x, out, columns=steps)
 

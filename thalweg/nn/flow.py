@@ -262,13 +262,21 @@ class ImageFlow(nn.Module):
 
 
 class VectorFlow(nn.Module):
-    """A flow of vectors [B, D] of zuko (extra `flows`): couplings with neural splines, or affine ones (Durkan et al. 2019; Dinh et al. 2017).
+    """zuko's flows of vectors [B, D] (extra `flows`): couplings by neural splines or affine maps (Durkan et al. 2019; Dinh et al. 2017).
 
     `scale` is brought to 1 first; splines bend what lies within 5 of it and leave the rest as it is.
     """
 
     def __init__(
-        self, dim: int, make: Callable[..., nn.Module], *, couplings: int = 6, width: int = 64, depth: int = 2, scale: float = 1.0, **options
+        self,
+        dim: int,
+        make: Callable[..., nn.Module],
+        *,
+        couplings: int = 6,
+        width: int = 64,
+        depth: int = 2,
+        scale: float = 1.0,
+        **options,
     ) -> None:
         super().__init__()
         self.net = make(dim, transforms=couplings, hidden_features=[width] * depth, **options)

@@ -1,14 +1,15 @@
-"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, interpolate. Works with any method that can."""
+"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, reconstruct, interpolate; any method that can."""
 
 from thalweg.tasks import masks, operators
 from thalweg.tasks.baselines import mean_fill, nearest_fill
 from thalweg.tasks.denoise import denoise
-from thalweg.tasks.interpolate import interpolate, slerp
+from thalweg.tasks.interpolate import interpolate, latents, slerp
 from thalweg.tasks.operators import LinearOperator
 from thalweg.tasks.predict import classify, detect
+from thalweg.tasks.reconstruct import reconstruct
 from thalweg.tasks.restore import Measured, consistency, diversity, inpaint, restore
 
-TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "interpolate")
+TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate")
 
 __all__ = [
     "TASKS",
@@ -21,10 +22,12 @@ __all__ = [
     "diversity",
     "inpaint",
     "interpolate",
+    "latents",
     "masks",
     "mean_fill",
     "nearest_fill",
     "operators",
+    "reconstruct",
     "restore",
     "slerp",
 ]

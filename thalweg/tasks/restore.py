@@ -66,16 +66,40 @@ def restore(method: Any, y: Tensor, operator: LinearOperator, *, completions: in
     return torch.cat(parts).view(completions, len(y), *shape).to(y.device)
 
 
-def inpaint(method: Any, x: Tensor, mask: Tensor, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
+def inpaint(
+    method: Any, x: Tensor, mask: Tensor, *, completions: int = 4, seed: int = 0, search: int | None = None, **options: Any
+) -> Tensor:
     """`completions` fillings of the pixels that are missing from each image: [completions, B, C, H, W], equal to x where known.
 
     x [B, C, H, W] in [−1, 1]; what it holds in missing pixels is not looked at. mask: 1 known, 0 missing, as
-    `operators.mask` takes it. The rest as `restore`.
+    `operators.mask` takes it. The rest as `restore`. With `search`, for methods that reconstruct, chains run freely, from starts that
+    so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3).
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
     operator = operators.mask(mask).to(x.device)
+    if search is not None:
+        return _searched(method, x, operator, completions, seed, search, options)
     return restore(method, operator.forward(x), operator, completions=completions, seed=seed, **options)
+
+
+def _searched(method: Any, x: Tensor, operator: Any, completions: int, seed: int, steps: int, options: dict[str, Any]) -> Tensor:
+    shape = check_images_model("inpaint", method)
+    if not hasattr(method, "reconstruct"):
+        raise InputError(f"inpaint: search is for methods that reconstruct; {method.name} does not")
+    if options:
+        raise InputError(f"inpaint: with search there is no chain's option, got {', '.join(options)}")
+    check_count("search", steps, 1)
+    check_count("completions", completions, 1)
+    y = operator.forward(x.float())
+    _check_measured(y, operator, shape)
+    known = operator.forward(torch.ones_like(y))
+    parts = []
+    for k in range(completions):
+        seeds = [random.seeded(seed, 13, k, i).initial_seed() for i in range(0, len(x), ROWS)]
+        found = [method.reconstruct(a, m, steps=steps, seed=s).x for a, m, s in zip(y.split(ROWS), known.split(ROWS), seeds)]
+        parts.append(operator.project(torch.cat(found).to(y.device), y))
+    return torch.stack(parts)
 
 
 def consistency(operator: LinearOperator, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,26 @@
+"""Find what an image is made from in a model whose samples are a function of their start."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InputError
+from thalweg.tasks.checks import check_count, check_images, check_images_model, device_of
+
+ROWS = 256  # images in one call of a method's `reconstruct` at most
+
+
+def reconstruct(method: Any, x: Tensor, *, steps: int = 200, seed: int = 0) -> Tensor:
+    """The nearest that the model's sampler comes to each image: [B, C, H, W] in [−1, 1] -> the same.
+
+    By `steps` steps of optimisation on where the sampler starts, from starts that `seed` draws; the method's own `reconstruct` also
+    gives those starts and their latents. Raises InputError for methods without one, and images of another shape or range.
+    """
+    shape = check_images_model("reconstruct", method)
+    if not hasattr(method, "reconstruct"):
+        raise InputError(f"reconstruct needs a method whose samples are a function of their start; {method.name} has no `reconstruct`")
+    check_count("steps", steps, 1)
+    check_images("reconstruct", x, shape)
+    parts = x.float().to(device_of(method, x)).split(ROWS)
+    return torch.cat([method.reconstruct(part, steps=steps, seed=seed + i).x for i, part in enumerate(parts)]).to(x.device)
