@@ -375,6 +375,93 @@ def egc_ablation(name: str, data: str) -> str:
     return text + lines(head, rows) + "\n" + source(name, record) + "\n"
 
 
+def coopflow() -> str:
+    """The parts of benchmarks/study_coopflow.py, each of its own file."""
+    text = "## CoopFlow\n"
+    if (RESULTS / "coopflow_spiral.json").exists():
+        record = load("coopflow_spiral")
+        rows = [
+            (
+                x["row"],
+                str(x["models"]),
+                *(f"{x[key]:.3f}" for key in ("samples_tv", "flow_tv", "floor", "energy_kl", "energy_tv", "flow_kl")),
+            )
+            for x in record["results"]["summary"]
+        ]
+        head = ("chain", "models", "total variation of samples", "of the flow's", "floor", "KL(truth‖energy)", "its total variation",
+                "KL(truth‖flow)")  # fmt: skip
+        text += "\nThe spiral, samples by histogram, densities on a grid, in nats; of the flow alone the energy is the flow's own:\n\n"
+        text += lines(head, rows) + "\n" + source("coopflow_spiral", record) + "\n"
+        pictures = ("flow alone", "flowalone"), ("T = 100", "t100"), ("T = 500", "t500"), ("T = 10,000", "t10000")
+        text += "".join(f"\n![The spiral, {name}](images/coopflow_spiral_{file}.png)\n" for name, file in pictures)
+    for part, title in (("images", "The flows apart and together"), ("chains", "Lengths, steps and noise of the chain")):
+        for data in ("digits", "fashion-mnist"):
+            name = f"coopflow_{part}" + ("" if data == "digits" else f"_{data}")
+            if (RESULTS / f"{name}.json").exists():
+                text += "\n" + coopflow_images(name, title, data)
+    if (RESULTS / "coopflow_tasks.json").exists():
+        text += "\n" + coopflow_tasks()
+    if (RESULTS / "coopflow_flows.json").exists():
+        record = load("coopflow_flows")
+        rows = [
+            (x["row"], f"{x['parameters']:,.0f}", f"{x['updates']:.0f}", f"{x['bits_per_dim']:.3f}", f"{x['frechet']:.1f}",
+             f"{x['sample_cpu_seconds']:.2f}")
+            for x in record["results"]["summary"]
+        ]  # fmt: skip
+        head = ("flow", "parameters", "updates", "bits per dimension", "Fréchet distance", "CPU seconds a set of samples")
+        text += f"\nFlows of digits alone, {record['results']['seconds']:.0f} CPU seconds each, {record['results']['seeds']} seeds:\n\n"
+        text += lines(head, rows) + "\n" + source("coopflow_flows", record) + "\n"
+    return text
+
+
+def coopflow_images(name: str, title: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+
+    def own(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    rows = [
+        (x["row"], str(len([y for y in r["runs"] if y["row"] == x["row"]])), own(x["frechet"], ".1f"),
+         own(x["above_coopflow"], "+.1f") + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         own(x["frechet_initializer"], ".1f"), own(x["reconstruction_mse"], ".4f"),
+         own(x["bits_per_dim"], ".3f"), own(x["cpu_seconds"], ".0f"))
+        for x in r["summary"]
+    ]  # fmt: skip
+    head = ("model", "seeds", "Fréchet distance", "less CoopFlow's", "of where chains start", "reconstruction error", "bits per dimension",
+            "CPU s")  # fmt: skip
+    size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
+    text = f"{title}, {data}{size}, {r['images']:,} images a model; the floor of the Fréchet distance is {r['floor']:.1f}:\n\n"
+    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    if "images" in name:
+        text += f"\n![Samples of CoopFlow](images/coopflow_{data}_coopflow.png)\n"
+    return text
+
+
+def coopflow_tasks() -> str:
+    record = load("coopflow_tasks")
+    r = record["results"]
+    rows = [
+        (x["mask"], x["how"], "yes" if x["known_equal"] else "no", f"{x['diversity']:.3f}", f"{x['psnr_hidden']:.1f}",
+         f"{r['nearest_fill_psnr'][x['mask']]:.1f}", percent(x["class_kept"]))
+        for x in r["inpainting"]
+    ]  # fmt: skip
+    head = ("missing", "by", "known pixels equal", "diversity", "PSNR of a completion, dB", "of the nearest training image", "class kept")
+    b, i = r["reconstruction"], r["interpolation"]
+    text = f"Tasks on {r['n']} test images of {r['data']}. Reconstruction: mean squared error {b['mse']:.5f}, class kept in "
+    text += (
+        f"{percent(b['class_kept'])}. Interpolation between {i['pairs']} pairs of images: the first class's probability does not rise in "
+    )
+    text += (
+        f"{percent(i['first_class_falls'])} of steps, the second's does not fall in {percent(i['second_class_rises'])}; the classifier's "
+    )
+    text += f"confidence in the middle is {i['confidence_in_the_middle']:.3f}, on mixed pixels {i['confidence_of_mixed_pixels']:.3f}.\n\n"
+    text += lines(head, rows) + "\n" + source("coopflow_tasks", record) + "\n"
+    for name in ("reconstruction", "lower_half_search", "interpolation"):
+        text += f"\n![{name.replace('_', ' ').capitalize()}](images/coopflow_{r['data']}_{name}.png)\n"
+    return text
+
+
 def resume() -> str:
     record = load("resume")
     rows = [
@@ -414,7 +501,22 @@ def readme() -> None:
 
 
 def main() -> None:
-    sections = [quickstart, density, fidelity, ood, likelihood, cdrl, study_cdrl, egc, speed, precision, streaming, resume, startup]
+    sections = [
+        quickstart,
+        density,
+        fidelity,
+        ood,
+        likelihood,
+        cdrl,
+        study_cdrl,
+        egc,
+        coopflow,
+        speed,
+        precision,
+        streaming,
+        resume,
+        startup,
+    ]
     found = [section() for section in sections if any(RESULTS.glob(f"{section.__name__}*.json"))]
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.tables` from the files in `benchmarks/results`.\n\n"
     (ROOT / "docs" / "benchmarks.md").write_text(head + "\n".join(found))

@@ -388,8 +388,8 @@ class CoopFlow(Method):
 
 # Ours: Gaussian reference and full noise, so that long chains sample the energy's density; a flow of affine maps, as in Glow
 _TOY = dict(
-    width=96, reference_std=2.0, couplings=6, flow_width=64, flow_depth=2, coupling="affine", steps=100, step=0.1, step_ratio=1.0, noise=1.0,
-    clip_move=0.0, clamp=False, batch=128, images=400_000, lr=2e-3, beta1=0.0, beta2=0.999, lr_initializer=1e-3,
+    width=96, reference_std=2.0, couplings=6, flow_width=64, flow_depth=2, coupling="affine", steps=100, step=0.1, step_ratio=1.0,
+    noise=1.0, clip_move=0.0, clamp=False, batch=128, images=400_000, lr=2e-3, beta1=0.0, beta2=0.999, lr_initializer=1e-3,
 )  # fmt: skip
 # Ours; the paper's recipe (no noise, clamped moves, δ at samples 4/3 times larger) with an energy, rates and a step for small images
 _SMALL = dict(
