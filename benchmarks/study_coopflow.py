@@ -27,6 +27,7 @@ IMAGES = Path("docs/images")
 DRAWS = 4
 SAMPLES = 2000  # at most in a set, where there are more held-out images
 RECONSTRUCTED = 200  # test images
+COMPLETED = 50  # of them, each four times
 SEARCH = 200  # steps of reconstruction
 COOPFLOW, FLOW, LANGEVIN, COOPNETS, PRE = "CoopFlow", "normalizing flow", "Langevin flow", "CoopNets", "CoopFlow (pre)"
 MODELS: dict[str, dict[str, Any]] = {
@@ -239,6 +240,8 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
     shown = torch.cat([x[:16], rebuilt.start[:16], rebuilt.x[:16]])
     tw.plot.grid(shown, options.pictures / f"coopflow_{c.data}_reconstruction.png", columns=16, row_labels=["data", "start", "F(start)"])
     masks = {"centre 25 %": tasks.masks.centre_square(c.shape, 0.25), "lower half": tasks.masks.half(c.shape, "bottom")}
+    found["completed"] = COMPLETED
+    x, label = x[:COMPLETED], label[:COMPLETED]
     for name, mask in masks.items():
         hidden = ~mask.bool().expand(c.shape)
         for how, given in (("search", {"search": SEARCH}), ("chain", {})):
@@ -257,9 +260,8 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
         error = (tasks.nearest_fill(x, mask, train.x) - x)[:, hidden].square().mean(1)
         found["nearest_fill_psnr"][name] = float((10 * torch.log10(4 / error)).mean())
     # between two images of different classes: the share of the way on which p(first class) falls and p(second) rises
-    first = torch.arange(0, 60, 2)
-    pairs = [(int(i), int(j)) for i, j in zip(first, first + 1) if label[i] != label[j]]
-    z, strips, falls, rises, middles, straight = tasks.latents(model, x[:60]), [], [], [], [], []
+    pairs = [(i, i + 1) for i in range(0, COMPLETED, 2) if label[i] != label[i + 1]]
+    z, strips, falls, rises, middles, straight = tasks.latents(model, x), [], [], [], [], []
     w = torch.linspace(0, 1, 9)
     for i, j in pairs:
         strip = tasks.interpolate(model, z[i], z[j], 9)
