@@ -448,7 +448,8 @@ def coopflow_tasks() -> str:
     ]  # fmt: skip
     head = ("missing", "by", "known pixels equal", "diversity", "PSNR of a completion, dB", "of the nearest training image", "class kept")
     b, i = r["reconstruction"], r["interpolation"]
-    text = f"Tasks on {r['n']} test images of {r['data']}, inpainting on {r['completed']} of them. Reconstruction: mean squared error {b['mse']:.5f}, class kept in "
+    text = f"Tasks on {r['n']} test images of {r['data']}, inpainting on {r['completed']} of them. Reconstruction: mean squared error "
+    text += f"{b['mse']:.5f}, class kept in "
     text += (
         f"{percent(b['class_kept'])}. Interpolation between {i['pairs']} pairs of images: the first class's probability does not rise in "
     )
