@@ -384,7 +384,7 @@ class Run:
                 self.picture(self.ema, path, self.update.images)
         best = self.best
         if self.held_out is not None:
-            held_out = Batch(*(None if part is None else part.to(self.device) for part in self.held_out))
+            held_out = type(self.held_out)(*(None if part is None else part.to(self.device) for part in self.held_out))
             value = self.ema.criterion(held_out, random.seeded(self.seed, 7, device=self.device))
             self.write_stats({"images": self.update.images, "seconds": round(self.elapsed, 3), "criterion": value})
             if value < best:
