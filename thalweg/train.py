@@ -330,6 +330,7 @@ class Run:
 
     def one_step(self, bar: Progress) -> None:
         update, start = self.update, self.update.images
+        update.logged = {}  # of this step alone: an update that a method has ended with must not be written for ever
         ranks = range(self.shards) if self.world.size == 1 else [self.world.rank]
         update.generator = tuple(random.seeded(self.seed, rank, start, device=self.device) for rank in ranks)
         torch.manual_seed(random.seeded(self.seed, self.world.rank, start, 1).initial_seed())
