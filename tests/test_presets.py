@@ -9,7 +9,7 @@ import torch
 import thalweg as tw
 from thalweg import random
 from thalweg.cli import main
-from thalweg.data.base import Batch
+from thalweg.data import Batch, UnpairedBatch
 from thalweg.methods import METHODS, find
 
 PRESETS = [(name, key) for name in METHODS for key in find(name).PRESETS]
@@ -23,11 +23,13 @@ class Noise:
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     name: str = "noise"
+    domains: bool = False  # with images of a source domain
 
     def batch(self, start: int, count: int, seed: int) -> Batch:
         generator = random.seeded(seed, start)
         label = random.integers(count, 0, len(self.classes), generator=generator) if self.classes else None
-        return Batch(random.uniform(count, *self.shape, low=-1.0, high=1.0, generator=generator), label)
+        x, source = (random.uniform(count, *self.shape, low=-1.0, high=1.0, generator=generator) for _ in range(2))
+        return UnpairedBatch(x, label, source) if self.domains else Batch(x, label)
 
 
 def test_list_names_every_preset(capsys):
@@ -45,10 +47,12 @@ def test_a_preset_trains_a_step_and_samples(name, key):
     if size > LARGE:
         assert math.isfinite(size) and config.images > 1_000_000  # a recipe of a paper, for larger machines
         return
-    short = {"batch": 4, "images": 8} | {k: 2 for k in ("steps", "sample_steps") if hasattr(config, k)}
+    batch = max(4, *getattr(config, "stage_splits", (1,)))
+    short = {"batch": batch, "images": 2 * batch} | {k: 2 for k in ("steps", "sample_steps") if hasattr(config, k)}
     method = tw.method(f"{name}/{key}", **short)
     before = [p.clone() for p in method.parameters()]
-    twin = tw.fit(method, Noise(config.shape, tuple(map(str, range(config.classes)))), images=8, progress=False)
+    source = bool(getattr(config, "source", ""))
+    twin = tw.fit(method, Noise(config.shape, tuple(map(str, range(config.classes))), domains=source), images=2 * batch, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
-    x = twin.sample(2, seed=0)
+    x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if source else {}))
     assert x.shape == (2, *config.shape) and x.isfinite().all()

@@ -16,7 +16,7 @@ Deep energy-based models: train, sample, evaluate.
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
-  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate
+  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
@@ -96,6 +96,8 @@ class TrainOptions:
     """folder of the run; required unless --dry-run"""
     data: str | None = None
     """data by name, folder, .npz or hf:NAME; the preset's own by default"""
+    target: str | None = None
+    """the same, said of a translation, whose other domain is --source"""
     images: int | None = None
     """train for this many images; the preset's length by default"""
     seconds: float | None = None
@@ -146,11 +148,17 @@ def train(arguments: list[str]) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    name = options.data or config.data
+    source = str(values.get("source", getattr(config, "source", "")))
+    if options.target and (options.data or not source):
+        raise InputError("--target names the data of a translation: give it with --source, and without --data")
+    name = options.target or options.data or config.data
     if options.images:
         values["images"] = options.images
     autoencoder = str(values.get("autoencoder", getattr(config, "autoencoder", "")))
     images = latent.wrap(datasets.load(name, "train", size=options.size), autoencoder, device=device)
+    if source:
+        channels, _, size = images.shape
+        images = datasets.Unpaired(images, datasets.load(source, "train", size=size, channels=channels))
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)
@@ -165,7 +173,8 @@ def train(arguments: list[str]) -> None:
     from thalweg import run
 
     fit(
-        method, images, options.out, images=config.images, held_out=run.held_out(name, options.size, autoencoder), picture=run.picture,
+        method, images, options.out, images=config.images, picture=run.picture,
+        held_out=run.held_out(name, options.size, autoencoder, source),
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
@@ -371,7 +380,7 @@ class ApplyOptions:
     """
 
     task: Annotated[str, "positional"]
-    """classify, detect, inpaint, restore, denoise, reconstruct or interpolate"""
+    """classify, detect, inpaint, restore, denoise, reconstruct, interpolate or translate"""
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
     out: Path
@@ -414,6 +423,7 @@ TASK_OPTIONS = {
     "denoise": ("std", "add_noise", "seed"),
     "reconstruct": ("search", "seed"),
     "interpolate": ("seeds", "steps", "seed"),
+    "translate": ("seed",),
 }
 
 

@@ -20,13 +20,20 @@ from thalweg.methods.base import Method
 HELD_OUT = 512
 
 
-def held_out(name: str, size: int | None = None, autoencoder: str = "") -> Batch | None:
-    """The batch that the best state is chosen by: validation images, or their latents, or fresh points of a toy."""
+def held_out(name: str, size: int | None = None, autoencoder: str = "", source: str = "") -> Batch | data.UnpairedBatch | None:
+    """The batch that the best state is chosen by: validation images, or their latents, or fresh points of a toy.
+
+    With a `source` of translation, images of both domains, as many of each.
+    """
     if name in TOYS:
         return toy(name).batch(0, HELD_OUT, seed=1)
-    if name.startswith("hf:"):
+    if name.startswith("hf:") or source.startswith("hf:"):
         return None
     images = wrap(data.load(name, "validation", size=size), autoencoder).all()
+    if source:
+        x = images.x[:HELD_OUT]
+        start = data.load(source, "validation", size=x.shape[-1], channels=x.shape[1]).all().x[: len(x)]
+        return data.UnpairedBatch(x[: len(start)], None, start) if len(start) >= 3 else None
     return Batch(*(None if part is None else part[:HELD_OUT] for part in images)) if len(images.x) >= 3 else None
 
 
@@ -37,7 +44,12 @@ def picture(method: Method, path: Path, images: int) -> None:
     config = method.config
     if getattr(config, "matching", 1.0) == 0:  # a plain classifier
         return
-    if len(config.shape) == 3:
+    if getattr(config, "source", ""):
+        channels, _, size = config.shape
+        x = data.load(config.source, "validation", size=size, channels=channels).batch(0, 32, seed=0).x
+        found = tasks.translate(method, x).x
+        plot.grid(torch.stack([x, found], 1).flatten(0, 1), path, columns=8, title=f"{images:,} images")
+    elif len(config.shape) == 3:
         if measure.takes_labels(method):
             values = [len(values) for values in data.concepts(config.data).values()] or [config.classes]
             labels = torch.arange(values[0]).repeat_interleave(10)  # the labels of the first concept come first
@@ -209,8 +221,8 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
     """Run a task on a folder of pictures, one picture or an .npz, and write to `out`.
 
     classify and detect write one JSON row an image; inpaint, restore and denoise a picture with one row an image (input, measured,
-    completions) or an .npz of arrays, reconstruct likewise; interpolate a strip of samples or an .npz, between two draws of noise or the
-    first two images of an input. `options` are the task's.
+    completions) or an .npz of arrays, reconstruct and translate likewise; interpolate a strip of samples or an .npz, between two draws
+    of noise or the first two images of an input. `options` are the task's.
     """
     config = method.config
     suffixes = (".json",) if task in ("classify", "detect") else (".png", ".npz")
@@ -237,7 +249,7 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
         return out
     if out.suffix == ".png" and len(x) > SHOWN:
         raise InputError(f"--out {out}: a picture shows {SHOWN} images at most, the input holds {len(x)}; use --out FILE.npz")
-    return {"denoise": _denoise, "reconstruct": _reconstruct}.get(task, _restore)(method, x, out, **options)
+    return {"denoise": _denoise, "reconstruct": _reconstruct, "translate": _translate}.get(task, _restore)(method, x, out, **options)
 
 
 def _restore(method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, seed: int = 0, **options: Any) -> Path:
@@ -273,6 +285,16 @@ def _reconstruct(method: Method, x: Tensor, out: Path, *, search: int = 200, see
     if out.suffix == ".npz":
         return _write_arrays(out, x=x, reconstructed=found)
     return plot.grid(torch.stack([x, found], 1).flatten(0, 1), out, columns=2)
+
+
+def _translate(method: Method, x: Tensor, out: Path, *, seed: int = 0) -> Path:
+    found = tasks.translate(method, x, seed)
+    if out.suffix == ".npz":
+        return _write_arrays(out, x=x, translated=found.x, saliency=found.saliency, strip=found.strip)
+    strongest = found.saliency.flatten(1).max(1).values.clamp(min=1e-12)
+    shown = (2 * found.saliency / strongest[:, None, None] - 1)[:, None].expand_as(x)  # white: where this image changed most
+    rows = torch.cat([found.strip, shown[None]])
+    return plot.grid(rows.transpose(0, 1).flatten(0, 1), out, columns=len(rows))
 
 
 def _interpolate(method: Method, images: Tensor | None, out: Path, *, seeds=(0, 1), steps: int = 8, seed: int = 0) -> Path:

@@ -330,6 +330,7 @@ class Run:
 
     def one_step(self, bar: Progress) -> None:
         update, start = self.update, self.update.images
+        update.logged = {}  # of this step alone: an update that a method has ended with must not be written for ever
         ranks = range(self.shards) if self.world.size == 1 else [self.world.rank]
         update.generator = tuple(random.seeded(self.seed, rank, start, device=self.device) for rank in ranks)
         torch.manual_seed(random.seeded(self.seed, self.world.rank, start, 1).initial_seed())
@@ -384,7 +385,7 @@ class Run:
                 self.picture(self.ema, path, self.update.images)
         best = self.best
         if self.held_out is not None:
-            held_out = Batch(*(None if part is None else part.to(self.device) for part in self.held_out))
+            held_out = type(self.held_out)(*(None if part is None else part.to(self.device) for part in self.held_out))
             value = self.ema.criterion(held_out, random.seeded(self.seed, 7, device=self.device))
             self.write_stats({"images": self.update.images, "seconds": round(self.elapsed, 3), "criterion": value})
             if value < best:

@@ -12,6 +12,7 @@ from .images import SPLITS, Images, flat_names
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
+from .unpaired import Unpaired, UnpairedBatch
 
 _COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
@@ -44,6 +45,8 @@ __all__ = [
     "Stacked",
     "Stream",
     "Toy",
+    "Unpaired",
+    "UnpairedBatch",
     "array_file",
     "attributes",
     "class_names",

@@ -15,6 +15,7 @@ METHODS = {
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
     "jem": ("thalweg.methods.jem", "JEM"),
     "coopflow": ("thalweg.methods.coopflow", "CoopFlow"),
+    "cf_ebm": ("thalweg.methods.cf_ebm", "CFEBM"),
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
 }
 

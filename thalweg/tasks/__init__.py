@@ -1,4 +1,5 @@
-"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, reconstruct, interpolate; any method that can."""
+"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate;
+any method that can."""
 
 from thalweg.tasks import masks, operators
 from thalweg.tasks.baselines import mean_fill, nearest_fill
@@ -8,13 +9,15 @@ from thalweg.tasks.operators import LinearOperator
 from thalweg.tasks.predict import classify, detect
 from thalweg.tasks.reconstruct import reconstruct
 from thalweg.tasks.restore import Measured, consistency, diversity, inpaint, restore
+from thalweg.tasks.translate import Translation, translate
 
-TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate")
+TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate", "translate")
 
 __all__ = [
     "TASKS",
     "LinearOperator",
     "Measured",
+    "Translation",
     "classify",
     "consistency",
     "denoise",
@@ -30,4 +33,5 @@ __all__ = [
     "reconstruct",
     "restore",
     "slerp",
+    "translate",
 ]
