@@ -421,15 +421,19 @@ def coopflow_images(name: str, title: str, data: str) -> str:
     def own(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
+    def trained_step(row: str) -> float | None:
+        values = [y["frechet_trained_step"] for y in r["runs"] if y["row"] == row and "frechet_trained_step" in y]
+        return sum(values) / len(values) if values else None
+
     rows = [
         (x["row"], str(len([y for y in r["runs"] if y["row"] == x["row"]])), own(x["frechet"], ".1f"),
          own(x["above_coopflow"], "+.1f") + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
-         own(x["frechet_initializer"], ".1f"), own(x["reconstruction_mse"], ".4f"),
+         own(trained_step(x["row"]), ".1f"), own(x["frechet_initializer"], ".1f"), own(x["reconstruction_mse"], ".4f"),
          own(x["bits_per_dim"], ".3f"), own(x["cpu_seconds"], ".0f"))
         for x in r["summary"]
     ]  # fmt: skip
-    head = ("model", "seeds", "Fréchet distance", "less CoopFlow's", "of where chains start", "reconstruction error", "bits per dimension",
-            "CPU s")  # fmt: skip
+    head = ("model", "seeds", "Fréchet distance", "less CoopFlow's", "with the step of training", "of where chains start",
+            "reconstruction error", "bits per dimension", "CPU s")  # fmt: skip
     size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
     text = f"{title}, {data}{size}, {r['images']:,} images a model; the floor of the Fréchet distance is {r['floor']:.1f}:\n\n"
     text += lines(head, rows) + "\n" + source(name, record) + "\n"
