@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ def write_results(out: str | Path, results: Mapping[str, Any], *, seed: int, sec
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     command = ["python", "-m", spec.name, *sys.argv[1:]] if spec else ["python", *sys.argv]
     record = {
-        "command": " ".join(command),
+        "command": shlex.join(command),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "seconds": round(seconds, 1),
