@@ -525,10 +525,14 @@ def list_presets(arguments: list[str]) -> None:
     for name in METHODS:
         kind = find(name)
         for key, config in kind.PRESETS.items():
-            with torch.device("meta"):
-                size = sum(p.numel() for p in kind(config).parameters())
+            # zuko's flows of vectors look at their masks when they are built, and networks of vectors are small
+            try:
+                with torch.device("meta" if len(config.shape) == 3 else "cpu"):
+                    size = f"{sum(p.numel() for p in kind(config).parameters()):,}"
+            except InputError:  # an extra is missing, which training this preset will name
+                size = "?"
             shape = "×".join(map(str, config.shape))
-            print(f"{name + '/' + key:32} {config.data:16} {shape:>10} {size:>12,} parameters {config.images:>13,} images")
+            print(f"{name + '/' + key:32} {config.data:16} {shape:>10} {size:>12} parameters {config.images:>13,} images")
 
 
 def bench(arguments: list[str]) -> None:
