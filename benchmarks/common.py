@@ -1,5 +1,7 @@
 """What all benchmarks share: where and how a result came about, jobs in processes of their own, and tables on the terminal."""
 
+import argparse
+import dataclasses
 import datetime
 import hashlib
 import importlib.util
@@ -9,7 +11,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -119,6 +122,82 @@ def _write(path: Path, text: str) -> None:
     part = path.with_suffix(path.suffix + ".part")
     part.write_text(text)
     part.replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A benchmark in parts, some of which train many models: each row and seed of those is a process of its own (`rows_of_jobs`).
+
+    `parts` give a part's results, those of `ones` one row's of one seed. Results go to NAME_PART.json, with -DATA behind for data
+    other than digits. `of_run` are the parts that look at a trained run, `run` by default, and train nothing.
+    """
+
+    name: str
+    doc: str
+    parts: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]]
+    ones: Mapping[str, Callable[[str, int, argparse.Namespace], dict[str, Any]]]
+    run: Path
+    of_run: tuple[str, ...] = ()
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The options that all studies share; a study adds its own."""
+        parser = argparse.ArgumentParser(description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(self.parts))
+        parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the results")
+        parser.add_argument("--work", type=Path, default=Path(f"runs/study_{self.name}"), help="folder of what was found so far")
+        parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder of the figures")
+        parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
+        parser.add_argument("--size", type=int, help="side that images are brought to")
+        parser.add_argument("--images", type=int, default=200_000, help="images that every model is trained on")
+        parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
+        parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+        parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
+        parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows only")
+        parser.add_argument("--run", type=Path, default=self.run, help=f"trained run of {', '.join(self.of_run)}")
+        parser.add_argument("--one", nargs=3, metavar=("PART", "ROW", "SEED"), help=argparse.SUPPRESS)
+        return parser
+
+    def main(self, parser: argparse.ArgumentParser) -> None:
+        """Run the parts that were asked for, all by default, or with --one a single row, which is printed as JSON."""
+        options = parser.parse_args()
+        if options.one:
+            torch.set_num_threads(1)
+            part, row, seed = options.one
+            print(json.dumps(self.ones[part](row, int(seed), options)))
+            return
+        for part in options.parts or self.parts:
+            if part not in self.parts:
+                parser.error(f"unknown part '{part}': {', '.join(self.parts)}")
+            started = time.monotonic()
+            found = self.parts[part](options)
+            if found.get("summary"):
+                print("\n" + table([{k: v for k, v in line.items() if not isinstance(v, list)} for line in found["summary"]]))
+            asked = () if part in self.of_run else ("data", "size", "images", "seconds", "precision", "seeds")
+            name = f"{self.name}_{part}.json" if options.data == "digits" else f"{self.name}_{part}_{options.data}.json"
+            settings = {k: getattr(options, k) for k in asked}
+            print(write_results(options.out / name, settings | found, seed=0, seconds=time.monotonic() - started))
+
+    def chosen(self, names: Iterable[str], options: argparse.Namespace) -> list[str]:
+        """Those of a part's rows that were asked for, all by default; SystemExit where there are none, as results would be empty."""
+        names = list(names)
+        found = [name for name in names if not options.rows or name in options.rows]
+        if not found:
+            raise SystemExit(f"none of --rows {options.rows} is a row of this part: {names}")
+        return found
+
+    def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: argparse.Namespace) -> list[dict[str, Any]]:
+        """The rows of (row, seed) jobs, with all options that a training may depend on."""
+        aside = ("parts", "out", "work", "seeds", "jobs", "rows", "run", "one")
+        arguments = [f"--{name}={value}" for name, value in vars(options).items() if name not in aside and value is not None]
+
+        def show(row: dict[str, Any]) -> str:
+            short = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "seed"}
+            return f"{part}: {row['row']}, seed {row['seed']}: {row.get('diverged') or json.dumps(short)}"
+
+        return rows_of_jobs(
+            f"benchmarks.study_{self.name}", jobs, arguments=[*arguments, "--one", part], work=options.work, workers=options.jobs, show=show
+        )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

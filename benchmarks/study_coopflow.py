@@ -10,7 +10,6 @@ run's reconstructions, completions and interpolations, as figures and numbers. `
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -22,8 +21,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-RESULTS = Path("benchmarks/results")
-IMAGES = Path("docs/images")
+from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+
 DRAWS = 4
 SAMPLES = 2000  # at most in a set, where there are more held-out images
 RECONSTRUCTED = 200  # test images
@@ -150,8 +149,8 @@ def images_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, An
 
 
 def images(options: argparse.Namespace, names: list[str] | None = None) -> dict[str, Any]:
-    names = [n for n in names or list(MODELS) if not options.rows or n in options.rows]
-    rows = rows_of("images", [(n, s) for s in range(options.seeds) for n in names], options)
+    names = STUDY.chosen(names or MODELS, options)
+    rows = STUDY.rows("images", [(n, s) for s in range(options.seeds) for n in names], options)
     whole = {(r["row"], r["seed"]): r["frechet"] for r in rows}
     lines = []
     for name in names:
@@ -199,8 +198,8 @@ def spiral_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, An
 
 
 def spiral(options: argparse.Namespace) -> dict[str, Any]:
-    names = [n for n in SPIRAL if not options.rows or n in options.rows]
-    rows = rows_of("spiral", [(n, s) for n in names for s in range(min(options.seeds, SPIRAL[n][1]))], options)
+    names = STUDY.chosen(SPIRAL, options)
+    rows = STUDY.rows("spiral", [(n, s) for n in names for s in range(min(options.seeds, SPIRAL[n][1]))], options)
     lines = []
     for name in names:
         mine = [r for r in rows if r["row"] == name and "samples" in r]
@@ -368,7 +367,7 @@ def glow(shape: tuple[int, ...], levels: int, *, blocks: int = 6, hidden: int = 
 
 
 def flows(options: argparse.Namespace) -> dict[str, Any]:
-    rows = rows_of("flows", [(n, s) for n in ("ours", "glow") for s in range(options.seeds)], options)
+    rows = STUDY.rows("flows", [(n, s) for n in ("ours", "glow") for s in range(options.seeds)], options)
     lines = []
     for name in ("ours", "glow"):
         mine = [r for r in rows if r["row"] == name]
@@ -387,59 +386,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 ONES = {"images": images_one, "chains": images_one, "spiral": spiral_one, "flows": flows_one}
 
 
-def rows_of(part: str, jobs: list[tuple[str, int]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    from benchmarks.common import rows_of_jobs
-
-    shared = [f"--{name}={getattr(options, name)}" for name in ("data", "images", "precision", "pictures")]
-    shared += [f"--{name}={getattr(options, name)}" for name in ("size", "seconds") if getattr(options, name) is not None]
-
-    def show(row: dict[str, Any]) -> str:
-        value = row.get("frechet") or row.get("samples", {}).get("value")
-        return f"{part}: {row['row']:30} seed {row['seed']}  {value}  {row.get('diverged') or ''}"
-
-    return rows_of_jobs(
-        "benchmarks.study_coopflow", jobs, arguments=[*shared, "--one", part], work=options.work, workers=options.jobs, show=show
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/study_coopflow"), help="folder of what was found so far")
-    parser.add_argument("--pictures", type=Path, default=IMAGES, help="folder of the figures")
-    parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
-    parser.add_argument("--size", type=int, help="side that images are brought to")
-    parser.add_argument("--images", type=int, default=200_000, help="images that every model is trained on")
-    parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows only")
-    parser.add_argument("--run", type=Path, default=Path("runs/coopflow-digits"), help="of the tasks")
-    parser.add_argument("--one", nargs=3, metavar=("PART", "ROW", "SEED"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        import torch
-
-        torch.set_num_threads(1)
-        part, row, seed = options.one
-        print(json.dumps(ONES[part](row, int(seed), options)))
-        return
-    from benchmarks.common import table, write_results
-
-    for part in options.parts or PARTS:
-        if part not in PARTS:
-            parser.error(f"unknown part '{part}': {', '.join(PARTS)}")
-        started = time.monotonic()
-        found = PARTS[part](options)
-        if "summary" in found:
-            print("\n" + table(found["summary"]))
-        asked = () if part == "tasks" else ("data", "size", "images", "seconds", "precision", "seeds")
-        settings = {k: getattr(options, k) for k in asked}
-        name = f"coopflow_{part}.json" if options.data == "digits" else f"coopflow_{part}_{options.data}.json"
-        print(write_results(options.out / name, settings | found, seed=0, seconds=time.monotonic() - started))
-
+STUDY = Study("coopflow", __doc__, PARTS, ONES, run=Path("runs/coopflow-digits"), of_run=("tasks",))
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(STUDY.parser())

@@ -13,7 +13,6 @@ accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `co
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -25,7 +24,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-RESULTS = Path("benchmarks/results")
+from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+
 DRAWS = 4
 COST_ROUNDS = 20
 SAMPLES = 2000  # at most in a set, where there are more held-out images
@@ -507,63 +507,20 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 ONES = {"ablation": ablation_one, "classifiers": classifiers_one}
 
 
+STUDY = Study("egc", __doc__, PARTS, ONES, run=Path("runs/egc-digits"), of_run=("figures",))
+
+
 def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every row and seed in a process of its own; what one found is kept in `--work`, and not done again after a stop."""
-    from benchmarks.common import rows_of_jobs
-
-    chosen = [row for row in rows if not options.rows or row in options.rows]
-    shared = [f"--{name}={getattr(options, name)}" for name in ("data", "images", "augment", "precision", "examples", "restarts")]
-    shared += [f"--{name}={getattr(options, name)}" for name in ("size", "seconds") if getattr(options, name) is not None]
-
-    def show(row: dict[str, Any]) -> str:
-        return f"{part}: {row['row']:40} seed {row['seed']}  images {row.get('images')}  {row['diverged'] or ''}"
-
-    jobs = [(row, seed) for seed in range(options.seeds) for row in chosen]
-    arguments = [*shared, "--one", part]
-    return rows_of_jobs("benchmarks.study_egc", jobs, arguments=arguments, work=options.work, workers=options.jobs, show=show)
+    """Every row that was asked for and every seed."""
+    return STUDY.rows(part, [(row, seed) for seed in range(options.seeds) for row in STUDY.chosen(rows, options)], options)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/study_egc"), help="folder of what was found so far")
-    parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder of the figures")
-    parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
-    parser.add_argument("--size", type=int, help="side that images are brought to")
-    parser.add_argument("--images", type=int, default=200_000, help="images that every model is trained on")
-    parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser = STUDY.parser()
     parser.add_argument("--augment", type=float, default=0.0, help="augmentation of EGC and the plain classifier alike")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
-    parser.add_argument("--rows", nargs="+", default=[], choices=[*ROWS, *MODELS], metavar="ROW", help="some rows or models only")
     parser.add_argument("--examples", type=int, default=200, help="test images that are attacked")
     parser.add_argument("--restarts", type=int, default=2, help="of PGD")
-    parser.add_argument("--run", type=Path, default=Path("runs/egc-digits"), help="of the figures")
-    parser.add_argument("--one", nargs=3, metavar=("PART", "ROW", "SEED"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        import torch
-
-        torch.set_num_threads(1)
-        part, row, seed = options.one
-        print(json.dumps(ONES[part](row, int(seed), options)))
-        return
-    from benchmarks.common import table, write_results
-
-    for part in options.parts or PARTS:
-        if part not in PARTS:
-            parser.error(f"unknown part '{part}': {', '.join(PARTS)}")
-        started = time.monotonic()
-        found = PARTS[part](options)
-        if "summary" in found:
-            keys = [k for k in found["summary"][0] if k not in ("pgd", "checks", "above")] if found["summary"] else []
-            print("\n" + table([{k: line[k] for k in keys} for line in found["summary"]]))
-        asked = () if part == "figures" else ("data", "size", "images", "seconds", "precision", "seeds")
-        settings = {k: getattr(options, k) for k in asked}
-        name = f"egc_{part}.json" if options.data == "digits" else f"egc_{part}_{options.data}.json"
-        print(write_results(options.out / name, settings | found, seed=0, seconds=time.monotonic() - started))
+    STUDY.main(parser)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,8 @@ def test_sets_that_cannot_be_paired(label, names, message):
 def test_sets_of_several_labels_cannot_be_paired():
     with pytest.raises(InputError, match="one label an image, two has shape, colour"):
         attributes.paired(lambda split, *, size, channels: shapes(name="two"))
+    with pytest.raises(InputError, match="one label an image, two has shape, colour"):
+        attributes.coloured(lambda split, *, size, channels: shapes(name="two"), "digit")
 
 
 def test_colours_are_exact_and_copies_differ():

@@ -351,6 +351,7 @@ API: dict[str, tuple[Callable[[Path], object], str]] = {
     "load": (lambda root: tw.load(root / "nowhere"), "there is no folder"),
     "load device": (lambda root: tw.load(root / "toy", device="tpu"), "device 'tpu' is not known"),
     "label": (lambda root: tw.load(root / "digits").sample(2, label=12), "labels must be between 0 and 9, got 12"),
+    "labels": (lambda root: tw.load(root / "digits").sample(4, label=torch.arange(3)), "one label or 4, one a sample, got shape [3]"),
     "no label": (lambda root: tw.load(root / "toy").sample(2, label=1), "takes no label"),
     "steps": (lambda root: tw.load(root / "digits").sample(2, steps=50), "steps must be between 1 and the schedule's 20"),
     "state": (lambda root: checkpoint.read(root / "file"), "is corrupt or no state of Thalweg"),

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,45 @@ def test_a_job_that_fails_says_why_and_leaves_no_row(study, tmp_path):
     with pytest.raises(SystemExit, match="this job is broken"):
         study("a", "bad")
     assert [json.loads(path.read_text())["job"] for path in (tmp_path / "work").iterdir()] == ["a"]
+
+
+PARTED = """
+import os
+from pathlib import Path
+from benchmarks.common import Study
+
+def one(row, seed, options):
+    return {"row": row, "seed": seed, "value": options.images * seed, "data": options.data}
+
+def part(options):
+    rows = STUDY.rows("part", [(row, seed) for seed in range(options.seeds) for row in STUDY.chosen(("a", "b"), options)], options)
+    return {"summary": [{"row": r["row"], "value": r["value"]} for r in rows], "runs": rows}
+
+STUDY = Study("parted", "A study.", {"part": part, "look": lambda options: {"run": str(options.run)}}, {"part": one},
+              run=Path("runs/x"), of_run=("look",))
+if __name__ == "__main__":
+    STUDY.main(STUDY.parser())
+"""
+
+
+def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    root = Path(thalweg.__file__).parents[1]
+    for name in ("__init__.py", "common.py"):
+        shutil.copy(root / "benchmarks" / name, tmp_path / "benchmarks" / name)
+    (tmp_path / "benchmarks" / "study_parted.py").write_text(PARTED)
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+        command = [sys.executable, "-m", "benchmarks.study_parted", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    done = run("part", "look", "--images", "10", "--seeds", "2", "--rows", "b", "--data", "moons", "--out", "results", "--jobs", "2")
+    assert not done.returncode, done.stderr
+    found = json.loads((tmp_path / "results" / "parted_part_moons.json").read_text())["results"]
+    assert found["runs"] == [{"row": "b", "seed": seed, "value": 10 * seed, "data": "moons"} for seed in (0, 1)]
+    assert (found["images"], found["seeds"], found["size"]) == (10, 2, None)
+    assert json.loads((tmp_path / "results" / "parted_look_moons.json").read_text())["results"] == {"run": "runs/x"}
+    for words, message in ((["nope"], "unknown part 'nope': part, look"), (["part", "--rows", "c"], "none of --rows ['c'] is a row")):
+        refused = run(*words, "--out", "refused")
+        assert refused.returncode and message in refused.stderr and not (tmp_path / "refused").exists()

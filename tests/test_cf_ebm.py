@@ -1,5 +1,6 @@
 """CF-EBM: its schedules against the paper's formulas, its chains and gradient on quadratic energies in closed form, growth, translation."""
 
+import json
 import math
 import warnings
 
@@ -203,7 +204,7 @@ def test_channels_are_those_of_table_6():
 
 def test_the_blocks_are_bounded_and_their_skips_are_not():
     net, x = ExpandingEnergy((1, 8, 8), stages=2, width=2), uniform(2, 1, 8, 8)
-    for _ in range(50):  # power iterations
+    for _ in range(200):  # power iterations
         net(x)
     net.eval()
     for layer in (*net.first, *net.second, net.top_first, net.top_second):
@@ -470,6 +471,15 @@ def test_translation_from_the_command_line(tmp_path):
     np.savez(tmp_path / "few.npz", x=images(2).x.numpy())
     assert main(["apply", "translate", str(run), "--input", str(tmp_path / "few.npz"), "--out", str(tmp_path / "out.png")]) == 0
     assert (tmp_path / "out.png").stat().st_size > 500
+    # samples of a translation are translations of the source's test images
+    assert main(["sample", str(run), "-n", "4", "--out", str(tmp_path / "drawn.npz")]) == 0
+    start = tw.data.starts_of(model.config, 4)["start"]
+    assert torch.equal(start, tw.data.load(pictures, "test", size=8).batch(0, 4, seed=0).x)
+    assert np.array_equal(np.load(tmp_path / "drawn.npz")["x"], model.sample(4, start=start).numpy())
+    assert main(["sample", str(run), "-n", "4", "--noise", "0", "--out", str(tmp_path / "still.npz")]) == 0
+    assert np.array_equal(np.load(tmp_path / "still.npz")["x"], model.sample(4, start=start, noise=0.0).numpy())
+    assert main(["evaluate", str(run), "--metrics", "cost", "-n", "8"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["cost"]["n"] == 8
 
 
 @pytest.mark.parametrize("words", [["cf_ebm/digits", "--target", "digits"], ["cf_ebm/translate", "--target", "digits", "--data", "digits"]])

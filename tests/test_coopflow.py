@@ -73,7 +73,7 @@ class Scaling(nn.Module):
         z, log_det = self.encode(x)
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1) + log_det
 
-    def initialise(self, x: Tensor, noise: Tensor) -> None:
+    def initialise(self, x: Tensor, noise: Tensor, mean=None) -> None:
         """Nothing to set."""
 
 

@@ -79,11 +79,14 @@ def make(name: str) -> tuple[Method, object]:
     if name == "egc":
         fields = dict(width=8, blocks=1, levels=20, batch=16, images=96, warm_up=1)
         return tw.method("egc/digits", **fields), tw.data.load("digits")
+    if name == "coopflow":
+        fields = dict(width=32, couplings=1, flow_width=8, mixtures=2, steps=2, batch=16, images=96, warm_up=1)
+        return tw.method("coopflow/digits", **fields), tw.data.load("digits")
     fields = dict(width=16, steps=2, step=0.7, sample_steps=5, batch=16, images=96, buffer=48, warm_up=1, renew=0.2, target_acceptance=0.6)
     return tw.method("short_run/8gaussians", **fields), tw.data.toy("8gaussians")
 
 
-NAMES = ("chained", "egc", "short_run")
+NAMES = ("chained", "egc", "coopflow", "short_run")
 OPTIONS = dict(seed=4, save_every=48, log_every=32, progress=False)
 
 

@@ -51,6 +51,13 @@ def test_counts_give_what_scikit_learn_gives_also_with_ties_and_weights(decimals
     assert aupr == pytest.approx(average_precision_score(positive, scores, sample_weight=weights), abs=1e-12)
 
 
+def test_perfect_detection_is_exactly_1():
+    # the sums of scikit-learn come to 0.9999999999999999 for some of these
+    for seed in range(100):
+        report = ood(normal(359, generator=seeded(seed)), 12 + normal(359, generator=seeded(seed, 1)), bootstrap=20)
+        assert (report.auroc, report.auroc_interval) == (1.0, (1.0, 1.0))
+
+
 def test_intervals_cover_the_true_value():
     expected = 0.5 * (1 + math.erf(1 / 2))  # AUROC of N(0, 1) against N(1, 1): Φ(1/√2)
     fpr95 = 0.5 * (1 + math.erf((1.6448536 - 1) / math.sqrt(2)))

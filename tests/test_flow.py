@@ -153,7 +153,7 @@ def test_the_first_batch_sets_every_norm():
     assert len(seen) == 4
     for h in seen:
         torch.testing.assert_close(h.mean((0, 2, 3)), torch.zeros(h.shape[1], dtype=h.dtype), rtol=0, atol=1e-6)
-        torch.testing.assert_close(h.std((0, 2, 3)), torch.ones(h.shape[1], dtype=h.dtype), rtol=0, atol=1e-6)
+        torch.testing.assert_close(h.std((0, 2, 3), correction=0), torch.ones(h.shape[1], dtype=h.dtype), rtol=0, atol=1e-6)
 
 
 def test_the_inverse_survives_narrow_logistics_far_apart():

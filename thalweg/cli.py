@@ -273,6 +273,8 @@ class SampleOptions:
     """sampling steps"""
     eta: float | None = None
     """1 DDPM, 0 DDIM, where the method walks noise levels"""
+    noise: float | None = None
+    """weight of the noise in chains that is another than in training, where the method can (cf_ebm)"""
     which: str = "last"
     """state of a run: last or best"""
     device: str = "auto"
@@ -304,6 +306,7 @@ def sample(arguments: list[str]) -> None:
         resample=options.resample,
         steps=options.steps,
         eta=options.eta,
+        noise=options.noise,
     )
     print(path)
 

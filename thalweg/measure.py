@@ -73,9 +73,14 @@ class Subject:
     def test(self) -> Batch:
         return self.split("test")
 
+    def sample(self, n: int, **options: Any) -> Tensor:
+        """Samples, of a translation from test images of its source domain."""
+        seed = self.settings.seed
+        return self.method.sample(n, seed=seed, **data.starts_of(self.config, n, seed), **options).cpu()
+
     @cached_property
     def samples(self) -> Tensor:
-        return self.method.sample(self.settings.n, seed=self.settings.seed).cpu()
+        return self.sample(self.settings.n)
 
     @cached_property
     def asked(self) -> Tensor:
@@ -85,7 +90,7 @@ class Subject:
 
     @cached_property
     def guided(self) -> Tensor:
-        return self.method.sample(self.settings.n, seed=self.settings.seed, label=self.asked).cpu()
+        return self.sample(self.settings.n, label=self.asked)
 
     @cached_property
     def extractor(self) -> Any:
@@ -386,7 +391,8 @@ def likelihood_rows(r: dict[str, Any]) -> list[Row]:
 
 
 def cost(s: Subject) -> dict[str, Any]:
-    return asdict(ev.cost(s.method, min(64, s.settings.n), seed=s.settings.seed))
+    n, seed = min(64, s.settings.n), s.settings.seed
+    return asdict(ev.cost(s.method, n, seed=seed, **data.starts_of(s.config, n, seed)))
 
 
 def cost_rows(r: dict[str, Any]) -> list[Row]:

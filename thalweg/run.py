@@ -94,6 +94,7 @@ def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None
     labels = None if label is None else _class_labels(method, label, n)
     if labels is not None:
         options["label"] = labels
+    options |= data.starts_of(method.config, n, seed)
     try:
         x = method.sample(n, seed=seed, **options)
     except TypeError as error:

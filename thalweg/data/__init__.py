@@ -12,7 +12,7 @@ from .images import SPLITS, Images, flat_names
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
-from .unpaired import Unpaired, UnpairedBatch
+from .unpaired import Unpaired, UnpairedBatch, starts_of
 
 _COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
@@ -60,6 +60,7 @@ __all__ = [
     "mnist_small",
     "paired",
     "stacked",
+    "starts_of",
     "toy",
 ]
 

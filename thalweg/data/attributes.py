@@ -259,6 +259,13 @@ def holds_heldout(label: Tensor, concepts: Concepts) -> Tensor:
     return held
 
 
+def _labelled(base: Images) -> Images:
+    if base.label is None or base.label.dim() != 1:
+        found = "none" if base.label is None else _listed(base.concepts)
+        raise InputError(f"colours and pairs need one label an image, {base.name} has {found}")
+    return base
+
+
 def coloured(
     source: Callable[..., Images],
     first: str,
@@ -276,12 +283,12 @@ def coloured(
     background that its class may have, drawn evenly. Concepts: `first` (the classes of the source), colour, background; on one
     `ground`, a name in BACKGROUNDS, the first two.
     Combinations without held-out pairs, or with `unseen` (split test only) those with one. Raises InputError for other channels
-    than 3 and for another split of unseen combinations.
+    than 3, for another split of unseen combinations, and for a set without one label an image.
     """
     if channels not in (None, 3):
         raise InputError(f"coloured images have 3 channels, got channels={channels!r}")
     _check_unseen(unseen, split)
-    base = source(split, size=size, channels=1)
+    base = _labelled(source(split, size=size, channels=1))
     concepts = {first: base.classes, "colour": tuple(INKS)} | ({} if ground else {"background": tuple(BACKGROUNDS)})
     every = torch.cartesian_prod(*(torch.arange(len(values)) for values in concepts.values()))
     held = holds_heldout(join_label(dict(zip(concepts, every.unbind(1))), concepts), concepts)
@@ -320,9 +327,7 @@ def paired(
     of unseen pairs, and for a set without one label an image, with fewer than 2 classes, or with a class of no images.
     """
     _check_unseen(unseen, split)
-    base = source(split, size=size, channels=channels)
-    if base.label is None or base.label.dim() != 1:
-        raise InputError(f"pairs need one label an image, {base.name} has {'none' if base.label is None else _listed(base.concepts)}")
+    base = _labelled(source(split, size=size, channels=channels))
     k = len(base.classes)
     if k < 2:
         raise InputError(f"pairs need 2 classes or more, {base.name} has {k}")

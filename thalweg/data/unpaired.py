@@ -1,6 +1,6 @@
 """Two sets of images for unpaired translation, as one stream."""
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from torch import Tensor
 
@@ -15,6 +15,16 @@ class UnpairedBatch(NamedTuple):
     x: Tensor
     label: Tensor | None
     source: Tensor
+
+
+def starts_of(config: Any, n: int, seed: int = 0) -> dict[str, Tensor]:
+    """What `sample` of a model needs besides a seed: `n` test images of the source domain of a translation, for others nothing."""
+    from . import load  # which imports this module
+
+    if not getattr(config, "source", ""):
+        return {}
+    channels, _, size = config.shape
+    return {"start": load(config.source, "test", size=size, channels=channels).batch(0, n, seed=seed).x}
 
 
 @final

@@ -7,7 +7,6 @@ The weight w is small: latents are only kept bounded, the prior N(0, I) is not m
 perceptual nor the adversarial loss of the paper: fine texture comes out smooth.
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from thalweg import random
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, warm_up_cosine
 from thalweg.nn.autoencoder import Decoder, Encoder, latent_shape
 
 MEMORY = 0.99  # how much of the latents' running moments an update keeps
@@ -116,8 +115,8 @@ class Autoencoder(Method):
 
     def learning_rate(self, name: str, images: int) -> float:
         """Linear warm-up, then a cosine to zero at `images` of the config."""
-        done = min(1.0, images / self.config.images)
-        return min(1.0, (images / self.config.batch + 1) / max(1, self.config.warm_up)) * 0.5 * (1 + math.cos(math.pi * done))
+        c = self.config
+        return warm_up_cosine(images / c.batch, c.warm_up, images / c.images)
 
     def step(self, batch: Batch, update) -> None:
         mean, log_variance = self.encoder(batch.x)

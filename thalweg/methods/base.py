@@ -1,5 +1,6 @@
 """The one abstract class: what the loop and the command line ask of a method."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -92,9 +93,17 @@ def changed(config: Any, **values: Any) -> Any:
     return make_config(type(config), merged, what=type(config).__qualname__)
 
 
+def warm_up_cosine(updates: float, warm_up: int, done: float) -> float:
+    """The factor of a learning rate that rises over `warm_up` updates and falls as a cosine to 0 at `done` = 1, the share of training."""
+    return min(1.0, (updates + 1) / max(1, warm_up)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
 def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:
-    """Class labels [n] from one, or n of them; InputError where one is not in 0 … classes − 1."""
-    labels = torch.as_tensor(label, device=device).expand(n)
+    """Class labels [n] from one, or n of them; InputError for another number of labels, and where one is not in 0 … classes − 1."""
+    labels = torch.as_tensor(label, device=device)
+    if labels.dim() > 1 or labels.numel() not in (1, n):
+        raise InputError(f"label must be one label or {n}, one a sample, got shape {list(labels.shape)}")
+    labels = labels.expand(n)
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(f"labels must be between 0 and {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
     return labels

@@ -23,7 +23,7 @@ from thalweg import noise, random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import Energy, compose, gaussian, score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, warm_up_cosine
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
@@ -347,8 +347,8 @@ class CDRL(Method):
     def learning_rate(self, name: str, images: int) -> float:
         """Linear warm-up, the initializer's `ahead` (eq. 5.13); with `decay` a cosine to zero at `images` of the config."""
         c = self.config
-        rise = min(1.0, (images / c.batch + 1 + (c.ahead if name == "initializer" else 0)) / max(1, c.warm_up))
-        return rise * (0.5 * (1 + math.cos(math.pi * min(1.0, images / c.images))) if c.decay else 1.0)
+        updates = images / c.batch + (c.ahead if name == "initializer" else 0)
+        return warm_up_cosine(updates, c.warm_up, images / c.images if c.decay else 0.0)
 
     def step(self, batch: Batch, update) -> None:
         c, g, x0 = self.config, update.generator, batch.x

@@ -20,7 +20,7 @@ from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError, require
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, warm_up_cosine
 from thalweg.nn.convnet import ConvEnergy, PooledEnergy
 from thalweg.nn.flow import ImageFlow, VectorFlow
 from thalweg.nn.generator import LatentGenerator
@@ -217,8 +217,7 @@ class CoopFlow(Method):
         """Linear warm-up, then a cosine to zero at `images` of the config; the energy's begins with its own first update."""
         c = self.config
         started = c.pretrain if name == "energy" else 0
-        done = min(1.0, (images - started) / max(1, c.images - started))
-        return min(1.0, ((images - started) / c.batch + 1) / max(1, c.warm_up)) * 0.5 * (1 + math.cos(math.pi * done))
+        return warm_up_cosine((images - started) / c.batch, c.warm_up, (images - started) / max(1, c.images - started))
 
     def step(self, batch: Batch, update) -> None:
         c, g, x = self.config, update.generator, batch.x
@@ -254,11 +253,8 @@ class CoopFlow(Method):
             return (self.initializer(z) - x).square().mean()
         return -self.initializer.bound(x, random.normal_like(x, generator)).mean() / x[0].numel()
 
-    @torch.no_grad()
     def _initialise(self, x: Tensor, update: Any) -> None:
-        self.initializer.initialise(x, random.uniform(*x.shape, generator=update.generator, device=x.device))
-        for parameter in self.initializer.parameters():  # each process saw its share of the batch
-            parameter.copy_(update.mean(parameter))
+        self.initializer.initialise(x, random.uniform(*x.shape, generator=update.generator, device=x.device), update.mean)
         self.initialised.fill_(True)
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from thalweg.compiled import compiled_or_eager
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels, warm_up_cosine
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.patchnet import PatchNet, VectorNet
@@ -277,8 +277,7 @@ class EGC(Method):
     def learning_rate(self, name: str, images: int) -> float:
         """Linear warm-up, then (with `decay`) a cosine to zero at `images` of the config."""
         c = self.config
-        rise = min(1.0, (images / c.batch + 1) / max(1, c.warm_up))
-        return rise * (0.5 * (1 + math.cos(math.pi * min(1.0, images / c.images))) if c.decay else 1.0)
+        return warm_up_cosine(images / c.batch, c.warm_up, images / c.images if c.decay else 0.0)
 
     def step(self, batch: Batch, update) -> None:
         c, g = self.config, update.generator

@@ -19,7 +19,7 @@ from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels
+from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels, warm_up_cosine
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
@@ -149,8 +149,8 @@ class ShortRun(Method):
 
     def learning_rate(self, name: str, images: int) -> float:
         """Linear warm-up, then a cosine to zero at `images` of the config."""
-        done = min(1.0, images / self.config.images)
-        return min(1.0, (images / self.config.batch + 1) / max(1, self.config.warm_up)) * 0.5 * (1 + math.cos(math.pi * done))
+        c = self.config
+        return warm_up_cosine(images / c.batch, c.warm_up, images / c.images)
 
     def step(self, batch: Batch, update) -> None:
         c = self.config

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from thalweg.nn.layers import Attention
 
+Mean = Callable[[Tensor], Tensor]  # of a figure of a batch over all processes that hold a share of it
+
 LEAST_SLOPE = 0.1  # of a coupling's map: between narrow logistics its own slope vanishes, and with it the inverse
 LEAST_LOG_SCALE = -5.0
 NEWTON_STEPS = 16
@@ -26,9 +28,10 @@ class ActNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        self.shift.copy_(-x.mean((0, 2, 3), keepdim=True))
-        self.log_scale.copy_(-x.std((0, 2, 3), keepdim=True).clamp_min(1e-3).log())
+    def initialise(self, x: Tensor, mean: Mean) -> None:
+        center = mean(x.mean((0, 2, 3), keepdim=True))
+        self.shift.copy_(-center)
+        self.log_scale.copy_(-0.5 * mean((x - center).square().mean((0, 2, 3), keepdim=True)).clamp_min(1e-6).log())
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x + self.shift) * self.log_scale.exp(), self.log_scale.sum() * x[0, 0].numel()
@@ -221,11 +224,11 @@ class ImageFlow(nn.Module):
         return _log_normal(z) + log_det + math.log(width) * x[0].numel() - log_q
 
     @torch.no_grad()
-    def initialise(self, x: Tensor, noise: Tensor) -> None:
+    def initialise(self, x: Tensor, noise: Tensor, mean: Mean = lambda value: value) -> None:
         """Set every ActNorm from a batch x, front to back (Salimans and Kingma 2016); `noise` uniform in the shape of x."""
-        self._encode((1 - 1 / self.levels) * x + (noise - 0.5) * 2 / self.levels, initialise=True)
+        self._encode((1 - 1 / self.levels) * x + (noise - 0.5) * 2 / self.levels, mean=mean)
 
-    def _encode(self, y: Tensor, *, initialise: bool = False) -> tuple[Tensor, Tensor]:
+    def _encode(self, y: Tensor, *, mean: Mean | None = None) -> tuple[Tensor, Tensor]:
         # logit: z may lie anywhere, y in (−1, 1); noise may round to the bin's very edge
         log_lower, log_upper = (((1 + sign * y) / 2).clamp_min(1e-7).log() for sign in (1, -1))
         h = log_lower - log_upper
@@ -234,8 +237,8 @@ class ImageFlow(nn.Module):
         for i, parts in enumerate(self.scales):
             h = F.pixel_unshuffle(h, 2)
             for part in parts:
-                if initialise and isinstance(part, ActNorm):
-                    part.initialise(h)
+                if mean is not None and isinstance(part, ActNorm):
+                    part.initialise(h, mean)
                 h, change = part.encode(h)
                 log_det = log_det + change
             if i < len(self.scales) - 1:
@@ -296,7 +299,7 @@ class VectorFlow(nn.Module):
         z, log_det = self.encode(x)
         return _log_normal(z) + log_det
 
-    def initialise(self, x: Tensor, noise: Tensor) -> None:
+    def initialise(self, x: Tensor, noise: Tensor, mean: Mean = lambda value: value) -> None:
         """Nothing to set."""
 
 

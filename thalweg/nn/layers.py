@@ -87,8 +87,11 @@ class Attention(nn.Module):
 
 
 def spectral(layer: nn.Module) -> nn.Module:
-    """`layer` with its weight divided by its largest singular value, estimated by one power iteration a training step."""
-    return spectral_norm(layer)
+    """`layer` with its weight divided by its largest singular value, estimated by one power iteration a training step.
+
+    A layer without values, on the meta device, is left as it is: there is nothing to estimate, and trying takes seconds.
+    """
+    return layer if layer.weight.is_meta else spectral_norm(layer)
 
 
 @contextmanager

@@ -94,10 +94,11 @@ def _searched(method: Any, x: Tensor, operator: Any, completions: int, seed: int
     y = operator.forward(x.float())
     _check_measured(y, operator, shape)
     known = operator.forward(torch.ones_like(y))
+    rows, masks = (part.to(device_of(method, y)).split(ROWS) for part in (y, known))
     parts = []
     for k in range(completions):
         seeds = [random.seeded(seed, 13, k, i).initial_seed() for i in range(0, len(x), ROWS)]
-        found = [method.reconstruct(a, m, steps=steps, seed=s).x for a, m, s in zip(y.split(ROWS), known.split(ROWS), seeds)]
+        found = [method.reconstruct(a, m, steps=steps, seed=s).x for a, m, s in zip(rows, masks, seeds)]
         parts.append(operator.project(torch.cat(found).to(y.device), y))
     return torch.stack(parts)
 
