@@ -26,9 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.common import Study  # after the setting, which torch reads when it is imported
 
-DRAWS = 4
 COST_ROUNDS = 20
-SAMPLES = 2000  # at most in a set, where there are more held-out images
 FULL = "EBM + classifier (patch)"
 UNET = dict(network="unet", width=32, blocks=1, multipliers=(1, 2), readout="logits")
 RESNET = dict(network="resnet", width=32, blocks=1, multipliers=(1, 2, 4), readout="logits")
@@ -83,6 +81,8 @@ def trained(name: str, fields: dict, seed: int, options: argparse.Namespace, tra
     images = round(SHARE.get(name, 1.0) * options.images)
     patch = {"patch": 2} if train.shape[-1] == 16 else {}
     common = {"augment": options.augment} if name == "egc" else {}
+    if options.gamma is not None and name == "egc":
+        common["gamma"] = options.gamma
     model = tw.method(f"{name}/{options.data}", seed=seed, data=train, **{"images": images, **patch, **common, **fields})
     found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "diverged": None}
     settings = dict(log_every=max(2560, options.images // 50), sample_every=10**9, save_every=max(2560, options.images // 10))
@@ -109,23 +109,26 @@ def accuracy_of(model: Any, test: Any) -> dict[str, Any]:
     return {"accuracy": asdict(report.accuracy), "ece": report.ece, "nll": report.nll}
 
 
-def distances(model: Any, train: Any, test: Any, extractor: Any, seed: int, **options: Any) -> dict[str, Any]:
-    """Mean Fréchet distance of `DRAWS` sets of samples, and with `label` their class accuracy by the extractor's classifier."""
+def distances(model: Any, train: Any, test: Any, extractor: Any, seed: int, options: argparse.Namespace, **asked: Any) -> dict[str, Any]:
+    """Mean Fréchet distance of sets of samples, and with `label` their class accuracy by the extractor's classifier."""
     import torch
 
     import thalweg as tw
 
-    held_out = test.all().x[:SAMPLES]
+    held_out = test.all().x[: options.samples]
+    if options.steps is not None and model.name == "egc":
+        asked["steps"] = options.steps
     values, right, floor = [], [], None
-    for draw in range(DRAWS):
-        x = model.sample(len(held_out), seed=1000 * seed + draw + 1, **options)
+    for draw in range(options.draws):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+            x = model.sample(len(held_out), seed=1000 * seed + draw + 1, **asked).float()
         if not bool(torch.isfinite(x).all()):
             return {"frechet": None, "floor": None, "class_accuracy": None}
         found = tw.evaluate.fidelity(train.all().x, x, extractor, held_out=held_out, metrics=("frechet",)).frechet
         values.append(found.value)
         floor = found.held_out
-        if "label" in options:
-            right.append(tw.evaluate.class_accuracy(x, options["label"], extractor).value)
+        if "label" in asked:
+            right.append(tw.evaluate.class_accuracy(x, asked["label"], extractor).value)
     mean = {"frechet": statistics.fmean(values), "floor": floor}
     return mean | {"class_accuracy": statistics.fmean(right) if right else None}
 
@@ -144,11 +147,11 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
     if model is None:
         return found
     extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-    found |= {"free": distances(model, train, test, extractor, seed), "extractor_accuracy": extractor.test_accuracy}
+    found |= {"free": distances(model, train, test, extractor, seed, options), "extractor_accuracy": extractor.test_accuracy}
     if model.config.classes:
         found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
-        label = torch.arange(min(SAMPLES, len(test))) % model.config.classes
-        found["guided"] = {w: distances(model, train, test, extractor, seed, label=label, guidance=w) for w in GUIDANCE}
+        label = torch.arange(min(options.samples, len(test))) % model.config.classes
+        found["guided"] = {w: distances(model, train, test, extractor, seed, options, label=label, guidance=w) for w in GUIDANCE}
     return found
 
 
@@ -202,10 +205,10 @@ def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
     if fields is not CLASSIFIER:
         extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
         found["extractor_accuracy"] = extractor.test_accuracy
-        found["free"] = distances(model, train, test, extractor, seed)
+        found["free"] = distances(model, train, test, extractor, seed, options)
         if model.config.classes:
-            label = torch.arange(min(SAMPLES, len(test))) % model.config.classes
-            found["guided"] = distances(model, train, test, extractor, seed, label=label)
+            label = torch.arange(min(options.samples, len(test))) % model.config.classes
+            found["guided"] = distances(model, train, test, extractor, seed, options, label=label)
     if model.config.classes:
         x, label = (part[: options.examples] for part in test.all())
         found["clean"] = accuracy_of(model, test)
@@ -245,7 +248,8 @@ def classifiers(options: argparse.Namespace) -> dict[str, Any]:
         lines.append(line)
     radii = next((r["report"]["epsilons"] for r in rows if r["report"]), None)
     return {
-        "augment": options.augment, "attack": "PGD-20, L-infinity", "restarts": options.restarts, "examples": options.examples,
+        "augment": options.augment, "gamma": options.gamma, "samples": options.samples, "draws": options.draws, "steps": options.steps,
+        "attack": "PGD-20, L-infinity", "restarts": options.restarts, "examples": options.examples,
         "epsilons": radii, "summary": lines, "runs": rows,
     }  # fmt: skip
 
@@ -518,6 +522,10 @@ def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dic
 def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--augment", type=float, default=0.0, help="augmentation of EGC and the plain classifier alike")
+    parser.add_argument("--gamma", type=float, help="weight of EGC's cross-entropy, the preset's by default")
+    parser.add_argument("--samples", type=int, default=2000, help="at most in a set, where there are more held-out images")
+    parser.add_argument("--draws", type=int, default=4, help="sets of samples")
+    parser.add_argument("--steps", type=int, help="of EGC's sampler, the preset's by default")
     parser.add_argument("--examples", type=int, default=200, help="test images that are attacked")
     parser.add_argument("--restarts", type=int, default=2, help="of PGD")
     STUDY.main(parser)

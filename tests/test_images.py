@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thalweg.data import NAMES, SPLITS, Images, Stream, fashion_mnist, folder, load, sources
+from thalweg.data import NAMES, SPLITS, Images, Stream, attributes, fashion_mnist, folder, load, sources
 from thalweg.errors import InputError
 
 
@@ -474,3 +474,19 @@ def test_names_load_and_importing_is_light():
     heavy = "[m for m in ('PIL', 'sklearn', 'scipy', 'datasets', 'mlxtend', 'matplotlib') if m in sys.modules]"
     code = f"import sys, thalweg.data; sys.exit(str({heavy}) if {heavy} else 0)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_of_one_class():
+    whole, nines = load("digits", "test"), load("digits:9", "test", size=16)
+    assert nines.label is None and nines.classes == () and nines.shape == (1, 16, 16)
+    assert torch.equal(nines.x, whole.resized(16).x[whole.label == 9])
+    # of several concepts, every image that has the value
+    inked, red = load("inked-digits", "test"), load("inked-digits:colour=red", "test")
+    expected = attributes.split_label(inked.label, inked.concepts)["colour"] == inked.concepts["colour"].index("red")
+    assert 0 < len(red) < len(inked) and torch.equal(red.x, inked.x[expected])
+    for name, words in (("digits:ten", "no class 'ten'"), ("stacked-digits:3", "put together"), ("nope:3", "unknown data 'nope:3'")):
+        with pytest.raises(InputError, match=words):
+            load(name)
+    empty = Images(torch.zeros(2, 1, 2, 2), torch.tensor([0, 0]), ("a", "b"))
+    with pytest.raises(InputError, match="no image of class 'b'"):
+        empty.of_class("b")

@@ -176,3 +176,13 @@ def test_fidelity_leaves_the_covariances_out_where_features_outnumber_images(dig
     s.__dict__["extractor"] = Wide()
     named = names(rows(measure.measure(s, ("fidelity",))))
     assert "kid[wide], samples" in named and not any(name.startswith("frechet") for name in named)
+
+
+def test_the_features_of_one_class_are_those_of_the_whole_set():
+    method = tw.method(
+        "short_run/digits", data=tw.data.load("digits:3"), **{"widths": (8, 8), "steps": 1, "sample_steps": 1, "buffer": 128}
+    )
+    method.config = dataclasses.replace(method.config, data="digits:3")
+    own, whole = subject(method).extractor, subject(tw.method("egc/digits", width=16, blocks=1)).extractor
+    x = tw.data.load("digits", "test").all().x[:8]
+    assert torch.equal(own(x), whole(x))

@@ -96,13 +96,18 @@ class Subject:
     def extractor(self) -> Any:
         if self.settings.extractor != "classifier":
             return ev.extractor_by_name(self.settings.extractor, weights=self.settings.weights)
-        if self.train.label is None:
+        name, train, test = self.config.data, self.train, self.test
+        base, _, one = name.partition(":")
+        if one and base in data.NAMES:  # of one class: the extractor is that of the whole set
+            name = base
+            train, test = (data.load(base, split, size=self.config.shape[-1]).all() for split in ("train", "test"))
+        if train.label is None:
             raise InputError(
                 f"fidelity needs data with labels to train its feature extractor on, {self.config.data} has none; "
                 "take another: --extractor efficientnet-lite0"
             )
-        splits = [(part.x, part.label if part.label.dim() == 1 else part.label[:, 0]) for part in (self.train, self.test)]
-        return ev.extractor(tuple(splits), name=self.config.data)
+        splits = [(part.x, part.label if part.label.dim() == 1 else part.label[:, 0]) for part in (train, test)]
+        return ev.extractor(tuple(splits), name=name)
 
     def classify(self, x: Tensor) -> Tensor:
         return self.method.classify(x.to(self.device)).cpu()

@@ -70,6 +70,7 @@ def load(
 ) -> Data:
     """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, a .npz or .npy file).
 
+    NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
     brought to; `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
     `datasets`). Raises InputError for an unknown name, a missing path and options that the data does not have.
@@ -87,6 +88,12 @@ def load(
         return toy(name)
     if name in _BUILT_IN:
         return _BUILT_IN[name](split, size=size, channels=channels)
+    base, _, one = name.partition(":")
+    if one and base in _BUILT_IN:
+        found = _BUILT_IN[base](split, size=size, channels=channels)
+        if not isinstance(found, Images):
+            raise InputError(f"'{name}': images of one class are of a set with its own images, {base} is put together from others")
+        return found.of_class(one)
     if path.is_dir():
         return folder(path, split, size=size, channels=channels)
     if path.suffix in (".npz", ".npy") and path.is_file():

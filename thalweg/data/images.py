@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..random import seeded
 from .base import Batch
 
@@ -92,6 +92,17 @@ class Images:
         """The examples at the integers `index` [n], with the same classes and options."""
         label = None if self.label is None else self.label[index]
         return self._with(self.x[index], label, name=name or self.name, flip=self.flip, jitter=self.jitter)
+
+    def of_class(self, name: str) -> "Images":
+        """The examples of one class (of several concepts CONCEPT=VALUE) without labels; InputError where there are none."""
+        if name not in self.classes:
+            raise InputError(
+                f"{self.name} has no class '{name}'{nearest(name, self.classes)}. Classes: {', '.join(self.classes) or 'none'}"
+            )
+        has = self.label.view(len(self), -1).eq(self.classes.index(name)).any(1)
+        if not has.any():
+            raise InputError(f"{self.name} has no image of class '{name}'")
+        return Images(self.x[has], name=f"{self.name}:{name}", flip=self.flip, jitter=self.jitter)
 
     def augmented(self, *, flip: bool = False, jitter: float = 0.0) -> "Images":
         """The same examples (not copied) with other options."""
