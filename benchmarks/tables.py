@@ -311,7 +311,16 @@ def egc() -> str:
         text += f"\nGuidance, {r['data']}:\n\n" + lines(("w", "class accuracy", "deviation within a class", "pixels at ±1"), rows)
         text += "\n" + source("egc_figures", record) + "\n\n![Class 3 over guidance scales](images/egc_guidance_3.png)\n\n"
         text += "![Energy along the noise](images/egc_energy_along_noise.png)\n\n"
-        text += "![Interpolation between two images, in x_T and in x_0](images/egc_interpolation.png)\n"
+        text += "![Interpolation between two images, in x_T and in x_0](images/egc_interpolation.png)\n\n"
+        i, v = r["interpolation"], r["inversion_rmse"]
+        text += f"Interpolation of {i['pairs']} pairs of test images of different classes: in the middle third of the way the classifier's "
+        text += f"confidence is {i['confidence_x_T']:.3f} in x_T and {i['confidence_x_0']:.3f} in x_0 (difference {i['difference']:+.3f} ± "
+        text += f"{i['standard_error']:.3f}), of the images {i['confidence_of_images']:.3f}. Of {v['images']} images inverted and sampled "
+        text += f"again the root mean square error is {v['median']:.4f} in the median and {v['highest']:.3f} at most.\n\n"
+        rows = [(str(x["steps"]), f"{x['frechet']:.1f}", f"{x['rmse_to_all_steps']:.3f}") for x in r["few_steps"]]
+        text += f"DDIM in few steps, {r['few_steps'][0]['n']} samples; the floor is {r['few_steps'][0]['floor']:.1f}:\n\n"
+        text += lines(("steps", "Fréchet distance", "root mean square distance from the same samples in all steps"), rows)
+        text += "\n![From the same noises in 5, 10, 20, 50 and all steps](images/egc_few_steps.png)\n"
     return text
 
 
