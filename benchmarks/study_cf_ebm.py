@@ -59,7 +59,7 @@ def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
     shape = (preset.shape[0], size, size)
     sized = {
         "data": data, "shape": shape, "width": options.width or preset.width, "stage_steps": (15, 30, 50, 50)[:stages],
-        "stage_images": tuple(budget), "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages,
+        "stage_images": tuple(budget), "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
     }  # fmt: skip
     return changed(preset, **sized | fields)
 
@@ -191,7 +191,8 @@ def ablation(options: argparse.Namespace) -> dict[str, Any]:
             line[key] = statistics.fmean(known) if known else None
         lines.append(line)
     return {
-        "width": options.width, "budget": options.budget, "floor": next((r["floor"] for r in rows if "floor" in r), None), "std": STD,
+        "width": options.width, "budget": options.budget, "batch": options.batch,
+        "floor": next((r["floor"] for r in rows if "floor" in r), None), "std": STD,
         "summary": lines, "runs": rows,
     }  # fmt: skip
 
@@ -272,7 +273,7 @@ def translation(options: argparse.Namespace) -> dict[str, Any]:
         line |= {"kid": row["kid"]["value"], "kid_before": row["kid_before"]["value"], "kid_floor": row["kid"]["floor"]}
         line["saliency_ratio"] = row["saliency_on_object"] / row["saliency_on_background"]
         lines.append(line)
-    return {"width": options.width, "budget": options.budget, "summary": lines, "runs": rows}
+    return {"width": options.width, "budget": options.budget, "batch": options.batch, "summary": lines, "runs": rows}
 
 
 STUDY = Study(
@@ -288,6 +289,7 @@ def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--width", type=int, help="channel multiplier c, the preset's by default")
     parser.add_argument("--budget", type=int, nargs="+", help="images of each stage, the preset's by default")
+    parser.add_argument("--batch", type=int, default=64, help="images of an update")
     STUDY.main(parser)
 
 
