@@ -476,6 +476,57 @@ def coopflow_tasks() -> str:
     return text
 
 
+def cf_ebm() -> str:
+    """The parts of benchmarks/study_cf_ebm.py, each of its own file."""
+    text = "## CF-EBM\n"
+    for data in ("digits", "fashion-mnist"):
+        tail = "" if data == "digits" else f"_{data}"
+        if (RESULTS / f"cf_ebm_ablation{tail}.json").exists():
+            text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
+        if (RESULTS / f"cf_ebm_translation{tail}.json").exists():
+            text += "\n" + cf_ebm_translation(f"cf_ebm_translation{tail}", data)
+    return text
+
+
+def cf_ebm_ablation(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], str(x["seeds"]), str(x["diverged"]), str(x["repairs"]), number(x["frechet"]),
+         "–" if x["above_full"] is None else f"{x['above_full']:+.1f}"
+         + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         "–" if x["psnr_gain"] is None else f"{x['psnr_gain']:+.1f}", number(x["highest_energy"]))
+        for x in r["summary"]
+    ]  # fmt: skip
+    head = ("model", "seeds", "diverged", "repairs by the guard", "Fréchet distance", "less the full model's",
+            f"dB gained by denoising at σ = {r['std']:g}", "highest energy")  # fmt: skip
+    floor = "" if r["floor"] is None else f"; the floor of the Fréchet distance is {r['floor']:.1f}"
+    text = f"Parts of CF-EBM, {data}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n"
+    return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Samples](images/cf_ebm_{data}_coarsetofine.png)\n"
+
+
+def cf_ebm_translation(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (f"{x['source'].split(':')[1]} → {x['target'].split(':')[1]}", str(x["seed"]), percent(x["target_share_before"]),
+         percent(x["target_share"]), f"{x['kid_before']['value']:.0f}", f"{x['kid']['value']:.0f}", f"{x['kid']['floor']:.1f}",
+         f"{x['distance_kept']:.1f}", f"{x['distance_random']:.1f}", f"{x['distance_difference']:+.2f} ± {x['standard_error']:.2f}",
+         f"{x['saliency_on_object'] / x['saliency_on_background']:.1f}")
+        for x in r["runs"]
+    ]  # fmt: skip
+    head = ("direction", "seed", "taken for the target before", "after", "kernel distance before", "after", "of real images of the target",
+            "feature distance to the source", "of random target images", "difference",
+            "saliency on the object, over the background's")  # fmt: skip
+    size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
+    text = f"Translation, {data}{size}, {r['images']:,} images a model, {r['runs'][0]['n']:,} test images:\n\n"
+    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    for way in ("forth", "back"):
+        x = next(x for x in r["runs"] if x["row"] == way)
+        text += f"\n![From {x['source']} to {x['target']}: the chain, and the saliency](images/cf_ebm_{data}_{way}.png)\n"
+    return text
+
+
 def resume() -> str:
     record = load("resume")
     rows = [
@@ -525,6 +576,7 @@ def main() -> None:
         study_cdrl,
         egc,
         coopflow,
+        cf_ebm,
         speed,
         precision,
         streaming,
