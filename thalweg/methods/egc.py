@@ -453,8 +453,8 @@ class EGC(Method):
 
         Each step up is the step down solved for where it began, x_t = ᾱ_t (x_s − σ_s ε̂)/ᾱ_s + σ_t ε̂ with ε̂ = ε̂(x_t, t), by
         `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4). What samples lose to the
-        clamp of x̂₀ does not come back, and in few steps some images do not: on digits 50 are too few for a few in a hundred, 200
-        find all (`egc_figures.json`). Raises InputError for another shape or count.
+        clamp of x̂₀ does not come back, and in few steps some images may not either; in 200 all of 100 digits did
+        (`egc_figures.json`). Raises InputError for another shape or count.
         """
         c = self.config
         self._needs_density("invert")
