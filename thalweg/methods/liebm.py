@@ -85,7 +85,7 @@ class Config:
     inference_widths: tuple[Count, ...] = (32, 64, 128)
     """channels of q at each resolution"""
     learner: Literal["em", "ejm", "erm"] = "em"
-    """what the generator matches: the end of chains on E(x) (3.2.1, eq. 9), of chains on E(x, h(x)) (eq. 10), or eq. 9 and the data (3.2.2)"""
+    """what the generator matches: ends of chains on E(x) (em, eq. 9), on E(x, h(x)) (ejm, eq. 10), the first and the data (erm, eq. 11)"""
     inference: bool = False
     """with em or ejm, also learn q(m | x), by its latents alone (eq. 26); erm always has q"""
     generator_std: Positive = 0.3
@@ -278,7 +278,9 @@ class LIEBM(Method):
         return self.net(x)
 
     def informed_energy(self, x: Tensor) -> Tensor:
-        """E(x, h(x)) in nats, whose chains are those of eq. 10: [B, ...] -> [B]."""
+        """E(x, h(x)) in nats, whose chains are those of eq. 10: [B, ...] -> [B]; E(x) for a model without latents."""
+        if self.encoder is None:
+            return self.energy(x)
         return self.energy(x, z=self.latent(x))
 
     def outlier_score(self, x: Tensor, *, gamma: float | None = None) -> Tensor:
@@ -459,7 +461,7 @@ class LIEBM(Method):
         label: Tensor | int | None = None,
         gamma: float | None = None,
         rounds: int = 3,
-        candidates: int = 16,
+        candidates: int | None = None,
         start: Tensor | None = None,
         constraint: sample.Constraint | None = None,
         trace: sample.Trace | None = None,
@@ -468,8 +470,9 @@ class LIEBM(Method):
 
         `use` = "initializer" shows where chains start. `start` gives m [n, latent_dim]. With a `label` (one, or [n]) chains run on
         E(x, z̄) of its class's mean latent (sec. 4.3), with `gamma` for γ: `rounds` times from G(m), m ~ q(m | x), at first of the class's
-        mean view; for a model without q, once from the nearest to z̄ of `candidates` G(m). `constraint` puts what was measured back
-        into the start and after each step. Raises InputError for an m of another shape, unknown labels, and a label with a start.
+        mean view; with `candidates`, and (16 of them) for a model without q, once from the G(m) whose latent is nearest to z̄.
+        `constraint` puts what was measured back into the start and after each step. Raises InputError for an m of another shape, unknown
+        labels, and a label with a start.
         """
         c = self.config
         if use not in ("both", "initializer"):
@@ -498,8 +501,8 @@ class LIEBM(Method):
                 if start is not None:
                     raise InputError("liebm: a label chooses where chains start; give label or start")
                 x, z = self._of_class(class_labels(label, n, c.classes, device))
-                if self.inference is None:
-                    x = refine(self._nearest(z, candidates, generator), z=z, gamma=gamma)
+                if self.inference is None or candidates is not None:
+                    x = refine(self._nearest(z, 16 if candidates is None else candidates, generator), z=z, gamma=gamma)
                 else:
                     for _ in range(rounds):
                         x = refine(self.generator(self._drawn(x, generator)[0]), z=z, gamma=gamma)
@@ -526,16 +529,16 @@ class LIEBM(Method):
             best, found = torch.where(better, agreement, best), torch.where(better.view(-1, *[1] * (x.dim() - 1)), x, found)
         return found
 
-    def reconstruct(
-        self, x: Tensor, mask: Tensor | None = None, *, steps: int = 0, rate: float = 0.05, seed: int = 0
-    ) -> Reconstruction:
+    def reconstruct(self, x: Tensor, mask: Tensor | None = None, *, steps: int = 0, rate: float = 0.05, seed: int = 0) -> Reconstruction:
         """G(m) nearest to x where `mask` is 1 (or everywhere): m from q(m | x) (Table 11), then `steps` of Adam on ‖mask·(x − G(m))‖².
 
         x [B, ...]; mask broadcasts against x, and what x holds elsewhere is not looked at. Without q, m begins at a draw of `seed`.
         Raises InputError for bad options, and for no steps of a model without q.
         """
         if steps < 0 or not rate > 0 or not (steps or self.inference is not None):
-            raise InputError(f"liebm: reconstruct needs a rate above 0 and, without an inference model, 1 step or more, got {rate}, {steps}")
+            raise InputError(
+                f"liebm: reconstruct needs a rate above 0 and, without an inference model, 1 step or more, got {rate}, {steps}"
+            )
         device = self.encoder_known.device
         x = x.to(device)
         mask = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
@@ -608,7 +611,7 @@ def _read(c: Config) -> tuple[Config, dict[str, Tensor]]:
 _SMALL = dict(lr=3e-4, lr_generator=6e-4, lr_inference=6e-4, features=128, latent_dim=32, data_noise=0.03)
 
 LIEBM.PRESETS = {
-    "digits": Config(crop=0.5, flip=0.0, **_SMALL),
+    "digits": Config(crop=0.5, flip=0.0, network="mlp", width=512, **_SMALL),
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 28, 28), images=2_000_000, **_SMALL),
     # Table 12 and A.8; 500 epochs. Networks of about the paper's size, not Dual-MCMC's; the inference model for eq. 26 is --inference true
     "cifar10": Config(
