@@ -87,7 +87,7 @@ class Once:
 def test_the_cosine_posterior_integrates_to_a_constant_of_gamma():
     """∫ exp(−E(x, z)) dz over the circle, z uniform: exp(−E(x)) I₀(γ) at every x."""
     m, x = plane().double(), points(5).double()
-    angle = torch.arange(360, dtype=torch.double) / 360 * 2 * math.pi
+    angle = torch.arange(72, dtype=torch.double) / 72 * 2 * math.pi
     circle = torch.stack([angle.cos(), angle.sin()], 1)
     for gamma in (0.7, 3.0):
         mass = torch.stack([(-m.energy(x, z=z, gamma=gamma)).exp() for z in circle]).mean(0)
@@ -312,11 +312,11 @@ def test_a_saved_model_needs_no_other_folder(tmp_path):
     assert torch.equal(m.encoder.head[0].weight, of_images(str(tmp_path / "exported")).encoder.head[0].weight)
     tw.save_pretrained(m, tmp_path / "model")
     folder.rename(tmp_path / "gone")
-    x = images(8).all().x
+    x, seen = images(8).all().x, int(m.class_count.argmax())
     for name in ("run", "model"):
         loaded = tw.load(tmp_path / name)
         assert torch.equal(loaded.outlier_score(x), m.outlier_score(x))
-        assert torch.equal(loaded.sample(4, seed=1, label=2), m.sample(4, seed=1, label=2))
+        assert torch.equal(loaded.sample(4, seed=1, label=seen), m.sample(4, seed=1, label=seen))
 
 
 def test_an_encoder_of_ones_own_is_frozen_and_named(tmp_path):
@@ -416,7 +416,7 @@ def test_restoration_agrees_more_with_what_was_measured_at_each_stage():
     y = operator.forward(x)
     found = tasks.restore_latent(m, y, operator, latent_steps=100, latent_step=0.05)
     misfit = [tasks.consistency(operator, stage, y).mean() for stage in (found.start, found.refined, found.x)]
-    assert misfit[1] < 0.7 * misfit[0] and misfit[2] < 0.1 * misfit[1]
+    assert misfit[1] < 0.7 * misfit[0] and misfit[2] < 0.2 * misfit[1]
     again = tasks.restore_latent(m, y, operator, latent_steps=100, latent_step=0.05)
     assert torch.equal(found.x, again.x) and found.x.abs().max() <= 1
     still = tasks.restore_latent(m, y, operator, latent_steps=0, steps=0)
@@ -433,7 +433,8 @@ def test_restoration_agrees_more_with_what_was_measured_at_each_stage():
         ({"encoder": "", "inference": True}, "inference without"),
         ({"encoder": "", "posterior": "exponential"}, "needs latents"),
         ({"encoder": "nowhere"}, "no run or exported model"),
-        ({"shape": (2,), "augment": 0.0}, "needs images"),
+        ({"shape": (2,), "augment": 0.0, "network": "convnet", "encoder": ""}, "needs images"),
+        ({"shape": (2,), "augment": 0.0, "network": "mlp"}, "encoders of ssl are for images"),
         ({"shape": (2,), "augment": 0.0, "network": "mlp", "encoder": ""}, None),
         ({"shape": (2,), "augment": 0.5, "network": "mlp", "encoder": ""}, "use view = 'noise'"),
         ({"shape": (1, 12, 12)}, "is for images of shape"),
