@@ -74,16 +74,15 @@ def test_views_of_shares_are_those_of_the_processes():
 
 @pytest.mark.parametrize("fields", [{}, {"loss": "byol"}, {"loss": "w-mse", "whiten_size": 16}], ids=["simclr", "byol", "w-mse"])
 def test_training_tells_images_from_each_other(fields):
-    """Sixteen images, seen again and again: views of one come to agree more than those of two."""
-    data, m = images(16), method(**fields, crop=0.8, batch=16, images=16 * 60, lr=3e-3, flip=0.0)
+    """Sixteen images, seen again and again: a new view is found again among new views of all of them."""
+    data, m = images(16), method(**fields, crop=0.8, batch=16, images=16 * 30, lr=3e-3, flip=0.0)
     x = data.all().x
     found = tw.fit(m, data, progress=False, ema_decay=0.9)
     a, b = (found.project(found.views(x, random.seeded(key))) for key in (10, 11))
-    alike = a @ b.T
     torch.testing.assert_close(a.norm(dim=1), torch.ones(16))
-    others = alike.fill_diagonal_(torch.nan).nanmean(1)
-    assert ((a * b).sum(1) - others).mean() > 0.2
     assert found.encode(x).shape == (16, 16)
+    # one in sixteen by chance, with a standard error of 0.06
+    assert ((a @ b.T).argmax(1) == torch.arange(16)).float().mean() > 1 / 16 + 4.5 * 0.06
 
 
 def test_byol_learns_the_online_network_alone():

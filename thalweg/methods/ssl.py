@@ -152,8 +152,10 @@ class SSL(Method):
         if c.loss == "simclr":
             return nt_xent(a, b, c.temperature)
         if c.loss == "byol":
+            target.encoder.train()  # both networks normalise by the batch, as in BYOL's released code
             with torch.no_grad():
                 of_a, of_b = (target.encoder(view) for view in views)
+            target.encoder.eval()
             return (cosine_distance(self.predictor(a), of_b) + cosine_distance(self.predictor(b), of_a)).mean()
         # one whitening for each view, as in the released code; batches come shuffled, so consecutive images are a random part
         parts = [torch.cat([whiten(part) for part in z.split(c.whiten_size)]) for z in (a, b)]

@@ -1,4 +1,4 @@
-"""A residual encoder of images with a projection head, for self-supervised learning (ResNet-18's layout, group norm for batch norm)."""
+"""A residual encoder of images with a projection head, for self-supervised learning (ResNet-18's layout, group norm in its body)."""
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ class ResNetEncoder(nn.Module):
     """Images [B, channels, H, W] -> vectors: `features` [B, widths[-1]], and of those by a head of two layers [B, out].
 
     `blocks` residual blocks at each of `widths`, halving the resolution from one to the next, then the mean over pixels. SiLU, so that
-    chains may follow its gradient; no statistics over the batch, so that an image's vector is a function of the image.
+    chains may follow its gradient. The body has group norm, the head batch norm, without which BYOL collapses: in evaluation mode an
+    image's vector is a function of the image.
     """
 
     def __init__(self, channels: int, *, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 1, head: int = 256, out: int = 64) -> None:
@@ -54,5 +55,5 @@ class ResNetEncoder(nn.Module):
 
 
 def projection_head(dim: int, width: int, out: int, *, norm: bool = False) -> nn.Sequential:
-    """[B, dim] -> [B, out]: two linear layers around SiLU, with a layer norm before it if `norm`."""
-    return nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width) if norm else nn.Identity(), nn.SiLU(), nn.Linear(width, out))
+    """[B, dim] -> [B, out]: two linear layers around SiLU, with batch norm before it if `norm`."""
+    return nn.Sequential(nn.Linear(dim, width), nn.BatchNorm1d(width) if norm else nn.Identity(), nn.SiLU(), nn.Linear(width, out))
