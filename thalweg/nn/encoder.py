@@ -29,7 +29,7 @@ class ResNetEncoder(nn.Module):
     """Images [B, channels, H, W] -> vectors: `features` [B, widths[-1]], and of those by a head of two layers [B, out].
 
     `blocks` residual blocks at each of `widths`, halving the resolution from one to the next, then the mean over pixels. SiLU, so that
-    chains may follow its gradient. The body has group norm, the head batch norm, without which BYOL collapses: in evaluation mode an
+    chains may follow its gradient. The body has group norm, the head batch norm as in BYOL and W-MSE: in evaluation mode an
     image's vector is a function of the image.
     """
 
