@@ -29,7 +29,7 @@ ALLOWED = {
     "guard": {"errors"},
     "distributed": {"errors", "data"},
     "checkpoint": {"errors", ""},
-    "methods": BASIC | MATHS | {"compiled", "nn", "data", "evaluate"},
+    "methods": BASIC | MATHS | {"checkpoint", "compiled", "nn", "data", "evaluate"},
     "train": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "methods.base"},
     "save": {"errors", "checkpoint", "distributed", "methods", "methods.base"},
     "latent": {"errors", "save", "data"},

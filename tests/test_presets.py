@@ -10,6 +10,7 @@ import thalweg as tw
 from thalweg import random
 from thalweg.cli import main
 from thalweg.data import Batch, UnpairedBatch
+from thalweg.errors import InputError
 from thalweg.methods import METHODS, find
 
 PRESETS = [(name, key) for name in METHODS for key in find(name).PRESETS]
@@ -54,5 +55,9 @@ def test_a_preset_trains_a_step_and_samples(name, key):
     source = bool(getattr(config, "source", ""))
     twin = tw.fit(method, Noise(config.shape, tuple(map(str, range(config.classes))), domains=source), images=2 * batch, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
+    if not twin.generative:
+        with pytest.raises(InputError, match="no samples"):
+            twin.sample(2)
+        return
     x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if source else {}))
     assert x.shape == (2, *config.shape) and x.isfinite().all()

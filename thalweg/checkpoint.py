@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 
 import thalweg
 from thalweg.errors import InputError
 
 KEEP = 3
+WEIGHTS = "model.safetensors"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -124,6 +127,38 @@ def latest(out: Path, device: torch.device | str = "cpu", skip: int = 0) -> dict
     return chosen
 
 
+def read_weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    """The tensors of a trained model: of an exported folder, or of the EMA twin in a run's "last" or "best" state.
+
+    InputError where nothing is there, and for what is corrupt or no state.
+    """
+    if (folder / WEIGHTS).exists():
+        return read_tensors(folder / WEIGHTS)
+    if which == "best":
+        if not (folder / "best.pt").exists():
+            raise InputError(f"{folder} has no best.pt: the run had no held-out data or has not been evaluated yet; use which = 'last'")
+        state = read(folder / "best.pt")
+    else:
+        state = latest(folder)
+        if state is None:
+            raise InputError(f"{folder} holds no state yet; train it first")
+    if not isinstance(state, dict) or "ema" not in state:
+        raise InputError(f"{folder} holds no state of Thalweg: it has no EMA weights")
+    return state["ema"]
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a safetensors file; InputError where it is missing or corrupt."""
+    try:
+        return load_tensors(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} has no {path.name}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is corrupt: {error}") from None
+
+
 def drop_after(out: Path, images: int) -> None:
     """Remove the states beyond `images`: they led to a divergence."""
     for count, files in _states(out).items():
@@ -164,7 +199,7 @@ def prepare(out: Path, method: Any) -> None:
         found = {file.name for file in out.iterdir()}
     path = out / "config.json"
     if path.name in found:
-        if "model.safetensors" in found:
+        if WEIGHTS in found:
             raise InputError(f"the folder {out} holds an exported model, not a run; give a new or empty folder")
         _same(out, read_config(out), ours)
         for partial in out.glob("state-*.partial"):  # what was being written when the run was killed

@@ -174,6 +174,8 @@ class Decoded(nn.Module):
     `method` is the model itself. E(encode(x)) ranks images; as a density it is one of latents, not of images.
     """
 
+    generative = True
+
     def __init__(self, method: Any, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.method, self.autoencoder, self.name = method, autoencoder, method.name

@@ -42,7 +42,7 @@ def picture(method: Method, path: Path, images: int) -> None:
     grid of samples, or density and samples of a toy."""
     method = as_images(method)
     config = method.config
-    if getattr(config, "matching", 1.0) == 0:  # a plain classifier
+    if not method.generative or getattr(config, "matching", 1.0) == 0:  # an encoder, a plain classifier
         return
     if getattr(config, "source", ""):
         channels, _, size = config.shape

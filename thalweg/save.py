@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 
 from thalweg import checkpoint
+from thalweg.checkpoint import WEIGHTS
 from thalweg.distributed import usable
 from thalweg.errors import InputError
 from thalweg.methods import find
 from thalweg.methods.base import Method, make_config
-
-WEIGHTS = "model.safetensors"
 
 
 def build(description: dict[str, Any], where: str) -> Method:
@@ -40,17 +37,7 @@ def load(path: str | Path, *, which: str = "last", device: str = "cpu") -> Metho
     if (folder / WEIGHTS).exists():
         return from_pretrained(folder, device=device)
     method = build(checkpoint.read_config(folder), str(folder))
-    if which == "best":
-        if not (folder / "best.pt").exists():
-            raise InputError(f"{folder} has no best.pt: the run had no held-out data or has not been evaluated yet; use which = 'last'")
-        state = checkpoint.read(folder / "best.pt")
-    else:
-        state = checkpoint.latest(folder)
-        if state is None:
-            raise InputError(f"{folder} holds no state yet; train it first")
-    if not isinstance(state, dict) or "ema" not in state:
-        raise InputError(f"{folder} holds no state of Thalweg: it has no EMA weights")
-    _fill(method, state["ema"], str(folder))
+    _fill(method, checkpoint.read_weights(folder, which), str(folder))
     return method.to(device).eval().requires_grad_(False)
 
 
@@ -82,15 +69,7 @@ def from_pretrained(folder: str | Path, *, device: str = "cpu") -> Method:
     """The method that `save_pretrained` wrote, bit for bit; InputError where files are missing, corrupt or do not fit."""
     device, folder = usable(device), Path(folder)
     method = build(checkpoint.read_config(folder), str(folder))
-    try:
-        tensors = load_tensors((folder / WEIGHTS).read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{folder} has no {WEIGHTS}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {folder / WEIGHTS}: {error.strerror}") from None
-    except SafetensorError as error:
-        raise InputError(f"{folder / WEIGHTS} is corrupt: {error}") from None
-    _fill(method, tensors, str(folder))
+    _fill(method, checkpoint.read_tensors(folder / WEIGHTS), str(folder))
     return method.to(device).eval().requires_grad_(False)
 
 

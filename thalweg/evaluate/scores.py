@@ -1,7 +1,8 @@
 """Scores of an energy model for telling outliers from inliers; higher is always more outlying.
 
 energy       E(x), that is −log p(x) up to a constant
-joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that classify (JEM, arXiv:1912.03263, sec. 5.3)
+joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that classify (JEM, arXiv:1912.03263, sec. 5.3);
+             a model's own joint score, where it has one (LIEBM, eq. 15)
 mass         ‖∇E(x)‖: little probability mass lies where the density is steep (JEM, "approximate mass")
 typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
 """
@@ -32,8 +33,8 @@ def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -
 
 
 def fitting_scores(method) -> tuple[str, ...]:
-    """The scores that a method has: all of `SCORES`, `joint` only where it classifies."""
-    return tuple(name for name in SCORES if name != "joint" or hasattr(method, "classify"))
+    """The scores that a method has: all of `SCORES`, `joint` only where it classifies or has an `outlier_score`."""
+    return tuple(name for name in SCORES if name != "joint" or hasattr(method, "classify") or hasattr(method, "outlier_score"))
 
 
 def outlier_scores(
@@ -57,6 +58,8 @@ def outlier_scores(
     for name in names:
         if name == "energy":
             found[name] = energy
+        elif name == "joint" and hasattr(method, "outlier_score"):
+            found[name] = _batched(method, x, batch, method.outlier_score)
         elif name == "joint":
             found[name] = energy - _batched(method, x, batch, lambda part: method.classify(part).log_softmax(1).amax(1))
         elif name == "mass":

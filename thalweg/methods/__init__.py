@@ -17,6 +17,8 @@ METHODS = {
     "coopflow": ("thalweg.methods.coopflow", "CoopFlow"),
     "cf_ebm": ("thalweg.methods.cf_ebm", "CFEBM"),
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
+    "ssl": ("thalweg.methods.ssl", "SSL"),
+    "liebm": ("thalweg.methods.liebm", "LIEBM"),
 }
 
 

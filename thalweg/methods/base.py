@@ -37,6 +37,8 @@ class Method(nn.Module, ABC):
     PRESETS: ClassVar[Mapping[str, Any]]
     # logged keys whose magnitude the divergence guard watches
     guarded: ClassVar[tuple[str, ...]] = ()
+    # whether `sample` draws samples; an encoder has none
+    generative: ClassVar[bool] = True
     # buffers whose rows are chains of their own: in a data-parallel run each rank holds an equal part of the rows
     sharded: tuple[str, ...] = ()
 

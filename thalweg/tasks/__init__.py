@@ -9,12 +9,14 @@ from thalweg.tasks.operators import LinearOperator
 from thalweg.tasks.predict import classify, detect
 from thalweg.tasks.reconstruct import reconstruct
 from thalweg.tasks.restore import Measured, consistency, diversity, inpaint, restore
+from thalweg.tasks.restore_latent import LatentRestoration, restore_latent
 from thalweg.tasks.translate import Translation, translate
 
 TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate", "translate")
 
 __all__ = [
     "TASKS",
+    "LatentRestoration",
     "LinearOperator",
     "Measured",
     "Translation",
@@ -32,6 +34,7 @@ __all__ = [
     "operators",
     "reconstruct",
     "restore",
+    "restore_latent",
     "slerp",
     "translate",
 ]

@@ -1,0 +1,476 @@
+"""LIEBM in the plane, where its densities can be summed up on a grid; its losses by hand, its options, and what it keeps on disk."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import thalweg as tw
+from thalweg import random, tasks
+from thalweg.data import Images
+from thalweg.data.base import Batch
+from thalweg.errors import InputError
+from thalweg.methods import preset
+from thalweg.methods.base import changed
+from thalweg.methods.liebm import LIEBM
+
+BOUND = 4.5  # standard errors
+PLANE = dict(
+    shape=(2,), classes=3, network="mlp", view="noise", augment=0.0, width=8, depth=2, features=4, head=8, latent_dim=3, generator_width=8,
+    gamma=0.7, steps=3, step=0.5, noise=1.0, clip_move=0.0, clamp=False, data_noise=0.0, batch=16, images=64, clip=0.0, warm_up=0,
+)  # fmt: skip
+SMALL = dict(
+    widths=(4, 8), width=16, features=8, head=8, latent_dim=4, generator_width=8, inference_widths=(4, 8), steps=2, batch=16, images=64,
+    warm_up=0,
+)  # fmt: skip
+ENCODER = dict(widths=(8, 8), head=8, latent_dim=4, batch=16, images=16, warm_up=0)
+
+
+class Turned(nn.Module):
+    """A fixed smooth map of the plane to vectors, so that directions of latents depend on x."""
+
+    def __init__(self, out: int = 2) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(random.normal(2, out, generator=random.seeded(11)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight).sin() + 0.3
+
+
+def plane(*, encoder: nn.Module | None = None, **fields) -> LIEBM:
+    config = changed(preset("liebm/digits")[1], **(PLANE | fields))
+    torch.manual_seed(0)
+    return LIEBM(config, encoder=Turned() if encoder is None else encoder)
+
+
+def points(n: int, key: int = 0) -> Tensor:
+    return random.normal(n, 2, generator=random.seeded(12, key))
+
+
+def images(n: int = 64) -> Images:
+    return Images(random.uniform(n, 1, 8, 8, low=-1.0, high=1.0, generator=random.seeded(13)), torch.arange(n) % 10)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    """The folder of an encoder that has seen one batch."""
+    out = tmp_path_factory.mktemp("ssl") / "run"
+    tw.fit(tw.method("ssl/digits", **ENCODER), images(), out, progress=False)
+    return str(out)
+
+
+def of_images(encoder: str, **fields) -> LIEBM:
+    return tw.method("liebm/digits", seed=0, encoder=encoder, **(SMALL | fields))
+
+
+class Once:
+    """An `update` that keeps what it is given and learns nothing."""
+
+    def __init__(self, key: int = 0) -> None:
+        self.generator, self.images, self.losses, self.logged = random.seeded(14, key), 0, {}, {}
+
+    def __call__(self, name: str, loss: Tensor) -> None:
+        self.losses[name] = loss
+
+    def log(self, **values) -> None:
+        self.logged |= values
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
+
+# --- the joint density
+
+
+def test_the_cosine_posterior_integrates_to_a_constant_of_gamma():
+    """∫ exp(−E(x, z)) dz over the circle, z uniform: exp(−E(x)) I₀(γ) at every x."""
+    m, x = plane().double(), points(5).double()
+    angle = torch.arange(72, dtype=torch.double) / 72 * 2 * math.pi
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    for gamma in (0.7, 3.0):
+        mass = torch.stack([(-m.energy(x, z=z, gamma=gamma)).exp() for z in circle]).mean(0)
+        expected = torch.special.i0(torch.tensor(gamma, dtype=torch.double))
+        torch.testing.assert_close(mass * m.energy(x).exp(), expected.expand(5), rtol=1e-10, atol=0)
+
+
+def test_on_a_sphere_of_more_dimensions_it_is_that_of_von_mises_and_fisher():
+    """In three dimensions Z = sinh(γ)/γ; the mean of many uniform z is within its standard error."""
+    m, x = plane(encoder=Turned(3)), points(3)
+    z = F.normalize(random.normal(20_000, 3, generator=random.seeded(15)), dim=1)
+    weights = torch.stack([(m.energy(one[None]) - m.energy(one.expand(len(z), 2), z=z)).exp() for one in x])
+    error = weights.std(1) / math.sqrt(len(z))
+    assert ((weights.mean(1) - math.sinh(0.7) / 0.7).abs() < BOUND * error).all()
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "exponential"])
+def test_other_posteriors_integrate_to_one(posterior):
+    m, x = plane(posterior=posterior).double(), points(4).double()
+    side = torch.linspace(-12, 12, 241, dtype=torch.double)
+    z = torch.cartesian_prod(side, side)
+    mass = torch.stack([(-m.energy(one.expand(len(z), 2), z=z)).exp().sum() * 0.01 for one in x])
+    torch.testing.assert_close(mass, (-m.energy(x)).exp(), rtol=1e-6, atol=0)
+
+
+def test_the_gaussian_posterior_has_the_moments_that_it_says():
+    m, x = plane(posterior="gaussian"), points(6)
+    mean, precision = m.posterior(x)
+    z = random.normal(6, 2, generator=random.seeded(16))
+    density = torch.distributions.Normal(mean, precision.rsqrt())
+    torch.testing.assert_close(m.energy(x) - m.energy(x, z=z), density.log_prob(z).sum(1))
+    torch.testing.assert_close(mean.norm(dim=1), torch.ones(6))
+    assert precision.log().abs().max() <= 1
+
+
+def test_the_exponential_family_is_that_of_section_3_1():
+    """E(x) = B(λ) − B(λ + t) and −E(x, z) = ⟨λ + t, η(z)⟩ − B(λ), each up to the constants of its base measure."""
+    m, x = plane(posterior="exponential"), points(6)
+    t, one = m.posterior(x)
+    z = random.normal(6, 2, generator=random.seeded(17))
+
+    def b(first: Tensor, second: Tensor) -> Tensor:
+        return (-first.square() / (4 * second) - 0.5 * (-2 * second).log()).sum(1)
+
+    half = torch.full_like(t, -0.5)
+    torch.testing.assert_close(-m.energy(x), b(t, half) - b(0 * t, half))
+    joint = (t * z + half * z.square()).sum(1) - b(0 * t, half) - math.log(2 * math.pi)
+    torch.testing.assert_close(-m.energy(x, z=z), joint)
+    assert (one == 1).all()
+
+
+def test_signs_of_the_energies():
+    """f = F + γ cos: E falls where z agrees with g, and is ½‖f_φ‖², or −F linear."""
+    m, x = plane(), points(6)
+    direction, gamma = m.posterior(x)
+    assert (gamma == torch.tensor(0.7)).all()
+    torch.testing.assert_close(m.energy(x, z=direction), m.energy(x) - 0.7)
+    torch.testing.assert_close(m.energy(x, z=-direction), m.energy(x) + 0.7)
+    torch.testing.assert_close(m.energy(x), 0.5 * m.encode(x).square().sum(1))
+    linear = plane(marginal="linear")
+    torch.testing.assert_close(linear.energy(x), -linear.last(linear.encode(x))[:, 0])
+    # eq. 15, turned so that higher is more outlying
+    score = m.energy(x) - 0.1 * F.cosine_similarity(direction, m.latent(x), dim=1)
+    torch.testing.assert_close(m.outlier_score(x), score)
+    torch.testing.assert_close(m.outlier_score(x, gamma=0.7), m.informed_energy(x))
+    found = tw.evaluate.outlier_scores(m, x, ["joint", "energy"])
+    torch.testing.assert_close(found["joint"], score)
+
+
+def test_the_score_of_the_informed_energy_goes_through_the_encoder():
+    m, x, h = plane().double(), points(3).double(), 1e-5
+    move = torch.tensor([0.6, -0.8], dtype=torch.double)
+    slope = (m.informed_energy(x + h * move) - m.informed_energy(x - h * move)) / (2 * h)
+    torch.testing.assert_close(-(tw.score(m.informed_energy, x) * move).sum(1), slope, rtol=1e-6, atol=1e-8)
+    held = -(tw.score(m.energy, x, z=m.latent(x)) * move).sum(1)
+    assert (held - slope).abs().max() > 1e-4
+
+
+def test_the_gradient_of_eq_4_is_that_of_the_exact_log_likelihood():
+    """Negatives drawn from p(x) on a grid, against −∇ log p(x, z) with its partition function summed over that grid."""
+    m = plane(marginal="linear")
+    x, side = points(200), torch.linspace(-3, 3, 41)
+    z, grid = m.latent(x), torch.cartesian_prod(side, side)
+    weights = [p for part in (m.net, m.head, m.last) for p in part.parameters()]
+    exact = torch.autograd.grad(m.energy(x, z=z).mean() + (-m.energy(grid)).logsumexp(0), weights, allow_unused=True)
+    found = []
+    for key in range(30):
+        rows = torch.multinomial((-m.energy(grid)).softmax(0), 200, replacement=True, generator=random.seeded(18, key))
+        loss, _, _ = m.energy_loss(x, z, grid[rows], random.seeded(0))
+        gradient = torch.autograd.grad(loss, weights, allow_unused=True)
+        found.append(torch.cat([g.flatten() for g in gradient if g is not None]))
+    exact, found = torch.cat([g.flatten() for g in exact if g is not None]), torch.stack(found)
+    for direction in (exact, random.normal(len(exact), generator=random.seeded(19))):
+        along, wanted = found @ direction, exact @ direction
+        error = along.std() / math.sqrt(len(along))
+        assert abs(along.mean() - wanted) < BOUND * error
+    assert (found @ exact).mean() > BOUND * (found @ exact).std() / math.sqrt(30), "an inverted sign would show"
+
+
+# --- the generator and the inference model
+
+
+class Fixed(nn.Module):
+    """x = a m + b; as an inference model it gives mean and log-variance that do not depend on x."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value.expand(len(x), -1)
+
+
+def test_the_generators_loss_by_hand():
+    """Eq. 8: ω₁‖G(m) − x^T‖²/2τ² per dimension, and it pulls G towards where the chains end."""
+    m = plane(match_weight=3.0, generator_std=0.5)
+    m.generator = Fixed(torch.tensor([[0.0, 0.0]]))
+    refined = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+    loss = m.generator_loss(torch.zeros(2, 3), refined, refined, None, None)
+    torch.testing.assert_close(loss, torch.tensor(3 * (1 + 5) / 2 / (2 * 0.25) / 2))
+    (gradient,) = torch.autograd.grad(loss, [m.generator.value])
+    assert (gradient < 0).all()
+
+
+def test_the_loss_of_erm_by_hand():
+    """Eq. 11–14: minus the evidence lower bound of x and z, by torch's own KL divergence."""
+    m = plane(learner="erm", match_weight=1.0, data_weight=0.5, generator_std=0.5, rho=2.0)
+    mean, log_variance = torch.tensor([0.3, -1.0, 0.5]), torch.tensor([0.2, -0.4, 0.1])
+    m.generator, m.inference = Fixed(torch.tensor([[0.5, -0.5]])), Fixed(torch.cat([mean, log_variance])[None])
+    x, refined, z = points(4, 1), points(4, 2), F.normalize(points(4, 3), dim=1)
+    normal = torch.distributions.Normal
+    kl = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).sum()
+    rebuilt = torch.tensor([[0.5, -0.5]]).expand(4, 2)
+    agreement = (m.latent(rebuilt) * z).sum(1)
+    match = (rebuilt - refined).square().sum(1) / 0.5
+    bound = -(rebuilt - x).square().sum(1) / 0.5 + 2.0 * agreement - kl
+    expected = (match - 0.5 * bound).mean() / 2
+    torch.testing.assert_close(m.generator_loss(torch.zeros(4, 3), refined, x, z, random.seeded(0)), expected)
+    # eq. 26: without pixels
+    torch.testing.assert_close(m.inference_loss(x, z, random.seeded(0)), (kl - 2.0 * agreement).mean())
+
+
+def test_draws_of_the_inference_model_have_its_moments():
+    m = plane(inference=True)
+    m.inference = Fixed(torch.tensor([[1.0, -2.0, 0.0, math.log(4.0), 0.0, math.log(0.25)]]))
+    drawn, _ = m._drawn(torch.zeros(4000, 2), random.seeded(20))
+    std = torch.tensor([2.0, 1.0, 0.5])
+    assert ((drawn.mean(0) - torch.tensor([1.0, -2.0, 0.0])).abs() < BOUND * std / 4000**0.5).all()
+    assert ((drawn.std(0) / std - 1).abs() < BOUND / (2 * 4000) ** 0.5).all()
+
+
+def test_negatives_start_from_views_with_probability_p():
+    x = points(2000)
+    assert plane(augment=0.0).augmented(x, random.seeded(21)) is x
+    changed_rows = [(plane(augment=p).augmented(x, random.seeded(21)) != x).any(1).float().mean() for p in (1.0, 0.3)]
+    assert changed_rows[0] == 1 and abs(changed_rows[1] - 0.3) < BOUND * (0.21 / 2000) ** 0.5
+
+
+def test_views_by_noise_stay_within_a_grey_value():
+    x = random.uniform(500, 2, low=-1.0, high=1.0, generator=random.seeded(22))
+    moved = plane()._view(x, random.seeded(23))
+    lowest = 255 / 256 * (x + 1) - 1
+    assert (moved >= lowest - 1e-6).all() and (moved <= lowest + 2 / 256 + 1e-6).all() and (moved - lowest).max() > 1 / 256
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ["generator", "energy"]),
+        ({"inference": True}, ["generator", "inference", "energy"]),
+        ({"learner": "ejm", "augment": 1.0}, ["generator", "energy"]),
+        ({"learner": "erm"}, ["generator", "energy"]),
+    ],
+)
+def test_the_order_and_the_parts_of_a_step(fields, names):
+    """Algorithm 1: the generator first; each loss reaches its own networks, and the encoder is left alone."""
+    m, once = plane(**fields), Once()
+    before = {key: value.clone() for key, value in m.encoder.state_dict().items()}
+    m.step(Batch(points(16), torch.arange(16) % 3), once)
+    assert list(once.losses) == names and all(loss.isfinite() for loss in once.losses.values())
+    assert set(m.optimizers()) == set(names)
+    for name, optimizer in m.optimizers().items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = torch.autograd.grad(once.losses[name], parameters, allow_unused=True)
+        assert any(g is not None and g.abs().max() > 0 for g in gradients), name
+    assert all(torch.equal(value, before[key]) for key, value in m.encoder.state_dict().items())
+    assert not any(p.requires_grad for p in m.encoder.parameters()) and not m.train().encoder.training
+
+
+def test_without_latents_it_is_a_plain_energy():
+    m, once = tw.method("liebm/digits", **(PLANE | {"encoder": ""})), Once()
+    x = points(16)
+    m.step(Batch(x, None), once)
+    torch.testing.assert_close(once.losses["energy"], once.logged["energy_data"].mean() - once.logged["energy_samples"].mean())
+    assert torch.equal(m.outlier_score(x), m.energy(x)) and torch.equal(m.informed_energy(x), m.energy(x))
+    for call in (lambda: m.latent(x), lambda: m.posterior(x), lambda: m.energy(x, z=x), lambda: m.sample(2, label=0)):
+        with pytest.raises(InputError, match="no latents"):
+            call()
+
+
+# --- training and files
+
+
+@pytest.mark.parametrize("fields", [{"learner": "erm"}, {"inference": True, "augment": 0.5, "network": "mlp"}], ids=["erm", "em"])
+def test_a_resumed_run_is_bit_equal_and_keeps_its_encoder(encoder, tmp_path, fields):
+    whole = tw.fit(of_images(encoder, **fields), images(), progress=False)
+    tw.fit(of_images(encoder, **fields), images(), tmp_path / "run", images=32, progress=False)
+    resumed = tw.fit(of_images(encoder, **fields), images(), tmp_path / "run", progress=False)
+    found = whole.state_dict()
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, found[key]), key
+    given = tw.load(encoder)
+    x = images(8).all().x
+    assert torch.equal(whole.latent(x), given.project(x))
+
+
+def test_a_saved_model_needs_no_other_folder(tmp_path):
+    folder = tmp_path / "ssl"
+    tw.fit(tw.method("ssl/digits", **ENCODER), images(), folder, progress=False)
+    tw.save_pretrained(tw.load(folder), tmp_path / "exported")
+    m = tw.fit(of_images(str(folder)), images(), tmp_path / "run", images=16, progress=False)
+    assert torch.equal(m.encoder.head[0].weight, of_images(str(tmp_path / "exported")).encoder.head[0].weight)
+    tw.save_pretrained(m, tmp_path / "model")
+    folder.rename(tmp_path / "gone")
+    x, seen = images(8).all().x, int(m.class_count.argmax())
+    for name in ("run", "model"):
+        loaded = tw.load(tmp_path / name)
+        assert torch.equal(loaded.outlier_score(x), m.outlier_score(x))
+        assert torch.equal(loaded.sample(4, seed=1, label=seen), m.sample(4, seed=1, label=seen))
+
+
+def test_an_encoder_of_ones_own_is_frozen_and_named(tmp_path):
+    m = plane()
+    tw.save_pretrained(m, tmp_path / "model")
+    with pytest.raises(InputError, match=r"user's own \(Turned\)"):
+        tw.load(tmp_path / "model")
+    again = plane(encoder=Turned())
+    again.load_state_dict(m.state_dict())
+    assert torch.equal(again.informed_energy(points(4)), m.informed_energy(points(4)))
+
+
+def test_labels_change_the_classes_means_and_nothing_else(encoder):
+    data = images()
+    other = Images(data.all().x, data.all().label.flip(0))
+    a, b = (tw.fit(of_images(encoder), d, images=32, progress=False) for d in (data, other))
+    different = {key for key, value in a.state_dict().items() if not torch.equal(value, b.state_dict()[key])}
+    assert different and different <= {"class_latents", "class_images", "class_count"}
+    assert a.class_count.sum() == 32
+
+
+def test_class_means_are_those_of_all_views():
+    m, seen = plane(), []
+    for key in range(3):
+        x, label = points(16, key), torch.arange(16) % 3
+        once = Once(key)
+        view = m._view(x, once.generator)
+        m._remember(view, m.latent(view), label, once)
+        seen.append((view, label))
+    view, label = (torch.cat(parts) for parts in zip(*seen))
+    for k in range(3):
+        torch.testing.assert_close(m.class_images[k], view[label == k].mean(0))
+        torch.testing.assert_close(m.class_latents[k], m.latent(view[label == k]).mean(0))
+
+
+# --- sampling
+
+
+def test_samples_are_fixed_by_the_seed(encoder):
+    m = tw.fit(of_images(encoder, inference=True), images(), images=16, progress=False)
+    for options in ({}, {"label": 3}, {"label": 3, "candidates": 2}, {"use": "initializer"}):
+        a, b, c = (m.sample(3, seed=seed, **options) for seed in (1, 1, 2))
+        assert torch.equal(a, b) and not torch.equal(a, c) and a.shape == (3, 1, 8, 8) and a.abs().max() <= 1
+    start = random.normal(3, 4, generator=random.seeded(24))
+    assert torch.equal(m.sample(3, start=start, use="initializer"), m.generate(start))
+    assert torch.equal(m.sample(3, start=start, steps=0), m.generate(start))
+
+
+def test_chains_go_down_the_energy():
+    m = plane(noise=0.0, step=0.05, steps=20)
+    trace = tw.sample.Trace()
+    start = random.normal(16, 3, generator=random.seeded(25))
+    x = m.sample(16, start=start, trace=trace)
+    assert (m.energy(x) < m.energy(m.generate(start))).all() and trace.displacement.shape == (16,)
+
+
+def test_samples_by_label_start_near_the_classes_latent():
+    m = plane()
+    m.class_count += 1
+    m.class_latents += torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    label = torch.arange(3).repeat(20)
+    x = m.sample(60, label=label, use="initializer", candidates=32)
+    near = F.cosine_similarity(m.latent(x), m.class_latents[label], dim=1)
+    anywhere = F.cosine_similarity(m.latent(m.sample(60, use="initializer")), m.class_latents[label], dim=1)
+    assert near.mean() > anywhere.mean() + 0.1
+    # chains run on E(x, z̄) of a strong γ: they end nearer to what g says of the class than those on E(x) alone
+    strong = m.sample(60, label=label, gamma=50.0, steps=20)
+    weak = m.sample(60, label=label, gamma=0.0, steps=20)
+    agreement = [F.cosine_similarity(m.posterior(x)[0], m.class_latents[label], dim=1).mean() for x in (strong, weak)]
+    assert agreement[0] > agreement[1] + 0.1
+
+
+def test_a_constraint_is_met_at_every_step():
+    m = tw.method("liebm/digits", **SMALL)
+    x = images(4).all().x
+    mask = tasks.masks.half((1, 8, 8), "left")
+    filled = tasks.inpaint(m, x, mask, completions=2)
+    known = tasks.operators.mask(mask).forward(x)
+    assert torch.equal(tasks.operators.mask(mask).forward(filled[1]), known)
+
+
+def test_reconstruction_finds_what_the_generator_made(encoder):
+    m = of_images(encoder, inference=True)
+    x = m.sample(4, seed=3, use="initializer")
+    first, found = m.reconstruct(x), m.reconstruct(x, steps=150)
+    torch.testing.assert_close(first.latent, m.infer(x)[0])
+    torch.testing.assert_close(m.generate(found.latent), found.x)
+    errors = [(r.x - x).square().mean() for r in (first, found)]
+    assert errors[1] < 0.1 * errors[0]
+    assert tasks.reconstruct(m, x, steps=2).shape == x.shape
+
+
+def test_restoration_agrees_more_with_what_was_measured_at_each_stage():
+    m = tw.method("liebm/digits", **SMALL)
+    x = m.sample(6, seed=4, use="initializer")
+    operator = tasks.operators.average_pool(2)
+    y = operator.forward(x)
+    found = tasks.restore_latent(m, y, operator, latent_steps=100, latent_step=0.05)
+    misfit = [tasks.consistency(operator, stage, y).mean() for stage in (found.start, found.refined, found.x)]
+    assert misfit[1] < 0.7 * misfit[0] and misfit[2] < 0.2 * misfit[1]
+    again = tasks.restore_latent(m, y, operator, latent_steps=100, latent_step=0.05)
+    assert torch.equal(found.x, again.x) and found.x.abs().max() <= 1
+    still = tasks.restore_latent(m, y, operator, latent_steps=0, steps=0)
+    assert torch.equal(still.start, still.refined)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"encoder": "", "learner": "ejm"}, "learner = 'ejm' needs latents"),
+        ({"encoder": "", "inference": True}, "inference without"),
+        ({"encoder": "", "posterior": "exponential"}, "needs latents"),
+        ({"encoder": "nowhere"}, "no run or exported model"),
+        ({"shape": (2,), "augment": 0.0, "network": "convnet", "encoder": ""}, "needs images"),
+        ({"shape": (2,), "augment": 0.0, "network": "mlp"}, "encoders of ssl are for images"),
+        ({"shape": (2,), "augment": 0.0, "network": "mlp", "encoder": ""}, None),
+        ({"shape": (2,), "augment": 0.5, "network": "mlp", "encoder": ""}, "use view = 'noise'"),
+        ({"shape": (1, 12, 12)}, "is for images of shape"),
+        ({"shape": (1, 7, 7), "encoder": "", "network": "convnet"}, "must divide by"),
+        ({"augment": 1.5}, "augment"),
+        ({"encoder": "own:Net"}, "user's own"),
+    ],
+)
+def test_bad_settings_get_one_message(encoder, fields, message):
+    if message is None:
+        tw.method("liebm/digits", **(SMALL | fields))
+        return
+    with pytest.raises(InputError, match=message):
+        of_images(encoder) if not fields else tw.method("liebm/digits", **(SMALL | {"encoder": encoder} | fields))
+
+
+def test_bad_calls_get_one_message(encoder, tmp_path):
+    m, x = of_images(encoder), images(4).all().x
+    calls = {
+        "z must be": lambda: m.energy(x, z=torch.zeros(4, 5)),
+        "or one for each": lambda: m.energy(x, z=torch.zeros(3, 4)),
+        "no inference model": lambda: m.infer(x),
+        "1 step or more": lambda: m.reconstruct(x),
+        "start must have shape": lambda: m.sample(2, start=torch.zeros(2, 5)),
+        "label or start": lambda: m.sample(2, start=torch.zeros(2, 4), label=1),
+        "use must be": lambda: m.sample(2, use="flow"),
+        "no images of this label": lambda: m.sample(2, label=1),
+        "labels must be between": lambda: m.sample(2, label=10),
+        "gamma is of the cosine": lambda: of_images(encoder, posterior="gaussian").energy(x, z=torch.zeros(4), gamma=1.0),
+        "must give vectors": lambda: LIEBM(m.config, encoder=nn.Identity()),
+        "no encoder; train one": lambda: of_images(str(saved)),
+        "the encoder has no weights": lambda: of_images(encoder, encoder_widths=(8, 8), encoder_head=8, encoder_dim=4).step(
+            Batch(x, None), Once()
+        ),
+    }
+    saved = tw.save_pretrained(m, tmp_path / "model")
+    for message, call in calls.items():
+        with pytest.raises(InputError, match=message):
+            call()
