@@ -40,14 +40,16 @@ def views(objects: int = 6, each: int = 4, **options) -> Views:
 class Losses:
     """What a method hands to `update`, as gradients of the named parameters."""
 
-    def __init__(self, m, seed: int = 0, images: int = 0) -> None:
-        self.generator, self.images, self.updates = random.seeded(113, seed), images, 1
+    def __init__(self, m, only: tuple[str, ...] = ("appearance", "shape", "generator")) -> None:
+        self.generator, self.images, self.only = random.seeded(113), 0, only
         self.parameters = {name: [p for group in o.param_groups for p in group["params"]] for name, o in m.optimizers().items()}
         self.values: dict[str, Tensor] = {}
         self.gradients: dict[str, list[Tensor | None]] = {}
         self.logged: dict = {}
 
     def __call__(self, name: str, loss: Tensor) -> None:
+        if name not in self.only:
+            return
         self.values[name] = loss.detach()
         self.gradients[name] = torch.autograd.grad(loss, self.parameters[name], allow_unused=True)
 
@@ -86,12 +88,12 @@ def gaussian_posterior(weight: Tensor | None = None, temperature: float = 1.0) -
 def test_chains_meet_the_posterior_of_a_linear_generator(joint):
     n = 4000
     m, seen = linear(n, joint=joint)
-    z, _ = m.run_chain(m._reference(n, random.seeded(114)), seen, steps=200, step=0.15, generator=random.seeded(115))
+    z, _ = m.run_chain(m._reference(n, random.seeded(114)), seen, steps=120, step=0.2, generator=random.seeded(115))
     mean, covariance = gaussian_posterior()
     error = BOUND * covariance.diagonal().sqrt() / math.sqrt(n)
     assert ((z.mean(0) - mean).abs() < error).all()
     spread = (covariance.diagonal()[:, None] * covariance.diagonal() + covariance.square()).sqrt()
-    bias = 0.15**2 / 4 * torch.eye(5) * 1.5  # of an unadjusted step s: s²/4 a direction, whatever its width
+    bias = 1.5 * 0.2**2 / 4  # of an unadjusted step s: s²/4 a direction, whatever its width
     assert ((z.T.cov() - covariance).abs() < BOUND * spread / math.sqrt(n) + bias).all()
 
 
@@ -172,7 +174,7 @@ def test_the_encoder_is_drawn_to_where_f_is_high():
     """The tilt enters the encoder's loss with −f: its gradient by z is −∇f."""
     m = method()
     batch = views().batch(0, 4, 0)
-    plain = Losses(m)
+    plain, tilted = Losses(m), Losses(m, only=("generator",))
     m.step(batch, plain)
     slope = random.normal(3, generator=random.seeded(119))
 
@@ -180,13 +182,7 @@ def test_the_encoder_is_drawn_to_where_f_is_high():
         def forward(self, z):
             return z @ slope
 
-    m.appearance.net = torch.nn.Sequential(Slope())
-    m.optimizers_of = m.optimizers
-    tilted = Losses.__new__(Losses)
-    tilted.__dict__ = plain.__dict__ | {"values": {}, "gradients": {}, "logged": {}, "generator": random.seeded(113, 0)}
-    tilted.__class__ = type(
-        "OnlyGenerator", (Losses,), {"__call__": lambda self, n, loss: n == "generator" and Losses.__call__(self, n, loss)}
-    )
+    m.appearance.net = Slope()
     m.step(batch, tilted)
     bias = m.encoder.heads["appearance"][-1].bias
     place = next(i for i, p in enumerate(plain.parameters["generator"]) if p is bias)
@@ -196,18 +192,18 @@ def test_the_encoder_is_drawn_to_where_f_is_high():
 
 def test_pixels_of_a_step_estimate_the_whole():
     """Random subsets of pixels, weighted: without bias for the sum over all."""
-    m = method(rays=16)
+    m = method()
     x, view = views().batch(0, 2, 0)[0][:, None], some_cameras(2)[:, None]
     z = random.normal(2, 5, generator=random.seeded(120))
     even = m._seen(x, view, None)
     parts = []
     with torch.no_grad():
-        for seed in range(300):
-            pixels = m._pixels(2, random.seeded(121, seed), x.device)
+        for seed in range(200):
+            pixels = m._pixels(2, random.seeded(121, seed), x.device, 16)
             assert all(len(row.unique()) == 16 for row in pixels)
             parts.append(m.residual(z, m._seen(x, view, None, pixels)))
         found, whole = torch.stack(parts), m.residual(z, even)
-    assert ((found.mean(0) - whole).abs() < BOUND * found.std(0) / math.sqrt(300)).all()
+    assert ((found.mean(0) - whole).abs() < BOUND * found.std(0) / math.sqrt(200)).all()
 
 
 def test_views_of_an_object_share_their_latents():
@@ -263,7 +259,7 @@ def test_runs_resume_bit_equal_and_load_equal(learner, tmp_path):
     assert torch.equal(tw.from_pretrained(tmp_path / "exported").sample(2, seed=3), whole.sample(2, seed=3))
 
 
-def test_training_fits_a_red_ball(tmp_path):
+def test_training_fits_a_red_ball():
     """One shape in one colour: after a short run the silhouette and the colour are there, from a side never seen too."""
     vectors = [camera.unit_vector(random.uniform(40, high=h, generator=random.seeded(123, i))) for i, h in enumerate((1.0, 6.28))]
     view = camera.orbit(*vectors, distance=4.0, focal=1.866)
@@ -271,7 +267,7 @@ def test_training_fits_a_red_ball(tmp_path):
     hit = (torch.linalg.cross(origins, directions).norm(dim=-1) < 0.7).view(40, 1, 8, 8)
     x = torch.where(hit, torch.tensor([255, 0, 0])[:, None, None], 255).to(torch.uint8)
     data = Views(x[:36], view[:36], torch.arange(36))
-    m = method(learner="mcmc", width=16, samples=12, rays=24, batch=6, images=6 * 150, lr_generator=1e-2, ema=0.9, temperature=10.0)
+    m = method(learner="mcmc", width=16, samples=12, rays=24, batch=6, images=6 * 100, lr_generator=1e-2, ema=0.9, temperature=10.0)
     trained = tw.fit(m, data, progress=False)
     made = trained.render(torch.zeros(4, 3), torch.zeros(4, 2), view[36:])
     error = (made.x - (x[36:] / 127.5 - 1)).square().mean()

@@ -34,7 +34,8 @@ from thalweg.prior import Prior
 POSES = 512  # cameras of training that samples are seen from
 AT_ONCE = 64  # images rendered at once
 SHARPEST = 1000.0  # κ of a pose's posterior at most
-LOOKED_AT = 32  # held-out images of the criterion
+LOOKED_AT, LOOKED_STEPS = 16, 30  # held-out images of the criterion, and steps of inference at most
+REDRAWN = 10  # steps of inference after which other pixels are looked at
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -276,7 +277,7 @@ class NeRFLEBM(Method):
         c, g = self.config, update.generator
         camera, visible = self._observed(batch)
         x = batch.x.unflatten(0, (-1, c.views))
-        pixels = self._pixels(len(batch.x), g, batch.x.device)
+        pixels = self._pixels(len(batch.x), g, batch.x.device, c.rays)
         negative = torch.cat(self.draw_prior(len(x), g), 1)  # Algorithm 1 and 2, line 3
         divergence = 0.0
         if self.encoder is None:
@@ -309,12 +310,12 @@ class NeRFLEBM(Method):
             raise InputError(f"nerf_lebm: views = {c.views} needs data with as many images of an object beside each other (with_views)")
         return batch.camera.unflatten(0, (-1, c.views)), visible
 
-    def _pixels(self, rows: int, generator: random.Generator, device: torch.device) -> Tensor:
+    def _pixels(self, rows: int, generator: random.Generator, device: torch.device, rays: int) -> Tensor:
         """Which pixels of each image are looked at, [rows, P]: `rays` different ones, or all."""
         count = math.prod(self.config.shape[1:])
-        if not 0 < self.config.rays < count:
+        if not 0 < rays < count:
             return torch.arange(count, device=device).expand(rows, -1)
-        return random.uniform(rows, count, generator=generator, device=device).topk(self.config.rays, 1).indices
+        return random.uniform(rows, count, generator=generator, device=device).topk(rays, 1).indices
 
     def _seen(
         self, x: Tensor, camera: Tensor, visible: Tensor | None, pixels: Tensor | None = None, generator: random.Generator = None
@@ -459,13 +460,21 @@ class NeRFLEBM(Method):
 
     @torch.no_grad()
     def infer(
-        self, x: Tensor, camera: Tensor | None = None, *, visible: Tensor | None = None, steps: int | None = None, seed: int = 0
+        self,
+        x: Tensor,
+        camera: Tensor | None = None,
+        *,
+        visible: Tensor | None = None,
+        steps: int | None = None,
+        rays: int | None = None,
+        seed: int = 0,
     ) -> Latents:
         """The latents of N objects from images [N, C, H, W], or V views each [N, V, C, H, W], with cameras [N, 3, 5] or [N, V, 3, 5].
 
         `visible` [N, (V,) 1, H, W] is False where images are missing. An encoder's means, averaged over the views, and then `steps`
         (0) of the posterior's chain from there; without one a chain of `steps` (`infer_steps`) from draws of the reference that `seed`
-        sets. With unknown poses the encoder gives the cameras. Raises InputError for shapes that do not fit.
+        sets. It looks at `rays` pixels of each image (as in training, 0 for all), others every ten steps. With unknown poses the
+        encoder gives the cameras. Raises InputError for shapes that do not fit.
         """
         c, device = self.config, self.cameras.device
         several = x.dim() == 5
@@ -484,8 +493,13 @@ class NeRFLEBM(Method):
             given = None if camera is None else camera.flatten(0, 1)[:, None]
             z, camera, _ = self._encode(x.flatten(0, 1), given)
             z, camera = z.unflatten(0, x.shape[:2]).mean(1), camera.view(*x.shape[:2], 3, 5)
-        if steps:
-            z = self.run_chain(z, self._seen(x, camera, visible), steps=steps, step=c.infer_step, generator=generator)[0]
+        rays, moments = c.rays if rays is None else rays, None
+        whole = not 0 < rays < math.prod(c.shape[1:])
+        for done in range(0, steps or 0, steps or 1 if whole else REDRAWN):
+            some = min(steps - done, steps if whole else REDRAWN)
+            pixels = self._pixels(math.prod(x.shape[:2]), generator, device, rays)
+            seen = self._seen(x, camera, visible, pixels)
+            z, moments = self.run_chain(z, seen, moments, steps=some, step=c.infer_step, generator=generator)
         return Latents(*self.split(z), camera)
 
     @torch.no_grad()
@@ -532,7 +546,8 @@ class NeRFLEBM(Method):
         x, visible = held_out.x[:LOOKED_AT], getattr(held_out, "visible", None)
         visible = torch.ones_like(x[:, :1], dtype=torch.bool) if visible is None else visible[:LOOKED_AT]
         camera = held_out.camera[:LOOKED_AT] if self.config.poses == "known" else None
-        found = self.infer(x, camera, visible=visible)
+        steps = None if self.encoder is not None else min(LOOKED_STEPS, self.config.infer_steps)
+        found = self.infer(x, camera, visible=visible, steps=steps)
         error = (self.render(*found[:2], found.camera[:, 0]).x - x).square() * visible
         return float(error.sum() / (visible.sum() * x.shape[1]))
 
