@@ -267,7 +267,7 @@ def test_training_fits_a_red_ball():
     hit = (torch.linalg.cross(origins, directions).norm(dim=-1) < 0.7).view(40, 1, 8, 8)
     x = torch.where(hit, torch.tensor([255, 0, 0])[:, None, None], 255).to(torch.uint8)
     data = Views(x[:36], view[:36], torch.arange(36))
-    m = method(learner="mcmc", width=16, samples=12, rays=24, batch=6, images=6 * 100, lr_generator=1e-2, ema=0.9, temperature=10.0)
+    m = method(learner="mcmc", width=16, samples=12, batch=6, posterior_steps=1, rays=0, images=6 * 120, lr_generator=2e-2, ema=0.9)
     trained = tw.fit(m, data, progress=False)
     made = trained.render(torch.zeros(4, 3), torch.zeros(4, 2), view[36:])
     error = (made.x - (x[36:] / 127.5 - 1)).square().mean()

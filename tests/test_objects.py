@@ -140,7 +140,7 @@ def test_a_mesh_is_where_its_camera_sees_it(mesh):
     inside = points.abs().sum(-1) < 1
     wanted = torch.where(inside.any(-1), t[inside.float().argmax(-1)], math.inf).view(3, 32, 32)
     depth = found.depth.float()
-    assert float((depth.isfinite() == wanted.isfinite()).float().mean()) > 0.98, "all but pixels at the edge"
+    assert float((depth.isfinite() == wanted.isfinite()).float().mean()) > 0.995, "half a pixel aside it is 0.97"
     both = depth.isfinite() & wanted.isfinite()
     assert float((depth - wanted)[both].abs().mean()) < 0.01
     assert (found.x.permute(0, 2, 3, 1)[~depth.isfinite()] == 255).all()

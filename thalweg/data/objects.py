@@ -27,7 +27,7 @@ VIEWS = 20  # of each rendered object
 DISTANCE, FIELD_OF_VIEW = 4.0, 30.0  # degrees; a ball of radius 1, which holds the object, just fits
 ALTITUDES = (0.0, math.pi / 3)
 SHARES = (0.1, 0.1)  # of validation and test, where a set has no splits of its own
-_RECIPE = 1  # of the renderer: a change makes other cache entries
+_RECIPE = 2  # of the renderer: a change makes other cache entries
 
 
 class ViewBatch(NamedTuple):
@@ -278,8 +278,10 @@ def _picture(bullet: Any, camera: Tensor, size: int) -> tuple[numpy.ndarray, num
     _, top, back, position, _ = (column.tolist() for column in camera.unbind(-1))
     near, far = DISTANCE - 1.5, DISTANCE + 1.5
     ahead = [p - b for p, b in zip(position, back)]
+    edge = near * math.tan(math.radians(FIELD_OF_VIEW) / 2)
+    left, right = edge / size - edge, edge / size + edge  # the renderer looks at a pixel's lower left corner: half a pixel on, its middle
     *_, colour, buffer, segment = bullet.getCameraImage(
-        size, size, bullet.computeViewMatrix(position, ahead, top), bullet.computeProjectionMatrixFOV(FIELD_OF_VIEW, 1.0, near, far),
+        size, size, bullet.computeViewMatrix(position, ahead, top), bullet.computeProjectionMatrix(left, right, left, right, near, far),
         shadow=0, lightDirection=[1.0, -1.0, 2.0], lightAmbientCoeff=0.5, lightDiffuseCoeff=0.5, lightSpecularCoeff=0.0,
         renderer=bullet.ER_TINY_RENDERER,
     )  # fmt: skip
