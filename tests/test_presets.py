@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg import random
+from thalweg import camera, random
 from thalweg.cli import main
-from thalweg.data import Batch, UnpairedBatch
+from thalweg.data import Batch, UnpairedBatch, ViewBatch
 from thalweg.errors import InputError
 from thalweg.methods import METHODS, find
 
 PRESETS = [(name, key) for name in METHODS for key in find(name).PRESETS]
+SHORTENED = ("steps", "sample_steps", "prior_steps", "posterior_steps", "samples", "rays")
 LARGE = 5_000_000  # parameters from which a preset is only built, not run
 
 
@@ -25,11 +26,15 @@ class Noise:
     classes: tuple[str, ...]
     name: str = "noise"
     domains: bool = False  # with images of a source domain
+    views: int = 0  # of each object, with cameras
 
     def batch(self, start: int, count: int, seed: int) -> Batch:
         generator = random.seeded(seed, start)
         label = random.integers(count, 0, len(self.classes), generator=generator) if self.classes else None
         x, source = (random.uniform(count, *self.shape, low=-1.0, high=1.0, generator=generator) for _ in range(2))
+        if self.views:
+            view = camera.orbit(*(camera.unit_vector(torch.rand(count)) for _ in range(2)), distance=4.0, focal=2.0)
+            return ViewBatch(x, None, view, torch.arange(count) // self.views)
         return UnpairedBatch(x, label, source) if self.domains else Batch(x, label)
 
 
@@ -49,11 +54,13 @@ def test_a_preset_trains_a_step_and_samples(name, key):
         assert math.isfinite(size) and config.images > 1_000_000  # a recipe of a paper, for larger machines
         return
     batch = max(4, *getattr(config, "stage_splits", (1,)))
-    short = {"batch": batch, "images": 2 * batch} | {k: 2 for k in ("steps", "sample_steps") if hasattr(config, k)}
+    short = {"batch": batch, "images": 2 * batch} | {k: 2 for k in SHORTENED if hasattr(config, k)}
     method = tw.method(f"{name}/{key}", **short)
     before = [p.clone() for p in method.parameters()]
     source = bool(getattr(config, "source", ""))
-    twin = tw.fit(method, Noise(config.shape, tuple(map(str, range(config.classes))), domains=source), images=2 * batch, progress=False)
+    views = config.views if getattr(config, "poses", "") == "known" else 0
+    noise = Noise(config.shape, tuple(map(str, range(config.classes))), domains=source, views=views)
+    twin = tw.fit(method, noise, images=2 * batch, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
     if not twin.generative:
         with pytest.raises(InputError, match="no samples"):

@@ -23,6 +23,7 @@ _HOMES = {
     "Diverged": "thalweg.errors",
 }
 _MODULES = (
+    "camera",
     "data",
     "energy",
     "evaluate",
@@ -32,6 +33,7 @@ _MODULES = (
     "noise",
     "objective",
     "plot",
+    "prior",
     "random",
     "sample",
     "save",
@@ -42,7 +44,24 @@ _MODULES = (
 __all__ = [*_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
-    from thalweg import data, energy, evaluate, latent, methods, nn, noise, objective, plot, random, sample, save, tasks, train
+    from thalweg import (
+        camera,
+        data,
+        energy,
+        evaluate,
+        latent,
+        methods,
+        nn,
+        noise,
+        objective,
+        plot,
+        prior,
+        random,
+        sample,
+        save,
+        tasks,
+        train,
+    )
     from thalweg.energy import combine, compose, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
     from thalweg.latent import load

@@ -159,6 +159,8 @@ def train(arguments: list[str]) -> None:
     if source:
         channels, _, size = images.shape
         images = datasets.Unpaired(images, datasets.load(source, "train", size=size, channels=channels))
+    views = int(values.get("views", getattr(config, "views", 1)))
+    images = datasets.beside(images, views)
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)
@@ -174,7 +176,7 @@ def train(arguments: list[str]) -> None:
 
     fit(
         method, images, options.out, images=config.images, picture=run.picture,
-        held_out=run.held_out(name, options.size, autoencoder, source),
+        held_out=run.held_out(name, options.size, autoencoder, source, views),
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip

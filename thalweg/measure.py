@@ -423,6 +423,10 @@ def _images(method: Method) -> bool:
     return len(method.config.shape) == 3 and method.config.data not in TOYS
 
 
+def _scores(method: Method) -> bool:
+    return hasattr(method, "energy") and getattr(method, "energy_of", "examples") == "examples"
+
+
 def _stacked(method: Method) -> bool:
     return method.config.data.startswith("stacked-")
 
@@ -437,13 +441,13 @@ METRICS: dict[str, Metric] = {
     "calibration": Metric(calibration, calibration_rows, _classifies),
     "fidelity": Metric(fidelity, fidelity_rows, lambda m: _images(m) and not _stacked(m) and m.generative),
     "neighbours": Metric(neighbours, neighbours_rows, lambda m: _images(m) and not _stacked(m) and m.generative),
-    "ood": Metric(ood, ood_rows, lambda m: _images(m) and hasattr(m, "energy")),
+    "ood": Metric(ood, ood_rows, lambda m: _images(m) and _scores(m)),
     "modes": Metric(modes, modes_rows, lambda m: _stacked(m) and m.generative),
     "cost": Metric(cost, cost_rows, lambda m: m.generative),
     "robustness": Metric(robustness, robustness_rows, _classifies, automatic=False),
     "restoration": Metric(restoration, restoration_rows, lambda m: _images(m) and hasattr(m, "denoise"), automatic=False),
     "latents": Metric(latents, latents_rows, lambda m: _images(m) and hasattr(m, "encode") and bool(m.config.classes), automatic=False),
-    "likelihood": Metric(likelihood, likelihood_rows, lambda m: hasattr(m, "energy"), automatic=False),
+    "likelihood": Metric(likelihood, likelihood_rows, _scores, automatic=False),
 }
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from thalweg import checkpoint, data, measure, plot, random, report, tasks
 from thalweg import evaluate as ev
-from thalweg.data.base import Batch
 from thalweg.data.images import convert, to_unit
 from thalweg.data.sources import SUFFIXES, decode, read_arrays
 from thalweg.data.toy import TOYS, toy
@@ -20,21 +19,22 @@ from thalweg.methods.base import Method
 HELD_OUT = 512
 
 
-def held_out(name: str, size: int | None = None, autoencoder: str = "", source: str = "") -> Batch | data.UnpairedBatch | None:
+def held_out(name: str, size: int | None = None, autoencoder: str = "", source: str = "", views: int = 1) -> Any:
     """The batch that the best state is chosen by: validation images, or their latents, or fresh points of a toy.
 
-    With a `source` of translation, images of both domains, as many of each.
+    With a `source` of translation, images of both domains, as many of each; `views` images of an object beside each other.
     """
     if name in TOYS:
         return toy(name).batch(0, HELD_OUT, seed=1)
     if name.startswith("hf:") or source.startswith("hf:"):
         return None
-    images = wrap(data.load(name, "validation", size=size), autoencoder).all()
+    images = data.beside(wrap(data.load(name, "validation", size=size), autoencoder), views).all()
     if source:
         x = images.x[:HELD_OUT]
         start = data.load(source, "validation", size=x.shape[-1], channels=x.shape[1]).all().x[: len(x)]
         return data.UnpairedBatch(x[: len(start)], None, start) if len(start) >= 3 else None
-    return Batch(*(None if part is None else part[:HELD_OUT] for part in images)) if len(images.x) >= 3 else None
+    rows = HELD_OUT // views * views
+    return type(images)(*(None if part is None else part[:rows] for part in images)) if len(images.x) >= 3 else None
 
 
 def picture(method: Method, path: Path, images: int) -> None:

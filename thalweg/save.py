@@ -106,7 +106,7 @@ def _from_hub(name: str) -> Path:
 def _card(method: Method) -> str:
     c = method.config
     parameters = sum(p.numel() for p in method.parameters())
-    explicit = hasattr(method, "energy")
+    explicit = hasattr(method, "energy") and method.energy_of == "examples"
     kind = "An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x))" if explicit else "A model trained with Thalweg"
     energy = "\ne = model.energy(x)  # nats, lower is more likely" if explicit else ""
     return f"""---

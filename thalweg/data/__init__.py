@@ -4,11 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from . import attributes
+from . import attributes, objects
 from .attributes import TABLE, coloured, paired, read_table
 from .base import Batch, Data
 from .hub import Stream, hub
 from .images import SPLITS, Images, flat_names
+from .objects import ViewBatch, Views, beside, carla, meshes, shapenet
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
@@ -31,6 +32,8 @@ _BUILT_IN = {
     "stacked-digits": partial(stacked, digits),
     "stacked-fashion": partial(stacked, fashion_mnist),
     "stacked-mnist": partial(stacked, mnist_small),
+    "objects": objects.objects,
+    "objects-incomplete": partial(objects.objects, missing=0.25),
     **_COMBINED,
 }
 NAMES = TOYS + tuple(_BUILT_IN)
@@ -47,8 +50,12 @@ __all__ = [
     "Toy",
     "Unpaired",
     "UnpairedBatch",
+    "ViewBatch",
+    "Views",
     "array_file",
     "attributes",
+    "beside",
+    "carla",
     "class_names",
     "coloured",
     "concepts",
@@ -57,8 +64,11 @@ __all__ = [
     "folder",
     "hub",
     "load",
+    "meshes",
     "mnist_small",
+    "objects",
     "paired",
+    "shapenet",
     "stacked",
     "starts_of",
     "toy",
@@ -68,7 +78,7 @@ __all__ = [
 def load(
     name_or_path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None, streaming: bool = False
 ) -> Data:
-    """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, a .npz or .npy file).
+    """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, also of objects, a .npz or .npy file).
 
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
@@ -95,6 +105,9 @@ def load(
             raise InputError(f"'{name}': images of one class are of a set with its own images, {base} is put together from others")
         return found.of_class(one)
     if path.is_dir():
+        reader = objects.layout(path)
+        if reader is not None:
+            return reader(path, split, size=size, channels=channels)
         return folder(path, split, size=size, channels=channels)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return array_file(path, split, size=size, channels=channels)

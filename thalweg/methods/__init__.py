@@ -16,6 +16,7 @@ METHODS = {
     "jem": ("thalweg.methods.jem", "JEM"),
     "coopflow": ("thalweg.methods.coopflow", "CoopFlow"),
     "cf_ebm": ("thalweg.methods.cf_ebm", "CFEBM"),
+    "nerf_lebm": ("thalweg.methods.nerf_lebm", "NeRFLEBM"),
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
     "ssl": ("thalweg.methods.ssl", "SSL"),
     "liebm": ("thalweg.methods.liebm", "LIEBM"),

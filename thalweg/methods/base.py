@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -35,6 +35,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type]
     PRESETS: ClassVar[Mapping[str, Any]]
+    # what `energy` takes, for methods that have one: examples of the data, or latents of its own
+    energy_of: ClassVar[Literal["examples", "latents"]] = "examples"
     # logged keys whose magnitude the divergence guard watches
     guarded: ClassVar[tuple[str, ...]] = ()
     # whether `sample` draws samples; an encoder has none

@@ -1,0 +1,356 @@
+"""NeRF-LEBM: posteriors of a linear generator in closed form, signs, learners, poses, incomplete images, resume, errors."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import thalweg as tw
+from thalweg import camera, random
+from thalweg.data import ViewBatch, Views
+from thalweg.data.base import Batch
+from thalweg.errors import InputError
+from thalweg.methods.nerf_lebm import Seen
+
+BOUND = 4.5  # standard errors
+TINY = dict(
+    shape=(3, 8, 8), latent_appearance=3, latent_shape=2, prior_width_appearance=8, prior_width_shape=8, prior_steps=3, posterior_steps=2,
+    infer_steps=3, samples=4, rays=6, width=8, depth=2, mapping=8, mapping_layers=2, octaves=2, encoder_widths=(8, 8),
+    encoder_blocks=(0, 1), batch=4, images=64, chains=6, warm_up=0,
+)  # fmt: skip
+
+
+def method(**fields):
+    return tw.method("nerf_lebm/objects", seed=0, **(TINY | fields))
+
+
+def some_cameras(n: int, seed: int = 0) -> Tensor:
+    vectors = (camera.unit_vector(random.uniform(n, high=1.0 + 4 * i, generator=random.seeded(111, seed, i))) for i in range(2))
+    return camera.orbit(*vectors, distance=4.0, focal=1.866)
+
+
+def views(objects: int = 6, each: int = 4, **options) -> Views:
+    n = objects * each
+    x = random.integers(n * 3 * 64, 0, 256, generator=random.seeded(112)).view(n, 3, 8, 8).to(torch.uint8)
+    return Views(x, some_cameras(n), torch.arange(objects).repeat_interleave(each), **options)
+
+
+class Losses:
+    """What a method hands to `update`, as gradients of the named parameters."""
+
+    def __init__(self, m, only: tuple[str, ...] = ("appearance", "shape", "generator")) -> None:
+        self.generator, self.images, self.only = random.seeded(113), 0, only
+        self.parameters = {name: [p for group in o.param_groups for p in group["params"]] for name, o in m.optimizers().items()}
+        self.values: dict[str, Tensor] = {}
+        self.gradients: dict[str, list[Tensor | None]] = {}
+        self.logged: dict = {}
+
+    def __call__(self, name: str, loss: Tensor) -> None:
+        if name not in self.only:
+            return
+        self.values[name] = loss.detach()
+        self.gradients[name] = torch.autograd.grad(loss, self.parameters[name], allow_unused=True)
+
+    def log(self, **values) -> None:
+        self.logged |= values
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
+
+# --- a linear generator, whose posterior is Gaussian
+
+MIX = torch.tensor([[1.0, 0.3, -0.2, 0.5, 0.0], [0.2, -1.0, 0.4, 0.1, 0.6], [0.0, 0.5, 0.8, -0.7, 0.3], [0.4, 0.0, 0.1, 0.9, -0.5]])
+OBSERVED = torch.tensor([0.5, -0.3, 0.8, 0.2])
+STD = 0.6
+
+
+def linear(n: int = 1, weight: Tensor | None = None, **fields):
+    """G(z) = MIX z as an image of 4 pixels of one channel, and what is seen of it, n times."""
+    m = method(residual_std=STD, posterior="langevin", posterior_noise=1.0, **fields)
+    m.generate = lambda z, seen: (z @ MIX.T)[:, :, None]
+    weight = torch.ones(4) if weight is None else weight
+    nothing = torch.zeros(n, 4, 3)
+    return m, Seen(nothing, nothing, OBSERVED.expand(n, 4)[:, :, None], weight.expand(n, 4), torch.zeros(n, 4, 1), None)
+
+
+def gaussian_posterior(weight: Tensor | None = None, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    scaled = MIX if weight is None else MIX * weight.sqrt()[:, None]
+    observed = OBSERVED if weight is None else OBSERVED * weight.sqrt()
+    precision = torch.eye(5) + scaled.T @ scaled / (STD**2 * temperature)
+    covariance = precision.inverse()
+    return covariance @ scaled.T @ observed / (STD**2 * temperature), covariance
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_chains_meet_the_posterior_of_a_linear_generator(joint):
+    n = 4000
+    m, seen = linear(n, joint=joint)
+    z, _ = m.run_chain(m._reference(n, random.seeded(114)), seen, steps=120, step=0.2, generator=random.seeded(115))
+    mean, covariance = gaussian_posterior()
+    error = BOUND * covariance.diagonal().sqrt() / math.sqrt(n)
+    assert ((z.mean(0) - mean).abs() < error).all()
+    spread = (covariance.diagonal()[:, None] * covariance.diagonal() + covariance.square()).sqrt()
+    bias = 1.5 * 0.2**2 / 4  # of an unadjusted step s: s²/4 a direction, whatever its width
+    assert ((z.T.cov() - covariance).abs() < BOUND * spread / math.sqrt(n) + bias).all()
+
+
+def test_only_visible_pixels_count():
+    n, weight = 2000, torch.tensor([1.0, 0.0, 1.0, 0.0])
+    m, seen = linear(n, weight)
+    z, _ = m.run_chain(m._reference(n, random.seeded(116)), seen, steps=150, step=0.2, generator=random.seeded(117))
+    mean, covariance = gaussian_posterior(weight)
+    assert ((z.mean(0) - mean).abs() < BOUND * covariance.diagonal().sqrt() / math.sqrt(n)).all()
+
+
+@pytest.mark.parametrize("posterior", ["langevin", "adam"])
+def test_without_noise_chains_find_the_mode(posterior):
+    m, seen = linear(1, temperature=2.0)
+    m.config = dataclasses.replace(m.config, posterior=posterior, posterior_noise=0.0)
+    z, moments = m.run_chain(torch.zeros(1, 5), seen, steps=300, step=0.3 if posterior == "langevin" else 0.02)
+    torch.testing.assert_close(z[0], gaussian_posterior(temperature=2.0)[0], atol=0.02, rtol=0)
+    assert int(moments[0, -1]) == 300
+
+
+def test_adam_is_that_of_torch():
+    """Moved jointly, a chain is torch.optim.Adam on the energy, also when it goes on from its moments."""
+    m, seen = linear(1, joint=True)
+    m.config = dataclasses.replace(m.config, posterior="adam", posterior_noise=0.0)
+    z, moments = m.run_chain(torch.zeros(1, 5), seen, steps=3, step=0.1)
+    z, _ = m.run_chain(z, seen, moments, steps=4, step=0.1)
+    point = torch.zeros(1, 5, requires_grad=True)
+    optimizer = torch.optim.Adam([point], lr=0.1)
+    for _ in range(7):
+        optimizer.zero_grad()
+        m.posterior_energy(point, seen).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(z, point.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_z_a_moves_first_and_z_s_sees_it():
+    m, seen = linear(1)
+    m.config = dataclasses.replace(m.config, posterior_noise=0.0)
+    z = m.run_chain(torch.zeros(1, 5), seen, steps=1, step=0.4)[0]
+    wanted = torch.zeros(1, 5)
+    for part in (slice(0, 3), slice(3, 5)):
+        moved = wanted + 0.08 * tw.score(m.posterior_energy, wanted, seen=seen)
+        wanted = torch.cat([moved[:, s] if s == part else wanted[:, s] for s in (slice(0, 3), slice(3, 5))], 1)
+    torch.testing.assert_close(z, wanted)
+
+
+# --- losses and their signs
+
+
+def test_energies_are_those_of_the_priors():
+    m, z = method(), random.normal(4, 5, generator=random.seeded(118))
+    torch.testing.assert_close(m.energy(z), z.square().sum(1) / 2)
+    with torch.no_grad():
+        m.appearance.net.last.bias.fill_(0.7)
+    torch.testing.assert_close(m.energy(z), z.square().sum(1) / 2 - 0.7)
+    with pytest.raises(InputError, match=r"latents \[B, 5\]"):
+        m.energy(torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
+def test_updates_are_those_of_the_algorithm(learner):
+    """E(z⁺) − E(z⁻) for each prior, then the generator: residual per value, and for an encoder KL − f."""
+    m = method(learner=learner)
+    losses = Losses(m)
+    m.step(views().batch(0, 4, 0), losses)
+    assert list(losses.values) == ["appearance", "shape", "generator"]
+    log = losses.logged
+    for name in ("appearance", "shape"):
+        wanted = log[f"{name}_posterior"].mean() - log[f"{name}_prior"].mean()
+        torch.testing.assert_close(losses.values[name], wanted)
+        gradient = torch.cat([g.flatten() for g in losses.gradients[name]])
+        assert gradient.isfinite().all() and gradient.abs().sum() > 0
+    wanted = log["residual"].mean() + (log["divergence"].mean() / (3 * 64) if learner == "amortized" else 0.0)
+    torch.testing.assert_close(losses.values["generator"], wanted)  # f is 0 in a new prior
+
+
+def test_the_encoder_is_drawn_to_where_f_is_high():
+    """The tilt enters the encoder's loss with −f: its gradient by z is −∇f."""
+    m = method()
+    batch = views().batch(0, 4, 0)
+    plain, tilted = Losses(m), Losses(m, only=("generator",))
+    m.step(batch, plain)
+    slope = random.normal(3, generator=random.seeded(119))
+
+    class Slope(torch.nn.Module):
+        def forward(self, z):
+            return z @ slope
+
+    m.appearance.net = Slope()
+    m.step(batch, tilted)
+    bias = m.encoder.heads["appearance"][-1].bias
+    place = next(i for i, p in enumerate(plain.parameters["generator"]) if p is bias)
+    difference = tilted.gradients["generator"][place][:3] - plain.gradients["generator"][place][:3]
+    torch.testing.assert_close(difference, -slope / (3 * 64), atol=1e-5, rtol=1e-3)
+
+
+def test_pixels_of_a_step_estimate_the_whole():
+    """Random subsets of pixels, weighted: without bias for the sum over all."""
+    m = method()
+    x, view = views().batch(0, 2, 0)[0][:, None], some_cameras(2)[:, None]
+    z = random.normal(2, 5, generator=random.seeded(120))
+    even = m._seen(x, view, None)
+    parts = []
+    with torch.no_grad():
+        for seed in range(200):
+            pixels = m._pixels(2, random.seeded(121, seed), x.device, 16)
+            assert all(len(row.unique()) == 16 for row in pixels)
+            parts.append(m.residual(z, m._seen(x, view, None, pixels)))
+        found, whole = torch.stack(parts), m.residual(z, even)
+    assert ((found.mean(0) - whole).abs() < BOUND * found.std(0) / math.sqrt(200)).all()
+
+
+def test_views_of_an_object_share_their_latents():
+    m = method(learner="mcmc", views=2, rays=0)
+    batch = views(views=2).batch(0, 4, 0)
+    x, view = batch.x.unflatten(0, (2, 2)), batch.camera.unflatten(0, (2, 2))
+    z = random.normal(2, 5, generator=random.seeded(122))
+    both = m.residual(z, m._seen(x, view, None))
+    apart = sum(m.residual(z, m._seen(x[:, i : i + 1], view[:, i : i + 1], None)) for i in range(2))
+    torch.testing.assert_close(both, apart)
+    with pytest.raises(InputError, match="beside each other"):
+        m.step(views().batch(0, 4, 0), Losses(m))
+
+
+def test_each_object_keeps_its_chain():
+    m = method(learner="persistent", views=2)
+    before = m.chains.clone()
+    batch = views(views=2).batch(0, 4, 0)
+    m.step(batch, Losses(m))
+    moved = (m.chains != before).any(1)
+    assert moved.nonzero().flatten().tolist() == sorted(batch.item.unique().tolist())
+    assert torch.equal(m.moments[:, -1] > 0, moved)
+    with pytest.raises(InputError, match="object number 5"):
+        small = method(learner="persistent", chains=5)
+        small.step(ViewBatch(batch.x, None, batch.camera, torch.tensor([0, 1, 2, 5])), Losses(small))
+
+
+def test_unknown_poses_are_learned_through_the_rays():
+    m = method(poses="unknown")
+    losses = Losses(m)
+    m.step(Batch(views().batch(0, 4, 0).x), losses)
+    for head in ("altitude", "azimuth"):
+        places = [i for i, p in enumerate(losses.parameters["generator"]) if p is m.encoder.heads[head][-1].weight]
+        assert losses.gradients["generator"][places[0]].abs().min() > 0, "direction and concentration"
+    found = m.infer(views().batch(0, 3, 0).x)
+    torch.testing.assert_close(found.camera[:, 0, :, 3].norm(dim=1), torch.full((3,), 4.0))
+
+
+# --- use
+
+
+@pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
+def test_runs_resume_bit_equal_and_load_equal(learner, tmp_path):
+    data, held_out = views(views=2 if learner == "persistent" else 1), views().all()
+    fields = dict(learner=learner, views=2 if learner == "persistent" else 1, images=32)
+    whole = tw.fit(method(**fields), data, tmp_path / "whole", held_out=held_out, save_every=8, progress=False)
+    tw.fit(method(**fields), data, tmp_path / "broken", images=16, held_out=held_out, save_every=8, progress=False)
+    resumed = tw.fit(method(**fields), data, tmp_path / "broken", held_out=held_out, save_every=8, progress=False)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(a, b), name
+    assert torch.equal(tw.load(tmp_path / "broken").sample(2, seed=3), whole.sample(2, seed=3))
+    tw.save_pretrained(whole, tmp_path / "exported")
+    assert torch.equal(tw.from_pretrained(tmp_path / "exported").sample(2, seed=3), whole.sample(2, seed=3))
+
+
+def test_training_fits_a_red_ball():
+    """One shape in one colour: after a short run the silhouette and the colour are there, from a side never seen too."""
+    vectors = [camera.unit_vector(random.uniform(40, high=h, generator=random.seeded(123, i))) for i, h in enumerate((1.0, 6.28))]
+    view = camera.orbit(*vectors, distance=4.0, focal=1.866)
+    origins, directions = camera.rays(view, 8, 8)
+    hit = (torch.linalg.cross(origins, directions).norm(dim=-1) < 0.7).view(40, 1, 8, 8)
+    x = torch.where(hit, torch.tensor([255, 0, 0])[:, None, None], 255).to(torch.uint8)
+    data = Views(x[:36], view[:36], torch.arange(36))
+    m = method(learner="mcmc", width=16, samples=12, batch=6, posterior_steps=1, rays=0, images=6 * 120, lr_generator=2e-2, ema=0.9)
+    trained = tw.fit(m, data, progress=False)
+    made = trained.render(torch.zeros(4, 3), torch.zeros(4, 2), view[36:])
+    error = (made.x - (x[36:] / 127.5 - 1)).square().mean()
+    assert float(error) < 0.1, "all white: 0.5 and more"
+    assert float(made.opacity[hit[36:]].mean()) > 0.8 and float(made.opacity[~hit[36:]].mean()) < 0.2
+
+
+def test_samples_are_fixed_by_seed_and_camera():
+    m, view = method(), some_cameras(2)
+    assert torch.equal(m.sample(3, seed=1), m.sample(3, seed=1)) and not torch.equal(m.sample(3, seed=1), m.sample(3, seed=2))
+    assert m.sample(2, camera=view).shape == (2, 3, 8, 8) and float(m.sample(2, camera=view[0]).abs().max()) <= 1
+    assert torch.equal(m.sample(2, camera=view[0]), m.sample(2, camera=view[:1].expand(2, 3, 5)))
+    with pytest.raises(InputError, match="camera must be"):
+        m.sample(2, camera=view[:, :, :4])
+
+
+def test_pictures_do_not_depend_on_their_company():
+    m = method(chunk=100)
+    z_a, z_s = random.normal(3, 3, generator=random.seeded(124)), random.normal(3, 2, generator=random.seeded(125))
+    together, alone = m.render(z_a, z_s, some_cameras(3)), m.render(z_a[:1], z_s[:1], some_cameras(3)[:1])
+    for a, b in zip(together, alone):
+        torch.testing.assert_close(a[:1], b, atol=1e-5, rtol=1e-4)
+    assert together.depth.min() >= 3 - 1e-4 and together.depth.max() <= 5 + 1e-4
+    assert m.render(z_a, z_s, some_cameras(3), size=12).x.shape == (3, 3, 12, 12)
+
+
+def test_new_views_and_completions_have_their_shapes():
+    m, batch = method(learner="mcmc"), views(views=2).masked(0.3, seed=1).batch(0, 4, 0)
+    x, view = batch.x.unflatten(0, (2, 2)), batch.camera.unflatten(0, (2, 2))
+    assert m.novel_views(x, view, some_cameras(6).unflatten(0, (2, 3))).x.shape == (6, 3, 8, 8)
+    filled = m.complete(batch.x, batch.camera, batch.visible)
+    kept = batch.visible.expand_as(filled)
+    assert torch.equal(filled[kept], batch.x[kept]) and not torch.equal(filled, batch.x)
+    noise = torch.where(kept, batch.x, -batch.x)
+    assert torch.equal(m.complete(noise, batch.camera, batch.visible)[~kept], filled[~kept]), "what is missing is not looked at"
+    amortized = method()
+    assert amortized.infer(x, view).appearance.shape == (2, 3)
+    assert not torch.equal(amortized.infer(x, view, steps=2).appearance, amortized.infer(x, view).appearance)
+
+
+def test_uniform_latents_stay_in_their_box():
+    m = method(learner="mcmc", reference="uniform", posterior_step=3.0)
+    m.step(views().batch(0, 4, 0), Losses(m))
+    assert all(float(part.abs().max()) <= 1 for part in m.draw_prior(50, random.seeded(126), steps=5))
+    found = m.infer(views().batch(0, 4, 0).x, views().batch(0, 4, 0).camera, steps=5)
+    assert float(torch.cat(found[:2], 1).abs().max()) <= 1
+
+
+def test_a_gaussian_prior_has_nothing_to_learn():
+    m = method(prior="gaussian")
+    assert list(m.optimizers()) == ["generator"]
+    losses = Losses(m)
+    m.step(views().batch(0, 4, 0), losses)
+    assert list(losses.values) == ["generator"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(shape=(1, 8, 8)), "colour images"),
+        (dict(near=5.0, far=4.0), "far must be above near"),
+        (dict(reference="uniform"), "needs reference = 'normal'"),
+        (dict(views=2), "views = 2 needs"),
+        (dict(learner="mcmc", poses="unknown"), "inferred by learner = 'amortized'"),
+        (dict(learner="mcmc", views=3), "does not divide"),
+        (dict(encoder_blocks=(1,)), "differ in length"),
+        (dict(octaves_view=9), "octaves_view"),
+    ],
+)
+def test_settings_that_do_not_go_together(fields, message):
+    with pytest.raises(InputError, match=message):
+        method(**fields)
+
+
+def test_wrong_input_is_named():
+    m, batch = method(), views().batch(0, 2, 0)
+    with pytest.raises(InputError, match="needs images with cameras"):
+        m.step(Batch(batch.x), Losses(m))
+    with pytest.raises(InputError, match="infer needs images"):
+        m.infer(batch.x[:, :, :4], batch.camera)
+    with pytest.raises(InputError, match="give cameras"):
+        m.infer(batch.x)
+    with pytest.raises(InputError, match="give none"):
+        method(poses="unknown").infer(batch.x, batch.camera)
+    with pytest.raises(InputError, match="cameras must be"):
+        m.infer(batch.x, batch.camera[:1])

@@ -1,0 +1,212 @@
+"""Conditional neural radiance fields and volume rendering (thesis, sec. 3.3; Mildenhall et al. 2020; GRAF, Schwarz et al. 2020).
+
+A field maps points x [B, P, 3] and unit viewing directions [B, P, 3] of B objects, with their latents, to densities [B, P], per unit
+of length and not negative, and colours [B, P, 3] in [0, 1]. Lengths are in whatever unit the points have.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+# --- volume rendering
+
+
+class Rendering(NamedTuple):
+    """Of rays [B, P]: `colour` [B, P, 3] in [0, 1], `depth` [B, P] along the ray, `opacity` [B, P] in [0, 1].
+
+    `depth` is the mean over where the ray ends, `far` for the part of it that passes through.
+    """
+
+    colour: Tensor
+    depth: Tensor
+    opacity: Tensor
+
+
+def stratified(near: float, far: float, jitter: Tensor) -> Tensor:
+    """Distances along rays, one in each of M equal parts of [near, far]: jitter [..., M] in [0, 1] -> [..., M], rising."""
+    samples = jitter.shape[-1]
+    return near + (far - near) * (torch.arange(samples, device=jitter.device) + jitter) / samples
+
+
+def hierarchical(t: Tensor, weights: Tensor, far: float, jitter: Tensor) -> Tensor:
+    """Distances drawn where a first pass found something: from the histogram of `weights` on the intervals around each `t`.
+
+    t [..., M] rising; the intervals meet half way, the first begins at its t, the last ends at `far`. weights [..., M] ≥ 0; jitter
+    [..., N] in [0, 1], a draw each -> [..., N] (Mildenhall et al., sec. 5.2). Where all weights are 0 all intervals are alike.
+    """
+    edges = torch.cat([t[..., :1], (t[..., 1:] + t[..., :-1]) / 2, torch.full_like(t[..., :1], far)], -1)
+    share = weights + 1e-5
+    upper = (share / share.sum(-1, keepdim=True)).cumsum(-1)
+    place = torch.searchsorted(upper.contiguous(), jitter.contiguous()).clamp(max=t.shape[-1] - 1)
+    above = upper.gather(-1, place)
+    below = torch.cat([torch.zeros_like(upper[..., :1]), upper], -1).gather(-1, place)
+    inside = ((jitter - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
+    left, right = edges.gather(-1, place), edges.gather(-1, place + 1)
+    return left + (right - left) * inside
+
+
+def weights_of(density: Tensor, t: Tensor, far: float) -> Tensor:
+    """T_i (1 − exp(−σ_i δ_i)) of eq. 3.1, the share of the light that comes from each sample: [..., M] -> [..., M].
+
+    δ_i is the distance to the next sample, of the last one to `far`.
+    """
+    length = torch.cat([t[..., 1:], torch.full_like(t[..., :1], far)], -1) - t
+    thickness = density * length
+    passed = (thickness - thickness.cumsum(-1)).exp()  # T_i: all samples before this one
+    return passed * -torch.expm1(-thickness)
+
+
+def composite(density: Tensor, colour: Tensor, t: Tensor, far: float, background: float) -> Rendering:
+    """C = Σ T_i (1 − exp(−σ_i δ_i)) c_i (eq. 3.1), and what passes through shows the background, a grey value in [0, 1].
+
+    density and t [B, P, M], colour [B, P, M, 3].
+    """
+    weights = weights_of(density, t, far)
+    opacity = weights.sum(-1)
+    through = 1 - opacity
+    seen = (weights[..., None] * colour).sum(-2) + background * through[..., None]
+    return Rendering(seen, (weights * t).sum(-1) + far * through, opacity)
+
+
+def render(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    jitter: Tensor,
+    *,
+    near: float,
+    far: float,
+    background: float = 1.0,
+    importance: Tensor | None = None,
+    chunk: int | None = None,
+) -> Rendering:
+    """Rays [B, P, 3] through a field: `jitter` [B, P, M] in [0, 1] places M stratified samples between `near` and `far`.
+
+    `importance` [B, P, N] in [0, 1] draws N more where the first ones found density, which both passes ask the same field for.
+    `chunk`: samples along all rays that are held at once at most (not below one ray of each object); gradients then compute
+    each chunk anew, so that memory stays bounded in training too. The result does not depend on it.
+    """
+    rays_at_once = origins.shape[1]
+    if chunk is not None:
+        per_ray = len(origins) * (jitter.shape[-1] + (0 if importance is None else importance.shape[-1]))
+        rays_at_once = min(rays_at_once, max(1, chunk // per_ray))
+
+    def part(origin: Tensor, direction: Tensor, jitter: Tensor, importance: Tensor | None) -> Rendering:
+        t = stratified(near, far, jitter)
+        if importance is not None:
+            with torch.no_grad():
+                weights = weights_of(_along(field, origin, direction, t)[0], t, far)
+                t = torch.cat([t, hierarchical(t, weights, far, importance)], -1).sort(-1).values
+        return composite(*_along(field, origin, direction, t), t, far, background)
+
+    parts = [None if x is None else x.split(rays_at_once, 1) for x in (origins, directions, jitter, importance)]
+    again = torch.is_grad_enabled() and len(parts[0]) > 1
+    found = []
+    for i in range(len(parts[0])):
+        given = [None if x is None else x[i] for x in parts]
+        found.append(checkpoint(part, *given, use_reentrant=False, preserve_rng_state=False) if again else part(*given))
+    return found[0] if len(found) == 1 else Rendering(*(torch.cat(values, 1) for values in zip(*found)))
+
+
+def _along(field: Field, origins: Tensor, directions: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Density [B, P, M] and colour [B, P, M, 3] at the distances t [B, P, M] along rays [B, P, 3]."""
+    points = origins[:, :, None] + t[..., None] * directions[:, :, None]
+    density, colour = field(points.flatten(1, 2), directions[:, :, None].expand_as(points).flatten(1, 2))
+    return density.view_as(t), colour.view_as(points)
+
+
+# --- fields
+
+
+def positional_encoding(x: Tensor, octaves: int) -> Tensor:
+    """x, then sin and cos of 2^k π x for k = 0 … octaves − 1: [..., D] -> [..., D (2·octaves + 1)]."""
+    angle = x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device))
+    return torch.cat([x, angle.sin().flatten(-2), angle.cos().flatten(-2)], -1)
+
+
+class Mapping(nn.Module):
+    """z [B, d], brought to length √d, through `layers` linear layers, each with LeakyReLU: [B, d] -> [B, width] (sec. 3.5.2.1)."""
+
+    def __init__(self, dim: int, width: int, layers: int = 4) -> None:
+        super().__init__()
+        sizes = [dim, *[width] * layers]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for layer in self.layers:
+            h = F.leaky_relu(layer(h), 0.2)
+        return h
+
+
+class ConditionalField(nn.Module):
+    """g_θ(x, d, z^s, z^a) -> (c, σ) (eq. 3.2): shape enters the layers below the density, appearance those of the colour alone.
+
+    `conditioning` "concat": mapped latents stand beside the encoded point (again halfway up) and the encoded direction, as in GRAF.
+    "film": they scale and shift the first four layers, and the colour's. `depth` layers of `width`. `octaves` of the encoding of
+    points, whose range of interest is [−1, 1]; of directions `octaves_view`, −1 for a colour that does not depend on the view.
+    """
+
+    def __init__(
+        self,
+        appearance: int,
+        shape: int,
+        *,
+        width: int = 256,
+        depth: int = 8,
+        mapping: int = 256,
+        mapping_layers: int = 4,
+        octaves: int = 10,
+        octaves_view: int = 4,
+        conditioning: Literal["concat", "film"] = "concat",
+    ) -> None:
+        super().__init__()
+        self.octaves, self.octaves_view, self.film = octaves, octaves_view, conditioning == "film"
+        point, view = 3 * (2 * octaves + 1), 3 * (2 * octaves_view + 1) if octaves_view >= 0 else 0
+        self.map_appearance = Mapping(appearance, mapping, mapping_layers)
+        self.map_shape = Mapping(shape, mapping, mapping_layers)
+        self.again = depth // 2 if depth > 3 else 0  # the layer that sees the point a second time
+        self.layers = nn.ModuleList(nn.Linear(point if i == 0 else width + point * (i == self.again), width) for i in range(depth))
+        taught = range(min(4, depth)) if self.film else {0, self.again}
+        self.shape_at = nn.ModuleDict({str(i): nn.Linear(mapping, width * (1 + self.film)) for i in taught})
+        self.density = nn.Linear(width, 1)
+        self.feature = nn.Linear(width, width)
+        self.colour_hidden = nn.Linear(width + view, width // 2)
+        self.appearance_at = nn.Linear(mapping, width // 2 * (1 + self.film))
+        self.colour = nn.Linear(width // 2, 3)
+
+    def latents(self, z_a: Tensor, z_s: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the layers add (and scale by), [B, 1, ·]: once an object, not once a point."""
+        w_a, w_s = self.map_appearance(z_a)[:, None], self.map_shape(z_s)[:, None]
+        return self.appearance_at(w_a), {key: layer(w_s) for key, layer in self.shape_at.items()}
+
+    def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        appearance, shape = latents
+        point = positional_encoding(x, self.octaves)
+        h = point
+        for i, layer in enumerate(self.layers):
+            h = layer(torch.cat([h, point], -1) if i and i == self.again else h)
+            h = F.relu(self._told(h, shape[str(i)]) if str(i) in shape else h)
+        density = F.softplus(self.density(h).squeeze(-1) - 1)  # shifted: at first space is thin and everything is seen
+        parts = [self.feature(h)]
+        if self.octaves_view >= 0:
+            parts.append(positional_encoding(direction, self.octaves_view))
+        seen = F.relu(self._told(self.colour_hidden(torch.cat(parts, -1)), appearance))
+        return density, self.colour(seen).sigmoid()
+
+    def _told(self, h: Tensor, latent: Tensor) -> Tensor:
+        # a linear layer of [h, w] is one of h plus one of w
+        if not self.film:
+            return h + latent
+        scale, shift = latent.chunk(2, -1)
+        return (1 + scale) * h + shift
