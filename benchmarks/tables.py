@@ -346,7 +346,7 @@ def egc_classifiers(name: str, data: str) -> str:
     rows = [
         (x["row"], str(x["seeds"]), percent(x["accuracy"]), less(x, "accuracy", 100), "–" if x["ece"] is None else f"{x['ece']:.3f}",
          number(x["frechet"]), less(x, "frechet"), number(x["frechet_guided"]), percent(x["class_accuracy"]))
-        for x in r["summary"]
+        for x in r["summary"] if x["seeds"]
     ]  # fmt: skip
     images = {x["row"]: x["images"] for x in r["runs"] if x.get("images")}
     fewer = "".join(f", {row} {n:,}" for row, n in images.items() if n < 0.95 * r["images"])
