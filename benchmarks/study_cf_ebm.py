@@ -4,7 +4,7 @@
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
 Fréchet distances along the training, what the divergence guard did, denoising and inpainting of held-out images. `translation`:
 both directions between two classes: what a classifier makes of translated test images, kernel distances to the target class,
-how much of the source is kept, and where the saliency lies (Figures 7 to 10).
+how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
 
     python -m benchmarks.study_cf_ebm ablation --seconds 300 --jobs 2
     python -m benchmarks.study_cf_ebm ablation --data fashion-mnist --size 32 --width 8 --precision bf16 --seconds 1800 \\
@@ -131,7 +131,7 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
 
 
 def restored(model: Any, clean: Any, seed: int) -> dict[str, Any]:
-    """Gains in PSNR by denoising at σ = 0.2, and of the hidden quarter by inpainting over the mean of training-free grey."""
+    """PSNR before and after denoising at σ = 0.2, of hidden pixels of inpainted images, and how far their completions differ."""
     import thalweg as tw
     from thalweg import tasks
 
@@ -149,7 +149,7 @@ def restored(model: Any, clean: Any, seed: int) -> dict[str, Any]:
 
 
 def pictures(model: Any, train: Any, options: argparse.Namespace) -> None:
-    """A chain from noise to images, nearest training images, and more noise in the chain than was trained (Figures 4, 11 and 16)."""
+    """A chain from noise to images, nearest training images, and more noise in the chain than was trained (Figures 10, 12 and 16)."""
     import torch
 
     import thalweg as tw

@@ -6,6 +6,7 @@ import sys
 import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import thalweg as tw
@@ -14,7 +15,6 @@ from thalweg.data import Views, objects
 from thalweg.data.images import to_unit
 from thalweg.errors import InputError
 
-Image = pytest.importorskip("PIL.Image")
 BOUND = 4.5  # standard errors
 
 OCTAHEDRON = """# radius 2 about (1, 1, 0)
@@ -122,7 +122,6 @@ def test_only_objects_have_views():
 
 @pytest.fixture
 def mesh(tmp_path, monkeypatch):
-    pytest.importorskip("pybullet")
     monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "cache"))
     (tmp_path / "meshes").mkdir()
     path = tmp_path / "meshes" / "octahedron.obj"
