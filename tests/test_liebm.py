@@ -176,7 +176,7 @@ def test_the_gradient_of_eq_4_is_that_of_the_exact_log_likelihood():
     found = []
     for key in range(30):
         rows = torch.multinomial((-m.energy(grid)).softmax(0), 200, replacement=True, generator=random.seeded(18, key))
-        loss, _, _ = m.energy_loss(x, z, grid[rows], random.seeded(0))
+        loss, *_ = m.energy_loss(x, z, grid[rows], random.seeded(0))
         gradient = torch.autograd.grad(loss, weights, allow_unused=True)
         found.append(torch.cat([g.flatten() for g in gradient if g is not None]))
     exact, found = torch.cat([g.flatten() for g in exact if g is not None]), torch.stack(found)

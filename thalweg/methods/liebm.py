@@ -381,25 +381,29 @@ class LIEBM(Method):
         if c.augment or c.learner == "ejm":  # otherwise the generator's chains are those of the energy
             with frozen(self.net):
                 negative = self._chain(self.energy, self.augmented(start, g), g)
-        loss, positive, sampled = self.energy_loss(x, z, negative, g)
+        loss, positive, sampled, agreement = self.energy_loss(x, z, negative, g)
         update("energy", loss)
         update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement)
-        if z is not None:
-            with torch.no_grad():
-                update.log(agreement=F.cosine_similarity(self._moments(self.net(x))[0], z, dim=1))
+        if agreement is not None:
+            update.log(agreement=agreement)
 
-    def energy_loss(self, x: Tensor, z: Tensor | None, negative: Tensor, generator: random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """E(x, z).mean() − E(x̃).mean(), whose gradient is that of −log p(x, z) (eq. 4), and both marginal energies, [B] each."""
-        c = self.config
+    def energy_loss(
+        self, x: Tensor, z: Tensor | None, negative: Tensor, generator: random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """E(x, z).mean() − E(x̃).mean(), whose gradient is that of −log p(x, z) (eq. 4), both marginal energies [B], and the cosine of z
+        with the mean of p(z | x) [B] (None without latents)."""
+        c, agreement = self.config, None
         x = x + c.data_noise * random.normal_like(x, generator) if c.data_noise else x
         h = self.net(torch.cat([x, negative]))
         positive, sampled = self._marginal(h).chunk(2)
         loss = positive.mean() - sampled.mean()
         if z is not None:
             loss = loss - self._log_posterior(h[: len(x)], z).mean()
+            with torch.no_grad():
+                agreement = F.cosine_similarity(self._moments(h[: len(x)])[0], z, dim=1)
         if c.regularise:
             loss = loss + c.regularise * (positive.square().mean() + sampled.square().mean())
-        return loss, positive, sampled
+        return loss, positive, sampled, agreement
 
     def _view(self, x: Tensor, generator: random.Generator) -> Tensor:
         """v(x), v ~ V: [B, ...] in [−1, 1] -> the same."""
