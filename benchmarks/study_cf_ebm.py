@@ -64,8 +64,12 @@ def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
     return changed(preset, **sized | fields)
 
 
+def model_folder(row: str, seed: int, options: argparse.Namespace) -> Path:
+    return options.work / "models" / f"{options.data}-{options.size or 'preset'}-{row.replace(' ', '-')}-{seed}"
+
+
 def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import tempfile
+    import shutil
 
     import torch
 
@@ -93,26 +97,28 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
             return None
         return tw.evaluate.fidelity(x, drawn, extractor, held_out=held_out, metrics=("frechet",)).frechet.value
 
-    with tempfile.TemporaryDirectory() as folder:
-        for part in range(1, PARTS_OF_TIME + 1):
-            try:
-                twin = tw.fit(
-                    model, train, Path(folder), seed=seed, images=10**8, seconds=budget * part / PARTS_OF_TIME, clock=time.process_time,
-                    precision=options.precision, progress=False, log_every=2560, sample_every=10**9, save_every=5120,
-                ).eval()  # fmt: skip
-            except Diverged as trouble:
-                found["diverged"] = str(trouble)
-                break
-            images = latest(Path(folder))["images"]
-            found["along"].append(
-                {
-                    "cpu_seconds": budget * part / PARTS_OF_TIME,
-                    "images": images,
-                    "stage": twin.net.sizes[twin.reached[0]][0],
-                    "frechet": frechet(),
-                }
-            )
-        stats = read_stats(Path(folder))
+    # kept, as more is asked of trained models than this part asks
+    folder = model_folder(row, seed, options)
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in range(1, PARTS_OF_TIME + 1):
+        try:
+            twin = tw.fit(
+                model, train, folder, seed=seed, images=10**8, seconds=budget * part / PARTS_OF_TIME, clock=time.process_time,
+                precision=options.precision, progress=False, log_every=2560, sample_every=10**9, save_every=5120,
+            ).eval()  # fmt: skip
+        except Diverged as trouble:
+            found["diverged"] = str(trouble)
+            break
+        images = latest(folder)["images"]
+        found["along"].append(
+            {
+                "cpu_seconds": budget * part / PARTS_OF_TIME,
+                "images": images,
+                "stage": twin.net.sizes[twin.reached[0]][0],
+                "frechet": frechet(),
+            }
+        )
+    stats = read_stats(folder)
     energies = [abs(r[key]) for r in stats for key in ("energy_data", "energy_samples") if isinstance(r.get(key), float)]
     found |= {"guard_events": [r["event"] for r in stats if "event" in r], "highest_energy": max(energies, default=None)}
     if found["diverged"] or twin.reached[0] < twin.stages - 1:

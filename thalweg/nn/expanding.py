@@ -79,7 +79,8 @@ class ExpandingEnergy(nn.Module):
         return [parameter for module in used for parameter in module.parameters()]
 
     def _features(self, x: Tensor, stage: int) -> Tensor:
-        return self.activation(self.from_rgb[stage](x))
+        # PyTorch cannot tell the memory format of one channel; what comes of it would be copied in every layer above
+        return self.activation(self.from_rgb[stage](x).contiguous(memory_format=torch.channels_last))
 
     def _primal(self, h: Tensor, stage: int) -> Tensor:
         out = self.activation(self.second[stage](self.activation(self.first[stage](h))))
