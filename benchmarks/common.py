@@ -189,7 +189,7 @@ class Study:
     def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: argparse.Namespace) -> list[dict[str, Any]]:
         """The rows of (row, seed) jobs, with all options that a training may depend on."""
         aside = ("parts", "out", "work", "seeds", "jobs", "rows", "run", "one")
-        given = {f"--{name}": value for name, value in vars(options).items() if name not in aside and value is not None}
+        given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items() if name not in aside and value is not None}
         several = [word for name, value in given.items() if isinstance(value, list) for word in (name, *map(str, value))]
         arguments = [f"{name}={value}" for name, value in given.items() if not isinstance(value, list)] + several
 
