@@ -43,7 +43,7 @@ WAYS = {"forth": ("sneaker", "ankle boot"), "back": ("ankle boot", "sneaker")}
 CLASSES = {"digits": {"forth": ("3", "8"), "back": ("8", "3")}}
 PARTS_OF_TIME = 4  # at which distances are measured
 SAMPLES = 1000
-DENOISED = 500
+DENOISED = 200
 STD = 0.2
 
 
@@ -66,6 +66,18 @@ def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
 
 def model_folder(row: str, seed: int, options: argparse.Namespace) -> Path:
     return options.work / "models" / f"{options.data}-{options.size or 'preset'}-{row.replace(' ', '-')}-{seed}"
+
+
+def precise(options: argparse.Namespace) -> Any:
+    """Chains in the precision that they were trained in."""
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+
+
+def drawn_by(model: Any, n: int, seed: int, options: argparse.Namespace) -> Any:
+    with precise(options):
+        return model.sample(n, seed=seed).float()
 
 
 def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -91,8 +103,8 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
         "diverged": None,
     }  # fmt: skip
 
-    def frechet() -> float | None:
-        drawn = twin.sample(min(SAMPLES, len(held_out)), seed=seed + 1)
+    def frechet(n: int = SAMPLES) -> float | None:
+        drawn = drawn_by(twin, min(n, len(held_out)), seed + 1, options)
         if not bool(drawn.isfinite().all()):
             return None
         return tw.evaluate.fidelity(x, drawn, extractor, held_out=held_out, metrics=("frechet",)).frechet.value
@@ -115,7 +127,7 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
                 "cpu_seconds": budget * part / PARTS_OF_TIME,
                 "images": images,
                 "stage": twin.net.sizes[twin.reached[0]][0],
-                "frechet": frechet(),
+                "frechet": frechet(SAMPLES // (1 if part == PARTS_OF_TIME else 2)),
             }
         )
     stats = read_stats(folder)
@@ -127,10 +139,11 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
     found["floor"] = tw.evaluate.fidelity(
         x, held_out[:SAMPLES], extractor, held_out=held_out[:SAMPLES], metrics=("frechet",)
     ).frechet.held_out
-    found |= restored(twin, held_out[:DENOISED], seed)
+    with precise(options):
+        found |= restored(twin, held_out[:DENOISED], seed)
     if seed == 0:
         name = f"cf_ebm_{options.data}_{''.join(a for a in row if a.isalnum())}.png"
-        tw.plot.grid(twin.sample(64, seed=1), options.pictures / name, columns=16)
+        tw.plot.grid(drawn_by(twin, 64, 1, options), options.pictures / name, columns=16)
         if row == FULL:
             pictures(twin, x, options)
     return found
