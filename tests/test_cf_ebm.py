@@ -401,9 +401,14 @@ def test_inpainting_keeps_known_pixels_throughout():
     assert torch.equal(trace.states[..., mask], x[..., mask].expand(5, -1, -1, -1)), "the start and every step"
 
 
-def test_denoising_is_the_chain_from_the_noisy_image():
+def test_denoising_is_the_chain_from_the_noisy_image_within_reach_of_the_noise():
     m, y = at(quadratic(0.3, noise=0.0), 1000), uniform(4, 1, 8, 8)
-    torch.testing.assert_close(tasks.denoise(m, y, 0.2), 0.7**4 * y)
+    torch.testing.assert_close(tasks.denoise(m, y, 2.0), 0.7**4 * y, msg="all of the chain lies within the radius 2·8")
+    # the lowest energy ‖x‖² within 0.2·8 of y is on the way from y to 0
+    shorter = 1 - 1.6 / y.flatten(1).norm(dim=1).view(4, 1, 1, 1)
+    torch.testing.assert_close(tasks.denoise(m, y, 0.2), shorter * y)
+    still = at(quadratic(0.0, noise=0.0), 1000)
+    torch.testing.assert_close(tasks.denoise(still, y, 0.2), y, msg="no move has no direction")
     noisy = at(quadratic(0.3), 1000)
     assert torch.equal(noisy.denoise(y, 0.2, seed=1), noisy.denoise(y, 0.2, seed=1))
     assert not torch.equal(noisy.denoise(y, 0.2, seed=1), noisy.denoise(y, 0.2, seed=2))

@@ -309,15 +309,23 @@ class CFEBM(Method):
     def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
         """y = x + std·ε moved by the trained chain towards images, [B, C, H, W] -> [B, C, H, W] in [−1, 1] (sec. 4.1, Figure 5).
 
-        The paper's chain starts at y and knows nothing of `std`, which is only checked: it is no posterior mean. Raises InputError for
-        std ≤ 0 and before the last stage.
+        The paper's chain starts at y, knows nothing of `std` and goes on to images of its own; ours stays within std·√(C·H·W) of y, which
+        is how far the clean image lies (Morozov's discrepancy principle). It is no posterior mean. Raises InputError for std ≤ 0 and
+        before the last stage.
         """
         if not std > 0:
             raise InputError(f"cf_ebm: denoise needs std above 0, got {std}")
         self._needs_last_stage("denoise")
         stage, seen = self.reached
+        radius = std * math.sqrt(y[0].numel())
+
+        def near(x: Tensor) -> Tensor:
+            move = x - y
+            return y + move * (radius / move.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
+
         with frozen(self.net):
-            return self._chain(self.net, y, stage, random.seeded(seed, 3, device=y.device), beta=self.beta(stage, seen)).contiguous()
+            chain = self._chain(self.net, y, stage, random.seeded(seed, 3, device=y.device), beta=self.beta(stage, seen), project=near)
+            return chain.contiguous()
 
     def _needs_last_stage(self, what: str) -> None:
         stage, _ = self.reached
