@@ -56,10 +56,10 @@ SWEEP: dict[str, tuple[Any, ...]] = {
 }
 SETTINGS = {"as the preset": {}} | {f"{field} = {value}": {field: value} for field, values in SWEEP.items() for value in values}
 LOSSES = ("simclr", "byol", "w-mse")
-STEPS = (0, 5, 10, 15, 30, 60)
-GAMMAS = (None, 0.1, 1.0, 10.0)  # γ of samples by label
+STEPS = (0, 5, 10, 15, 30)
+GAMMAS = (None, 0.1, 1.0)  # γ of samples by label
 PARTS_OF_TIME = 4  # at which distances are measured
-SAMPLES = 1000
+SAMPLES = 500
 OUTLIERS = ("constant", "uniform", "interpolation")
 OTHERS = {"digits": "fashion-mnist", "fashion-mnist": "mnist-small"}
 OF_LABEL = 40
@@ -71,6 +71,13 @@ def images_of(options: argparse.Namespace) -> tuple[Any, Any]:
     import thalweg as tw
 
     return tuple(tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
+
+
+def precise(options: argparse.Namespace) -> Any:
+    """Chains in the precision that they were trained in."""
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
 
 # --- encoders
@@ -157,7 +164,7 @@ def trained(loss: str | None, fields: dict[str, Any], row: str, seed: int, optio
         except Diverged as trouble:
             return None, found | {"diverged": str(trouble)}
         images = latest(folder)["images"]
-        found["along"].append({"cpu_seconds": seconds, "images": images, "frechet": distance(twin.sample(SAMPLES, seed=seed + 1))})
+        found["along"].append({"cpu_seconds": seconds, "images": images, "frechet": distance(twin, seed)})
     stats = [r for r in read_stats(folder) if "energy_data" in r]
     found["frechet"] = found["along"][-1]["frechet"]
     found["guard_events"] = sum("event" in r for r in read_stats(folder))
@@ -166,7 +173,7 @@ def trained(loss: str | None, fields: dict[str, Any], row: str, seed: int, optio
 
 
 def distance_of(options: argparse.Namespace) -> tuple[Any, Any, float]:
-    """Fréchet distance of samples to training images, the data's extractor, and the distance of held-out images."""
+    """Fréchet distance of a model's samples to training images, the data's extractor, and the distance of held-out images."""
     import thalweg as tw
 
     train, test = images_of(options)
@@ -176,7 +183,12 @@ def distance_of(options: argparse.Namespace) -> tuple[Any, Any, float]:
     def report(drawn: Any) -> Any:
         return tw.evaluate.fidelity(x, drawn, extractor, held_out=held_out, metrics=("frechet",)).frechet
 
-    return lambda drawn: report(drawn[: len(held_out)]).value, extractor, report(held_out).held_out
+    def distance(model: Any, seed: int, **way: Any) -> float:
+        with precise(options):
+            drawn = model.sample(len(held_out), seed=seed + 1, **way).float()
+        return report(drawn).value
+
+    return distance, extractor, report(held_out).held_out
 
 
 def outliers_of(model: Any, options: argparse.Namespace) -> dict[str, Any]:
@@ -204,11 +216,11 @@ def by_label(model: Any, extractor: Any, seed: int) -> dict[str, Any]:
     labels = torch.arange(model.config.classes).repeat_interleave(OF_LABEL)
 
     def share(**options: Any) -> float:
-        drawn = model.sample(len(labels), label=labels, seed=seed + 2, **options)
+        drawn = model.sample(len(labels), label=labels, seed=seed + 2, **options).float()
         return tw.evaluate.class_accuracy(drawn, labels, extractor).value
 
     gammas = GAMMAS if model.config.posterior == "cosine" else (None,)
-    found: dict[str, Any] = {"nearest": {str(gamma): share(gamma=gamma, candidates=64) for gamma in gammas}}
+    found: dict[str, Any] = {"nearest": {str(gamma): share(gamma=gamma, candidates=16) for gamma in gammas}}
     if model.inference is not None:
         found["q"] = {str(gamma): share(gamma=gamma) for gamma in gammas}
     return {"by_label": found, "label_accuracy": max(value for way in found.values() for value in way.values())}
@@ -220,18 +232,20 @@ def looked_at(twin: Any, found: dict[str, Any], distance: Any, extractor: Any, f
     by_steps = {}
     for steps in STEPS:
         way = dict(use="initializer") if not steps else dict(steps=steps)
-        by_steps[str(steps)] = distance(twin.sample(SAMPLES, seed=seed + 1, **way))
+        by_steps[str(steps)] = distance(twin, seed, **way)
     found |= {"by_steps": by_steps, "generator": by_steps["0"], "floor": floor}
     found |= outliers_of(twin, options)
     _, test = images_of(options)
     if twin.encoder is not None:
-        found |= by_label(twin, extractor, seed)
+        with precise(options):
+            found |= by_label(twin, extractor, seed)
     if twin.inference is not None:
         x = test.all().x[:SAMPLES]
         found["reconstruction"] = float((twin.reconstruct(x).x - x).square().mean())
     if seed == 0:
         name = f"liebm_{options.data}_{''.join(a for a in found['row'] if a.isalnum())}.png"
-        tw.plot.grid(twin.sample(64, seed=1), options.pictures / name, columns=16)
+        with precise(options):
+            tw.plot.grid(twin.sample(64, seed=1).float(), options.pictures / name, columns=16)
     return found
 
 
@@ -275,7 +289,7 @@ def sweep_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any
     found["row"] = row
     if twin is None:
         return found
-    found |= outliers_of(twin, options) | {"generator": distance(twin.sample(SAMPLES, seed=seed + 1, use="initializer")), "floor": floor}
+    found |= outliers_of(twin, options) | {"generator": distance(twin, seed, use="initializer"), "floor": floor}
     return found
 
 
