@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 import thalweg as tw
 from thalweg import random, tasks
+from thalweg.cli import main
 from thalweg.data import Images
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
@@ -421,6 +423,30 @@ def test_restoration_agrees_more_with_what_was_measured_at_each_stage():
     assert torch.equal(found.x, again.x) and found.x.abs().max() <= 1
     still = tasks.restore_latent(m, y, operator, latent_steps=0, steps=0)
     assert torch.equal(still.start, still.refined)
+
+
+def test_apply_restores_by_latents_in_three_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    m = tw.method("liebm/digits", **SMALL)
+    tw.save_pretrained(m, tmp_path / "model")
+    x = m.sample(2, seed=4, use="initializer")
+    np.savez("two.npz", x=x.numpy())
+    line = "apply restore model --input two.npz --operator pool:2 --latent --seed 3"
+    assert main(f"{line} --out out.npz".split()) == 0, capsys.readouterr().err
+    operator = tasks.operators.average_pool(2)
+    wanted = tasks.restore_latent(m, operator.forward(x), operator, seed=3)
+    found = np.load("out.npz")
+    for name, stage in (("start", wanted.start), ("refined", wanted.refined), ("restored", wanted.x)):
+        np.testing.assert_allclose(found[name], stage.numpy(), atol=1e-6)
+    assert main(f"{line} --out out.png".split()) == 0
+    assert main(f"{line} --completions 2 --out out.npz".split()) == 2 and "gives one image" in capsys.readouterr().err
+
+
+def test_a_model_without_latents_says_so_before_it_is_trained(encoder, monkeypatch, capsys):
+    assert "no latents" in tw.method("liebm/digits", **SMALL).notice and not of_images(encoder).notice
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if not isinstance(value, tuple)]
+    assert main(["train", "liebm/digits", "--dry-run", *options]) == 0
+    assert "thalweg train ssl/digits" in capsys.readouterr().err
 
 
 # --- bad input

@@ -164,6 +164,8 @@ def train(arguments: list[str]) -> None:
     config = changed(fitted_to(config, images), data=name, **values)
     torch.manual_seed(options.seed)
     method = kind(config)
+    if method.notice:
+        print(method.notice, file=sys.stderr)
     settings = dict(
         seconds=options.seconds, seed=options.seed, device=device,
         precision=("bf16" if device.startswith("cuda") else "fp32") if precision == "auto" else precision,
@@ -397,6 +399,8 @@ class ApplyOptions:
     where known"""
     operator: str | None = None
     """restore: what is measured of the input, pool:FACTOR, grey, blur:STD or mask:MASK"""
+    latent: bool = False
+    """restore: look for a latent of the generator that agrees with what was measured, then for a residual (liebm)"""
     completions: int | None = None
     """inpaint, restore: images drawn for each input, 4 by default"""
     resample: int | None = None
@@ -424,7 +428,7 @@ TASK_OPTIONS = {
     "classify": (),
     "detect": (),
     "inpaint": ("mask", "completions", "resample", "search", "seed"),
-    "restore": ("operator", "completions", "resample", "seed"),
+    "restore": ("operator", "latent", "completions", "resample", "seed"),
     "denoise": ("std", "add_noise", "seed"),
     "reconstruct": ("search", "seed"),
     "interpolate": ("seeds", "steps", "seed"),
@@ -470,6 +474,8 @@ def _task_options(options: ApplyOptions) -> dict[str, Any]:
         raise InputError("denoise needs --std, the standard deviation of the noise in images in [−1, 1]; for example --std 0.3")
     if task == "restore" and options.operator is None:
         raise InputError("restore needs --operator, what is measured of the input: pool:2, grey, blur:1.0 or mask:centre:0.25")
+    if options.latent and (options.completions or options.resample):
+        raise InputError("restore --latent gives one image for each input: it takes no --completions and no --resample")
     if task == "inpaint":
         given["operator"] = f"mask:{given.pop('mask', 'centre:0.25')}"
     if "seeds" in given:

@@ -253,7 +253,9 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
     return {"denoise": _denoise, "reconstruct": _reconstruct, "translate": _translate}.get(task, _restore)(method, x, out, **options)
 
 
-def _restore(method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, seed: int = 0, **options: Any) -> Path:
+def _restore(
+    method: Method, x: Tensor, out: Path, *, operator: str, completions: int = 4, latent: bool = False, seed: int = 0, **options: Any
+) -> Path:
     shape = tuple(method.config.shape)
     kind, _, mask = operator.partition(":")
     if kind == "mask" and Path(mask).suffix.lower() in SUFFIXES:
@@ -261,6 +263,12 @@ def _restore(method: Method, x: Tensor, out: Path, *, operator: str, completions
     else:
         a = tasks.operators.named(operator, shape, seed=seed)
     y = a.forward(x)
+    if latent:
+        stages = tasks.restore_latent(method, y, a, seed=seed)
+        if out.suffix == ".npz":
+            return _write_arrays(out, x=x, y=y, start=stages.start, refined=stages.refined, restored=stages.x)
+        rows = torch.stack([x, a.pseudo_inverse(y).clamp(-1, 1), stages.start, stages.refined, stages.x], 1)
+        return plot.grid(rows.flatten(0, 1), out, columns=rows.shape[1])
     if "search" in options:
         found = tasks.inpaint(method, x, a.known, completions=completions, seed=seed, **options)
     else:

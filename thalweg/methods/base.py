@@ -60,6 +60,11 @@ class Method(nn.Module, ABC):
     def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
         """`n` samples [n, ...], images in [−1, 1]; the same seed gives the same samples."""
 
+    @property
+    def notice(self) -> str:
+        """One line for whoever begins to train this model as it is configured; empty where there is nothing to say."""
+        return ""
+
     def learning_rate(self, name: str, images: int) -> float:
         """What multiplies the base learning rate of optimizer `name` after `images` images; 1 unless a method has a schedule."""
         return 1.0
