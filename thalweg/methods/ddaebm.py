@@ -22,8 +22,11 @@ from thalweg.errors import InputError
 from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
 from thalweg.nn.generator import ImageEncoder, ImageGenerator, VectorEncoder, VectorGenerator, level_mlp
 from thalweg.nn.layers import frozen
+from thalweg.nn.nice import NICE
 from thalweg.nn.patchnet import PatchNet
 from thalweg.nn.unet import UNet
+
+MARGIN = 1e-6  # of the unit interval, where logits end (Grathwohl et al. 2021, whose data Table 1 is on)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,12 +39,17 @@ class Config:
     """shape of one example, [D] or [C, H, W]"""
     classes: Whole = 0
     """number of labels; not used"""
-    network: Literal["mlp", "patch", "unet"] = "mlp"
-    """`mlp` for vectors; `unet` as in the paper or `patch`, a faster residual network on patches, for images"""
+    network: Literal["mlp", "patch", "unet", "nice"] = "mlp"
+    """`mlp` for vectors; `unet` as in the paper or `patch`, a faster residual network on patches, for images; `nice`, a flow with a
+    normalised energy and an mlp as generator, for both"""
     width: Count = 300
-    """hidden units (mlp) or channels (patch, unet) of the energy and the generator"""
+    """hidden units (mlp, nice) or channels (patch, unet) of the energy and the generator"""
     blocks: Count = 3
-    """hidden layers (mlp), residual blocks (patch), blocks per resolution (unet)"""
+    """hidden layers (mlp, each coupling of nice), residual blocks (patch), blocks per resolution (unet)"""
+    couplings: Count = 4
+    """coupling layers of nice"""
+    grey_values: Whole = 0
+    """grey values of images that are spread over their bins by uniform noise and modelled in logits (nice, mlp); 0 for x as it is"""
     multipliers: tuple[Count, ...] = (1, 2, 2, 2)
     """channels of the unet at each resolution, times width"""
     patch: Count = 2
@@ -112,6 +120,8 @@ class DDAEBM(Method):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         c = config
+        if c.grey_values == 1:
+            raise InputError("ddaebm: images have 2 grey values or more; grey_values = 0 for x as it is")
         if c.objective == "jeffrey" and c.latent and not c.posterior:
             raise InputError("ddaebm: objective = 'jeffrey' needs the encoder of z; use objective = 'kl' with posterior = False")
         self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max)
@@ -125,14 +135,19 @@ class DDAEBM(Method):
 
     def _networks(self) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module | None]:
         c = self.config
-        if c.network == "mlp":
+        if c.reference_std and c.network != "mlp":
+            raise InputError(f"ddaebm: reference_std is for network = 'mlp', the energy of '{c.network}' is confined without it")
+        if c.grey_values and c.network not in ("mlp", "nice"):
+            raise InputError(f"ddaebm: grey_values are for networks 'nice' and 'mlp'; the generator of '{c.network}' ends in tanh")
+        if c.network in ("mlp", "nice"):
             dim, sizes = math.prod(c.shape), {"width": c.width, "depth": c.blocks}
-            energy, generator = level_mlp(dim, c.levels, **sizes), VectorGenerator(dim, c.latent_dim, c.levels, **sizes)
+            if c.network == "nice" and dim < 2:
+                raise InputError(f"ddaebm: network = 'nice' needs 2 dimensions or more, got shape {c.shape}")
+            energy = NICE(dim, c.levels, couplings=c.couplings, **sizes) if c.network == "nice" else level_mlp(dim, c.levels, **sizes)
+            generator = VectorGenerator(dim, c.latent_dim, c.levels, **sizes)
             return energy, generator, VectorEncoder(dim, c.latent_dim, c.levels, **sizes) if self.encodes else None
         if len(c.shape) != 3:
             raise InputError(f"ddaebm: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
-        if c.reference_std:
-            raise InputError("ddaebm: reference_std is for network = 'mlp'; the energy of images is ½‖x − h(x, t)‖²")
 
         def network() -> torch.nn.Module:
             if c.network == "patch":
@@ -153,13 +168,43 @@ class DDAEBM(Method):
         """E(x_t, t) of data diffused to level t, in nats up to a constant of each level: [B, ...] -> [B].
 
         `t`: one level or [B], 0 … T − 1; 0 is data with noise of standard deviation 0.01. An mlp's scalar for vectors, with
-        images ½‖x − h(x, t)‖² (eq. 24). Raises InputError for other levels.
+        images ½‖x − h(x, t)‖² (eq. 24), with `nice` −log p_t(x), normalised. With `grey_values` x are images, and it is their
+        logits that are diffused. Raises InputError for other levels.
         """
+        if not self.config.grey_values:
+            return self._energy(x, t)
+        y, log_slope = self.logits(x)
+        return self._energy(y, t) - log_slope
+
+    def log_prob(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
+        """log p_t(x) = −E(x, t) in nats, exact: [B, ...] -> [B]. Raises InputError unless network = 'nice'."""
+        if self.config.network != "nice":
+            raise InputError(f"ddaebm: log Z is known with network = 'nice' only, this model has '{self.config.network}'")
+        return -self.energy(x, t=t)
+
+    def logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits y [B, ...] of images x within ±(1 + 1/(`grey_values` − 1)), and log|det ∂y/∂x| in nats [B]."""
+        squeeze = (1 - 1 / self.config.grey_values) * (1 - 2 * MARGIN)
+        lower, upper = (0.5 * (1 + sign * squeeze * x) for sign in (1, -1))
+        log_lower, log_upper = lower.clamp_min(MARGIN).log(), upper.clamp_min(MARGIN).log()
+        log_slope = math.log(squeeze / 2) - log_lower - log_upper
+        return log_lower - log_upper, log_slope.flatten(1).sum(1)
+
+    def _from_logits(self, y: Tensor) -> Tensor:
+        """The inverse of `logits`."""
+        return (0.5 * y).tanh() / ((1 - 1 / self.config.grey_values) * (1 - 2 * MARGIN))
+
+    def dequantise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Images x of `grey_values` values in [−1, 1], spread over their bins by `noise` in [0, 1), shaped like x."""
+        return x + (noise - 0.5) * 2 / (self.config.grey_values - 1)
+
+    def _energy(self, x: Tensor, t: Tensor | int) -> Tensor:
+        """`energy` of what is diffused: x itself or its logits."""
         c = self.config
         if isinstance(t, int) and not 0 <= t < c.levels:
             raise InputError(f"ddaebm: energies are there for levels 0 to {c.levels - 1}, got t = {t}")
         t = torch.as_tensor(t, device=x.device).expand(len(x))
-        if c.network != "mlp":
+        if c.network in ("patch", "unet"):
             # sums over pixels lose bits in bf16
             return 0.5 * (x - self.energy_net(x, t)[0]).float().flatten(1).square().sum(1)
         value = self.energy_net(x, t)
@@ -170,7 +215,7 @@ class DDAEBM(Method):
 
     def conditional_energy(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """−log p(x_s | x_t) up to a constant of x_t, that is E(x_s, t − 1) − log q(x_t | x_s) (eq. 6), and E(x_s, t − 1): [B] each."""
-        energy = self.energy(x_s, t=t - 1)
+        energy = self._energy(x_s, t - 1)
         miss = x_t - self.schedule.step_alpha(t, x_s) * x_s
         return energy + (miss.square() / (2 * self.schedule.step_variance(t, x_s))).flatten(1).sum(1), energy
 
@@ -200,6 +245,8 @@ class DDAEBM(Method):
 
     def step(self, batch: Batch, update) -> None:
         c, g, x0 = self.config, update.generator, batch.x
+        if c.grey_values:
+            x0, _ = self.logits(self.dequantise(x0, random.uniform(*x0.shape, generator=g, device=x0.device)))
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
         x_s = self.schedule.diffuse(x0, t - 1, random.normal_like(x0, g))
         x_t = self.schedule.step_alpha(t, x0) * x_s + self.schedule.step_variance(t, x0).sqrt() * random.normal_like(x0, g)
@@ -227,7 +274,7 @@ class DDAEBM(Method):
         """
         _, score, energy = value_and_score(lambda x: self.conditional_energy(x, x_t, t), x_s, create_graph=True, aux=True)
         penalty = 0.5 * score.flatten(1).square().sum(1)
-        fake = self.energy(generated, t=t - 1)
+        fake = self._energy(generated, t - 1)
         loss = energy.mean() - self.config.generated_weight * fake.mean() + gamma * penalty.mean()
         return loss, (energy - fake).detach(), penalty.detach()
 
@@ -290,6 +337,8 @@ class DDAEBM(Method):
             for t, s in zip(path, path[1:]):
                 mean, std = self.reverse(x, self._latents(n, generator, device), t, s)
                 x = mean + std * random.normal_like(x, generator) if s else mean
+        if c.grey_values:
+            x = self._from_logits(x)
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
 
 
@@ -309,6 +358,10 @@ _QUICK = dict(width=128, blocks=3, lr=2e-3, lr_energy=1e-3, lr_end=0.03, gamma_e
 # The floor gives s = 0 the weight that the released image code gives to every level: a squared error.
 _IMAGE = dict(network="patch", latent_dim=50, beta_max=10.0, batch=128, reconstruction_floor=0.5)
 
+# Table 7 and section B.2.2: weight 0.1 of generated points, 4 couplings of 5 hidden layers, latent dimension 50, an MLP as generator.
+# Ours: no batch norm, widths and length by the data's size, and a scale of the flow at each level.
+_NICE = dict(network="nice", blocks=5, generated_weight=0.1, latent_dim=50, beta_max=10.0, batch=128, reconstruction_floor=0.5)
+
 DDAEBM.PRESETS = {
     "25gaussians": Config(data="25gaussians", **_TOY),
     "25gaussians-quick": Config(data="25gaussians", **(_TOY | _QUICK)),
@@ -320,6 +373,8 @@ DDAEBM.PRESETS = {
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, images=24_000_000, **_IMAGE),
     "stacked-digits": Config(data="stacked-digits", shape=(3, 8, 8), width=96, blocks=4, encoder_width=32, images=4_000_000, **_IMAGE),
     "stacked-mnist": Config(data="stacked-mnist", shape=(3, 28, 28), width=128, blocks=5, patch=4, images=24_000_000, **_IMAGE),
+    "digits-nice": Config(data="digits", shape=(1, 8, 8), width=256, grey_values=17, lr=3e-4, lr_energy=3e-4, images=1_000_000, **_NICE),
+    "fashion-mnist-nice": Config(data="fashion-mnist", shape=(1, 28, 28), width=1000, grey_values=256, images=24_000_000, **_NICE),
     # Tables 9 and 10 and the released code's γ; NCSN++ without its resampling filters and progressive inputs; not run here
     "cifar10": Config(
         data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=128, blocks=2, multipliers=(1, 2, 2, 2), attention=16,
