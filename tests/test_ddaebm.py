@@ -345,6 +345,9 @@ def test_step_updates_the_energy_and_then_the_generator():
     generator = [*m.generator.parameters(), *m.encoder.parameters()]
     kept = torch.autograd.grad(update.losses["energy"], generator, allow_unused=True)
     assert all(g is None for g in kept), "the energy's loss does not move the generator"
+    still = torch.autograd.grad(update.losses["generator"], [*m.energy_net.parameters()], retain_graph=True, allow_unused=True)
+    assert all(g is None for g in still), "nor the generator's loss the energy"
+    assert all(p.requires_grad for p in m.parameters())
     moved = torch.autograd.grad(update.losses["generator"], generator)
     assert all(bool(g.any()) for g in moved[-2:]), "and the generator's moves the encoder"
     assert set(update.logged) > {"energy_gap", "gradient_penalty", "entropy", "reconstruction"}

@@ -91,7 +91,7 @@ class Config:
     reconstruction_floor: NotNegative = 1e-2
     """smallest variance of q(x_s | x_t, x₀) in the second bound; at s = 0 its own is 1e-4"""
     compile: bool = False
-    """compile both losses: a wait of up to minutes at the start, then steps of small networks are faster"""
+    """compile pairs and losses: a wait of up to minutes at the start, then steps of small networks are faster"""
     batch: Count = 200
     """images per update"""
     images: Count = 36_000_000
@@ -131,7 +131,8 @@ class DDAEBM(Method):
         times = torch.tensor([1e-3 + (1 - 1e-3) * t / c.levels for t in range(c.levels + 1)])
         self.register_buffer("ratio", c.w * times ** (math.log(c.w_mid / c.w) / math.log(0.5)), persistent=False)
         optimised = torch.compile if c.compile else (lambda function: function)
-        self._energy_loss, self._generator_loss = optimised(self.energy_loss), optimised(self.generator_loss)
+        self._pairs, self._energy_loss = optimised(self.pairs), optimised(self.energy_loss)
+        self._generator_loss = optimised(self.generator_loss)
 
     def _networks(self) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module | None]:
         c = self.config
@@ -248,20 +249,28 @@ class DDAEBM(Method):
         if c.grey_values:
             x0, _ = self.logits(self.dequantise(x0, random.uniform(*x0.shape, generator=g, device=x0.device)))
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
-        x_s = self.schedule.diffuse(x0, t - 1, random.normal_like(x0, g))
-        x_t = self.schedule.step_alpha(t, x0) * x_s + self.schedule.step_variance(t, x0).sqrt() * random.normal_like(x0, g)
+        noises = [random.normal_like(x0, g) for _ in range(3)]
         z = self._latents(len(x0), g, x0.device)
-        mean, std = self.reverse(x_t, z, t, t - 1)
-        generated = mean + std * random.normal_like(x0, g)
+        x_s, x_t, generated = self._pairs(x0, t, z, *noises)
 
         gamma = c.gamma_end + (c.gamma - c.gamma_end) * self._fallen(update.images)
         loss, gap, penalty = self._energy_loss(x_s, generated.detach(), x_t, t, torch.tensor(gamma, device=x0.device))
         update("energy", loss)
         update.log(energy_gap=gap, gradient_penalty=penalty)
 
-        loss, parts = self._generator_loss(generated, z, x_s, x_t, t, random.normal_like(z, g))
+        with frozen(self.energy_net):  # a compiled loss would find the gradients of all that learns
+            loss, parts = self._generator_loss(generated, z, x_s, x_t, t, random.normal_like(z, g))
         update("generator", loss)
         update.log(**parts)
+
+    def pairs(
+        self, x0: Tensor, t: Tensor, z: Tensor, noise: Tensor, step_noise: Tensor, reverse_noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x_s and x_t of q, s = t − 1, and a draw of p_φ(x_s | x_t) from z, with its graph (eq. 4, 9); each shaped like x0 [B, ...]."""
+        x_s = self.schedule.diffuse(x0, t - 1, noise)
+        x_t = self.schedule.step_alpha(t, x0) * x_s + self.schedule.step_variance(t, x0).sqrt() * step_noise
+        mean, std = self.reverse(x_t, z, t, t - 1)
+        return x_s, x_t, mean + std * reverse_noise
 
     def _latents(self, n: int, generator: random.Generator, device) -> Tensor:
         shape = (n, self.config.latent_dim)
