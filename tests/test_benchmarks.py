@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import thalweg
+from benchmarks import study_ddaebm
 from benchmarks.common import rows_of_jobs
 
 STUDY = """
@@ -111,3 +112,21 @@ def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path)
     for words, message in ((["nope"], "unknown part 'nope': part, look"), (["part", "--rows", "c"], "none of --rows ['c'] is a row")):
         refused = run(*words, "--out", "refused")
         assert refused.returncode and message in refused.stderr and not (tmp_path / "refused").exists()
+
+
+def test_every_row_of_the_ddaebm_study_can_be_built():
+    models = [(f"{kind}/{toy}", fields) for kind, fields in study_ddaebm.MODELS.values() for toy in study_ddaebm.TOYS]
+    models += [("ddaebm/pinwheel-quick", {**fields, "images": 1000}) for fields in study_ddaebm.SWEEP.values()]
+    images = {**study_ddaebm.VARIANTS, **study_ddaebm.LEVELS}
+    models += [("ddaebm/digits", fields) for fields in images.values()]
+    models += [("ddaebm/digits-nice", fields) for fields, _ in study_ddaebm.NICE.values()]
+    for preset, fields in models:
+        config = thalweg.method(preset, **fields).config
+        assert all(getattr(config, key) == value for key, value in fields.items()), (preset, fields)
+
+
+def test_the_ddaebm_study_pairs_rows_by_seed():
+    rows = [{"row": row, "seed": seed, "x": value} for row, values in {"a": (1.0, 2.0, None), "b": (3.0, 6.0, 9.0)}.items()
+            for seed, value in enumerate(values)]  # fmt: skip
+    assert study_ddaebm.paired(rows, "b", "a", "x") == {"x less a's": 3.0, "standard_error": 1.0}
+    assert study_ddaebm.paired(rows, "a", "a", "x") == {"x less a's": None, "standard_error": None}

@@ -373,7 +373,7 @@ _NICE = dict(network="nice", blocks=5, generated_weight=0.1, latent_dim=50, beta
 
 DDAEBM.PRESETS = {
     "25gaussians": Config(data="25gaussians", **_TOY),
-    "25gaussians-quick": Config(data="25gaussians", **(_TOY | _QUICK)),
+    **{f"{name}-quick": Config(data=name, **(_TOY | _QUICK)) for name in ("25gaussians", "pinwheel", "swissroll")},
     **{
         name: Config(data=name, **_TOY)
         for name in ("8gaussians", "pinwheel", "swissroll", "spiral", "rings", "moons", "checkerboard", "gaussian")

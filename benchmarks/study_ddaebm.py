@@ -1,0 +1,479 @@
+"""What DDAEBM's energies and samples are worth: toys against exact densities, levels, a sweep, NICE, stacks, outliers, and the cost.
+
+`toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
+and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `levels`: T = 1, 2, 4, 8, Fréchet distance
+along training (Figure 5). `nice`: exact test log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and
+without levels (Table 1). `stacked`: modes of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`:
+CPU time of a step beside a plain loop, and of samples beside CDRL and DRL.
+
+    python -m benchmarks.study_ddaebm toys sweep --images 900000 --recipe quick
+    python -m benchmarks.study_ddaebm levels nice ood cost
+    python -m benchmarks.study_ddaebm stacked --images 4000000 --seeds 1
+"""
+
+import argparse
+import copy
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+
+TOYS = ("25gaussians", "pinwheel", "swissroll")
+SAMPLES = 10_000
+STACKS = 26_000
+DRAWS = 4  # sets of samples of images
+PLACES = 4  # of the Fréchet distance along training
+COST_ROUNDS, COST_STEPS = 11, 30
+DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
+WGAN = "WGAN-0GP"
+# Table 5; without q_ψ it is a WGAN-0GP at each level, which at one level is the WGAN-0GP of Figure 1 and Table 1
+VARIANTS: dict[str, dict[str, Any]] = {
+    DDAEBM: {},
+    KL: {"objective": "kl"},
+    MANY: {"objective": "kl", "posterior": False},
+    "no latent variable": {"latent": False},
+}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: ("ddaebm", fields) for name, fields in VARIANTS.items()},
+    "T = 1": ("ddaebm", {"levels": 1}),
+    WGAN: ("ddaebm", {"objective": "kl", "posterior": False, "levels": 1}),
+    "short-run": ("short_run", {}),
+    "DRL": ("cdrl", {"initializer": False}),
+}
+# one change of the recipe each; rates in its units, length in those of --images
+SWEEP: dict[str, dict[str, Any]] = {
+    DDAEBM: {},
+    **{f"γ = {value:g}": {"gamma": value, "gamma_end": value} for value in (0.05, 0.02, 0.005, 0.001, 0.0)},
+    **{f"γ from 0.02 to {value:g}": {"gamma_end": value} for value in (0.005, 0.0005, 0.0)},
+    **{f"rates × {value:g}": {"lr": value, "lr_energy": value} for value in (0.3, 3.0)},
+    **{f"energy's rate × {value:g}": {"lr_energy": value} for value in (0.3, 3.0)},
+    **{f"rates fall to {value:g}": {"lr_end": value} for value in (0.3, 0.003)},
+    **{f"{value:g} times as long": {"images": value} for value in (0.3, 3.0)},
+    "entropy's weight 1": {"entropy_weight": 1.0},
+    "no Gaussian reference": {"reference_std": 0.0},
+}
+LEVELS = {f"T = {levels}": {"levels": levels} for levels in (1, 2, 4, 8)}
+LIKELIHOOD, LIKELIHOOD_T = "maximum likelihood", "maximum likelihood with levels"
+# row: (fields, the paper's log-likelihood on MNIST)
+NICE: dict[str, tuple[dict[str, Any], float | None]] = {
+    DDAEBM: ({}, -902.0),
+    "DDAEBM, weight 1 of generated points": ({"generated_weight": 1.0}, None),
+    WGAN: ({"objective": "kl", "posterior": False, "levels": 1, "generated_weight": 1.0}, -1214.0),
+    "WGAN-0GP, weight 0.1 of generated points": ({"objective": "kl", "posterior": False, "levels": 1}, None),
+    LIKELIHOOD: ({"levels": 1}, -791.0),
+    LIKELIHOOD_T: ({}, -879.0),
+}
+
+
+def trained(model: Any, data: Any, seed: int, options: argparse.Namespace, *, stops: tuple[float, ...] = (1.0,)) -> Any:
+    """Train `model`, at most `options.seconds` CPU seconds; yields the EMA twin and how that went at each of `stops`, shares of its images.
+
+    A model that diverged is None.
+    """
+    import tempfile
+
+    import thalweg as tw
+    from thalweg.checkpoint import latest, read_stats
+    from thalweg.errors import Diverged
+
+    images, batch = model.config.images, model.config.batch
+    found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "diverged": None}
+    settings = dict(log_every=max(batch, images // 50), sample_every=10**12, save_every=max(batch, images // 10))
+    with tempfile.TemporaryDirectory() as folder:
+        for stop in stops:
+            started = time.process_time()
+            try:
+                twin = tw.fit(
+                    model, data, Path(folder), seed=seed, images=max(batch, round(stop * images)), seconds=options.seconds,
+                    clock=time.process_time, precision=options.precision, progress=False, **settings,
+                )  # fmt: skip
+            except Diverged as trouble:
+                yield None, found | {"diverged": str(trouble)}
+                return
+            stats = read_stats(Path(folder))
+            seen = latest(Path(folder))
+            found |= {"images": seen["images"], "updates": seen["updates"], "cpu_seconds": round(seen["elapsed"], 1)}
+            found |= {"waited": round(time.process_time() - started, 1), "guard_events": sum("event" in row for row in stats)}
+            yield twin.eval(), dict(found)
+
+
+def file_of(*words: str) -> str:
+    return "_".join("".join(a for a in word.lower() if a.isalnum() or a == "-") for word in words) + ".png"
+
+
+def means(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float | None]:
+    """The mean of each key over the rows that have it."""
+    known = {key: [row[key] for row in rows if row.get(key) is not None] for key in keys}
+    return {key: statistics.fmean(values) if values else None for key, values in known.items()}
+
+
+def paired(rows: list[dict[str, Any]], name: str, base: str, key: str) -> dict[str, float | None]:
+    """Mean and standard error over seeds of a row's `key` less that of the row `base` at the same seed."""
+    known = {(row["row"], row["seed"]): row.get(key) for row in rows}
+    gaps = [
+        v - known[base, s] for (row, s), v in known.items() if row == name != base and v is not None and known.get((base, s)) is not None
+    ]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
+    return {f"{key} less {base}'s": statistics.fmean(gaps) if gaps else None, "standard_error": error}
+
+
+def ran(part: str, names: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    return STUDY.rows(part, [(row, seed) for seed in range(options.seeds) for row in names], options)
+
+
+# --- toys
+
+
+def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None) -> dict[str, Any]:
+    """A model's samples and density against those of a toy; distances to as many exact draws."""
+    import thalweg as tw
+
+    toy = tw.data.toy(name)
+    x = model.sample(samples, seed=seed + 1)
+    density = asdict(tw.evaluate.density(model.energy, toy))
+    found = {"kl": density["kl_truth_model"], "total_variation": density["total_variation"], "density": density}
+    distance = tw.evaluate.energy_distance_interval(x, toy.sample(samples, generator=tw.random.seeded(seed, 11)))
+    histogram = tw.evaluate.histogram_variation(x, toy)
+    found |= {"energy_distance": distance.value, "energy_distance_error": distance.standard_error}
+    found |= {"samples_tv": histogram.value, "samples_tv_floor": histogram.floor}
+    if toy.modes is not None:
+        modes = tw.evaluate.mode_coverage(x, toy)
+        found |= {"modes": modes.hit, "within_4_std": modes.fraction, "modes_missing_in_density": density["modes_missing"]}
+    if picture is not None:
+        tw.plot.density(model.energy, toy, picture, samples=x[:4000])
+    return found
+
+
+def toy_row(toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+
+    quick = "-quick" if kind == "ddaebm" and options.recipe == "quick" and toy in TOYS else ""
+    base = tw.method(f"{kind}/{toy}{quick}").config
+    fields = {"images": 1.0} | fields
+    for key in ("lr", "lr_energy"):
+        if key in fields:
+            fields[key] *= getattr(base, key)
+    fields["images"] = max(base.batch, round(fields["images"] * options.images))
+    if kind == "ddaebm":
+        fields["compile"] = options.compile == "yes"
+    ((model, found),) = trained(tw.method(f"{kind}/{toy}{quick}", seed=seed, **fields), tw.data.toy(toy), seed, options)
+    row = {"row": f"{toy}: {name}", "seed": seed} | found
+    picture = options.pictures / file_of("ddaebm", toy, name) if seed == 0 else None
+    return row if model is None else row | of_toy(model, toy, seed, options.samples, picture)
+
+
+def toys_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    toy, _, name = row.partition(": ")
+    return toy_row(toy, name, *MODELS[name], seed, options)
+
+
+def sweep_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    toy, _, name = row.partition(": ")
+    return toy_row(toy, name, "ddaebm", SWEEP[name], seed, options)
+
+
+def on_toys(part: str, names: Any, options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen([f"{toy}: {name}" for toy in options.toys for name in names], options)
+    rows, lines = ran(part, names, options), []
+    keys = ("kl", "total_variation", "modes", "within_4_std", "energy_distance", "samples_tv", "samples_tv_floor", "cpu_seconds")
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)} | means(mine, keys)
+        lines.append(line | paired(rows, name, f"{name.partition(': ')[0]}: {DDAEBM}", "energy_distance"))
+    return {"recipe": options.recipe, "samples": options.samples, "summary": lines, "runs": rows}
+
+
+def toys(options: argparse.Namespace) -> dict[str, Any]:
+    return on_toys("toys", MODELS, options)
+
+
+def sweep(options: argparse.Namespace) -> dict[str, Any]:
+    return on_toys("sweep", SWEEP, options)
+
+
+# --- images
+
+
+def sets_of(options: argparse.Namespace, name: str | None = None) -> tuple[Any, Any]:
+    import thalweg as tw
+
+    return tuple(tw.data.load(name or options.data, split, size=options.size) for split in ("train", "test"))
+
+
+def images_model(fields: dict[str, Any], seed: int, options: argparse.Namespace, train: Any, preset: str | None = None) -> Any:
+    import thalweg as tw
+
+    return tw.method(f"ddaebm/{preset or options.data}", seed=seed, data=train, **{"images": options.images, **fields})
+
+
+def frechet_of(model: Any, train: Any, test: Any, extractor: Any, seed: int) -> dict[str, float]:
+    """Mean over `DRAWS` sets of as many samples as there are held-out images."""
+    import thalweg as tw
+
+    held_out = test.all().x[:2000]
+    sets = [model.sample(len(held_out), seed=1000 * seed + draw + 1) for draw in range(DRAWS)]
+    found = [tw.evaluate.fidelity(train.all().x, x, extractor, held_out=held_out, metrics=("frechet",)).frechet for x in sets]
+    return {"frechet": statistics.fmean(f.value for f in found), "floor": found[0].held_out}
+
+
+def levels_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+
+    train, test = sets_of(options)
+    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
+    result: dict[str, Any] = {"row": row, "seed": seed, "along": []}
+    stops = tuple((i + 1) / PLACES for i in range(PLACES))
+    for model, found in trained(images_model(LEVELS[row], seed, options, train), train, seed, options, stops=stops):
+        result |= found
+        if model is None:
+            return result | {"frechet": None}
+        result |= frechet_of(model, train, test, extractor, seed)
+        result["along"].append({"images": found["images"], "frechet": result["frechet"]})
+    if seed == 0:
+        tw.plot.grid(model.sample(64, seed=1), options.pictures / file_of("ddaebm", options.data, row), columns=16)
+    return result
+
+
+def levels(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(LEVELS, options)
+    rows, lines = ran("levels", names, options), []
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)}
+        for i in range(PLACES):
+            line |= {
+                f"frechet {i + 1}/{PLACES}": means([row["along"][i] for row in mine if len(row["along"]) > i], ("frechet",))["frechet"]
+            }
+        lines.append(line | means(mine, ("floor", "cpu_seconds")) | paired(rows, name, "T = 4", "frechet"))
+    return {"summary": lines, "runs": rows}
+
+
+def nice_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Exact log-likelihood of held-out images with noise in their bins, in nats of x and of logits, the unit of Table 1."""
+    import torch
+
+    import thalweg as tw
+    from thalweg.methods.ddaebm import DDAEBM as Base
+
+    class MaximumLikelihood(Base):
+        """The flow of DDAEBM by maximum likelihood, on the same diffused data."""
+
+        def step(self, batch, update):
+            g = update.generator
+            x, _ = self.logits(self.dequantise(batch.x, tw.random.uniform(*batch.x.shape, generator=g, device=batch.x.device)))
+            s = self.schedule.sample_level(len(x), generator=g, device=x.device) - 1
+            update("energy", self.energy_net(self.schedule.diffuse(x, s, tw.random.normal_like(x, g)), s).mean())
+
+    train, test = sets_of(options)
+    fields, _ = NICE[row]
+    model = images_model(fields, seed, options, train, preset=f"{options.data}-nice")
+    if row in (LIKELIHOOD, LIKELIHOOD_T):
+        start = model.state_dict()
+        model = MaximumLikelihood(model.config)
+        model.load_state_dict(start)
+    ((model, found),) = trained(model, train, seed, options)
+    found = {"row": row, "seed": seed} | found
+    if model is None:
+        return found | {"nats": None, "nats_of_logits": None, "bits_per_dimension": None}
+    x, grey = test.all().x, model.config.grey_values
+    x = model.dequantise(x, tw.random.uniform(*x.shape, generator=tw.random.seeded(seed, 12)))
+    report = tw.evaluate.log_likelihood(model.energy, x, 0.0, bin_width=2 / (grey - 1))
+    found |= {"nats": report.value.value, "nats_error": report.value.standard_error, "bits_per_dimension": report.bits_per_dimension}
+    found["nats_of_logits"] = report.value.value - float(model.logits(x.double())[1].mean())
+    if seed == 0:
+        with torch.no_grad():
+            z = tw.random.normal(64, x[0].numel(), generator=tw.random.seeded(1))
+            exact = model._from_logits(model.energy_net.decode(z, torch.zeros(64, dtype=torch.long))).clamp(-1, 1).view(64, *x.shape[1:])
+        for name, shown in (("flow", exact), ("generator", model.sample(64, seed=1))):
+            if name == "flow" or not isinstance(model, MaximumLikelihood):
+                tw.plot.grid(shown, options.pictures / file_of("ddaebm", options.data, "nice", row, name), columns=16)
+    return found
+
+
+def nice(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(NICE, options)
+    rows, lines = ran("nice", names, options), []
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine), "paper": NICE[name][1]}
+        line |= means(mine, ("nats_of_logits", "nats", "bits_per_dimension", "cpu_seconds"))
+        lines.append(line | paired(rows, name, LIKELIHOOD, "nats_of_logits"))
+    return {"summary": lines, "runs": rows}
+
+
+def stacked_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+
+    train, test = sets_of(options, "stacked-digits")
+    model = images_model(VARIANTS[row], seed, options, train, preset="stacked-digits")
+    ((model, found),) = trained(model, train, seed, options)
+    found = {"row": row, "seed": seed, "modes": None, "kl": None} | found
+    if model is None:
+        return found
+    extractor = tw.evaluate.extractor("digits")
+    x = model.sample(options.stacks, seed=seed + 1)
+    report = tw.evaluate.stacked_modes(x, extractor, held_out=tuple(test.batch(0, options.stacks, seed=0)))
+    if seed == 0:
+        tw.plot.grid(x[:64], options.pictures / file_of("ddaebm", "stacked-digits", row), columns=16)
+    return found | {"modes": report.samples.modes, "kl": report.samples.kl, "report": asdict(report)}
+
+
+def stacked(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(VARIANTS, options)
+    rows, lines = ran("stacked", names, options), []
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        lines.append({"row": name, "seeds": len(mine)} | means(mine, ("modes", "kl", "cpu_seconds")))
+    return {"samples": options.stacks, "summary": lines, "runs": rows}
+
+
+def ood_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Detection by E(·, 0), of images of another set, of made outliers, and of the test images with noise (Figure 4)."""
+    import thalweg as tw
+    from thalweg.evaluate.ood import OUTLIERS, outliers
+
+    train, test = sets_of(options)
+    ((model, found),) = trained(images_model(VARIANTS[row], seed, options, train), train, seed, options)
+    found = {"row": row, "seed": seed, "auroc": {}, "mean_auroc": None} | found
+    if model is None:
+        return found
+    x = test.all().x
+    other = "mnist-small" if options.data == "fashion-mnist" else "fashion-mnist"
+    kinds = {other: tw.data.load(other, "test", size=x.shape[-1]).all().x[: len(x)]}
+    kinds |= {kind: outliers(kind, x, len(x), seed=seed) for kind in OUTLIERS}
+    noise = tw.random.normal_like(x, tw.random.seeded(seed, 13))
+    kinds |= {f"noise of {std:g}": x + std * noise for std in (0.01, 0.1, 0.5)}
+    reports, _ = tw.evaluate.ood_table(model, x, kinds, scores=("energy",), seed=seed)
+    found["auroc"] = {kind: report.auroc for kind, report in reports["energy"].items()}
+    return found | {"mean_auroc": statistics.fmean(found["auroc"].values())}
+
+
+def ood(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(VARIANTS, options)
+    rows, lines = ran("ood", names, options), []
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        kinds = tuple(dict.fromkeys(kind for row in mine for kind in row["auroc"]))
+        line = {"row": name, "seeds": len(mine)} | means([row["auroc"] for row in mine], kinds) | means(mine, ("mean_auroc",))
+        lines.append(line | paired(rows, name, KL, "mean_auroc"))
+    return {"summary": lines, "runs": rows}
+
+
+# --- cost
+
+
+def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
+    """The same step in a loop as one writes it first: `backward`, Adam and the EMA with PyTorch's defaults, nothing compiled."""
+    import torch
+
+    from thalweg import random
+
+    c, ema = model.config, copy.deepcopy(model)
+    rates = dict(betas=(0.0, c.beta2))
+    optimizers = [
+        torch.optim.Adam(model.energy_net.parameters(), lr=c.lr_energy, **rates),
+        torch.optim.Adam([*model.generator.parameters(), *model.encoder.parameters()], lr=c.lr, **rates),
+    ]
+    g, gamma = random.seeded(0), torch.tensor(c.gamma)
+
+    def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def run(steps: int) -> None:
+        for i in range(steps):
+            x0 = toy.batch(i * c.batch, c.batch, 0).x
+            t = model.schedule.sample_level(c.batch, generator=g)
+            z = random.normal(c.batch, c.latent_dim, generator=g)
+            x_s, x_t, generated = model.pairs(x0, t, z, *(random.normal_like(x0, g) for _ in range(3)))
+            update(optimizers[0], model.energy_loss(x_s, generated.detach(), x_t, t, gamma)[0])
+            update(optimizers[1], model.generator_loss(generated, z, x_s, x_t, t, random.normal_like(z, g))[0])
+            with torch.no_grad():
+                for slow, fast in zip(ema.parameters(), model.parameters()):
+                    slow.mul_(c.ema).add_(fast, alpha=1 - c.ema)
+
+    return run
+
+
+def cost(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of a step by the plain loop and by the library's, eager and compiled, in turn; and of samples at equal width."""
+    import torch
+
+    import thalweg as tw
+
+    torch.set_num_threads(1)
+    toy, found = tw.data.toy("25gaussians"), {"rounds": COST_ROUNDS, "steps_a_round": COST_STEPS, "training": [], "sampling": []}
+
+    def by_fit(model: Any) -> Callable[[int], None]:
+        images = model.config.batch
+        return lambda steps: tw.fit(model, toy, images=steps * images, log_every=steps * images, save_every=steps * images, progress=False)
+
+    def medians(runs: dict[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(COST_ROUNDS):
+            for name, run in runs.items():
+                started = time.process_time()
+                run()
+                seconds[name].append(time.process_time() - started)
+        return {name: statistics.median(values) for name, values in seconds.items()}, seconds
+
+    for preset in ("25gaussians", "25gaussians-quick"):
+        models = {name: tw.method(f"ddaebm/{preset}", seed=0, compile=name == "compiled") for name in ("plain loop", "eager", "compiled")}
+        runs = {name: plain_steps(model, toy) if name == "plain loop" else by_fit(model) for name, model in models.items()}
+        row: dict[str, Any] = {"preset": preset, "first_seconds": {}}
+        for name, run in runs.items():
+            started = time.process_time()
+            run(2)
+            row["first_seconds"][name] = time.process_time() - started
+        middle, seconds = medians({name: (lambda run=run: run(COST_STEPS)) for name, run in runs.items()})
+        row["seconds_a_step"] = {name: value / COST_STEPS for name, value in middle.items()}
+        row["plain loop over"] = {
+            name: statistics.median(a / b for a, b in zip(seconds["plain loop"], seconds[name])) for name in ("eager", "compiled")
+        }
+        found["training"].append(row)
+        print(row["seconds_a_step"], row["plain loop over"], flush=True)
+    n = 2000
+    sizes = {"width": 128}
+    samplers = {
+        "DDAEBM": tw.method("ddaebm/25gaussians", seed=0, blocks=3, **sizes),
+        "CDRL": tw.method("cdrl/25gaussians", seed=0, **sizes),
+        "DRL": tw.method("cdrl/25gaussians", seed=0, initializer=False, **sizes),
+    }
+    middle, _ = medians({name: (lambda model=model: model.sample(n, seed=1)) for name, model in samplers.items()})
+    for name, model in samplers.items():
+        evaluations = model.config.levels * (1 if name == "DDAEBM" else model.config.steps)
+        size = sum(p.numel() for p in model.parameters())
+        row = {"model": name, "parameters": size, "network_evaluations": evaluations, "samples_a_second": n / middle[name]}
+        found["sampling"].append(row)
+    return found
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "toys": toys, "sweep": sweep, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
+}  # fmt: skip
+ONES = {"toys": toys_one, "sweep": sweep_one, "levels": levels_one, "nice": nice_one, "stacked": stacked_one, "ood": ood_one}
+STUDY = Study("ddaebm", __doc__, PARTS, ONES, run=Path("runs/ddaebm-digits"))
+
+
+def study_parser() -> argparse.ArgumentParser:
+    parser = STUDY.parser()
+    parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts toys and sweep")
+    parser.add_argument("--recipe", choices=("published", "quick"), default="quick", help="preset of DDAEBM's rows on toys")
+    parser.add_argument("--compile", choices=("no", "yes"), default="no", help="compile steps of DDAEBM on toys")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of each model of a toy")
+    parser.add_argument("--stacks", type=int, default=STACKS, help="samples that modes are counted in")
+    return parser
+
+
+if __name__ == "__main__":
+    STUDY.main(study_parser())
