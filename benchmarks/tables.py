@@ -527,6 +527,41 @@ def cf_ebm_translation(name: str, data: str) -> str:
     return text
 
 
+def ddaebm() -> str:
+    """The parts of benchmarks/study_ddaebm.py, each of its own file."""
+    titles = {
+        "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones", "sweep": "One change of the recipe each, on toys",
+        "levels": "Denoising steps, Fréchet distance along training", "nice": "Exact log-likelihood of held-out images, one flow",
+        "stacked": "Modes of stacked digits", "ood": "AUROC of outliers by E(·, 0)",
+    }  # fmt: skip
+    text = "## DDAEBM\n"
+    for part, title in titles.items():
+        for path in sorted(RESULTS.glob(f"ddaebm_{part}*.json")):
+            record = load(path.stem)
+            r = record["results"]
+            rows = [tuple(f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v) for v in x.values()) for x in r["summary"]]
+            text += f"\n{title}; {r['images']:,} images a model, {r['seeds']} seeds:\n\n"
+            text += lines(tuple(key.replace("_", " ") for key in r["summary"][0]), rows) + "\n" + source(path.stem, record) + "\n"
+    if (RESULTS / "ddaebm_cost.json").exists():
+        record = load("ddaebm_cost")
+        rows = [
+            (x["preset"], *(f"{1000 * x['seconds_a_step'][name]:.1f}" for name in ("plain loop", "eager", "compiled")),
+             *(f"{x['plain loop over'][name]:.2f}" for name in ("eager", "compiled")))
+            for x in record["results"]["training"]
+        ]  # fmt: skip
+        head = ("preset", "plain loop, ms a step", "eager", "compiled", "plain loop over eager", "over compiled")
+        text += "\nCPU time of a training step, one thread:\n\n" + lines(head, rows)
+        rows = [
+            (x["model"], f"{x['parameters']:,}", str(x["network_evaluations"]), f"{x['samples_a_second']:.0f}")
+            for x in record["results"]["sampling"]
+        ]
+        text += "\nSamples of 25gaussians, networks of equal width:\n\n"
+        text += (
+            lines(("model", "parameters", "network evaluations", "samples a second"), rows) + "\n" + source("ddaebm_cost", record) + "\n"
+        )
+    return text
+
+
 def resume() -> str:
     record = load("resume")
     rows = [
@@ -577,6 +612,7 @@ def main() -> None:
         egc,
         coopflow,
         cf_ebm,
+        ddaebm,
         speed,
         precision,
         streaming,

@@ -128,5 +128,5 @@ def test_every_row_of_the_ddaebm_study_can_be_built():
 def test_the_ddaebm_study_pairs_rows_by_seed():
     rows = [{"row": row, "seed": seed, "x": value} for row, values in {"a": (1.0, 2.0, None), "b": (3.0, 6.0, 9.0)}.items()
             for seed, value in enumerate(values)]  # fmt: skip
-    assert study_ddaebm.paired(rows, "b", "a", "x") == {"x less a's": 3.0, "standard_error": 1.0}
-    assert study_ddaebm.paired(rows, "a", "a", "x") == {"x less a's": None, "standard_error": None}
+    assert study_ddaebm.paired(rows, "b", "a", "x") == {"less": "a", "difference": 3.0, "standard_error": 1.0}
+    assert study_ddaebm.paired(rows, "a", "a", "x") == {"less": "a", "difference": None, "standard_error": None}
