@@ -50,6 +50,18 @@ def test_each_metric_of_images_gives_rows_pictures_and_json(metric, digits, tmp_
     assert len(drawn) == {"ood": 4, "fidelity": 2, "restoration": 3, "cost": 0, "accuracy": 0, "likelihood": 0}.get(metric, 1)
 
 
+def test_a_normalised_energy_has_its_exact_likelihood():
+    m = tw.method("ddaebm/digits-nice", seed=0, width=8, blocks=1)
+    s = subject(m)
+    found = measure.measure(s, ("likelihood",))
+    assert "log_partition" not in found["likelihood"]
+    noise = tw.random.uniform(*s.test.x.shape, generator=tw.random.seeded(s.settings.seed, 12))
+    with torch.no_grad():
+        wanted = m.log_prob(m.dequantise(s.test.x, noise)).mean()
+    (row,) = rows(found)
+    assert row.value == pytest.approx(float(wanted), rel=1e-5) and row.low < row.value < row.high and "exact" in row.note
+
+
 def test_metrics_of_a_toy(tmp_path):
     s = subject(toy_model(), tmp_path, n=64)
     assert chosen(s.method, ("auto",)) == ("density", "cost") and chosen(s.method, ("all",)) == ("density", "cost", "likelihood")

@@ -177,9 +177,14 @@ class DDAEBM(Method):
         y, log_slope = self.logits(x)
         return self._energy(y, t) - log_slope
 
+    @property
+    def log_z(self) -> float | None:
+        """log Z of every level in nats: 0 with network = 'nice', whose energies are normalised, None where it is not known."""
+        return 0.0 if self.config.network == "nice" else None
+
     def log_prob(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """log p_t(x) = −E(x, t) in nats, exact: [B, ...] -> [B]. Raises InputError unless network = 'nice'."""
-        if self.config.network != "nice":
+        if self.log_z is None:
             raise InputError(f"ddaebm: log Z is known with network = 'nice' only, this model has '{self.config.network}'")
         return -self.energy(x, t=t)
 
