@@ -2,7 +2,8 @@
 
 `ablation`: the full model, training at full size from the start, other activations (Table 8), without spectral norm or residual
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
-Fréchet distances along the training, what the divergence guard did, denoising and inpainting of held-out images. `translation`:
+Fréchet distances along the training, what the divergence guard did, denoising and inpainting of held-out images. `denoising`: the
+models that `ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `translation`:
 both directions between two classes: what a classifier makes of translated test images, kernel distances to the target class,
 how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
 
@@ -167,6 +168,42 @@ def restored(model: Any, clean: Any, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def denoising_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Held-out images with noise, through the chain within the noise's reach and through all of it as in the paper, in dB."""
+    import torch
+
+    import thalweg as tw
+
+    model = tw.load(model_folder(row, seed, options)).eval()
+    clean = tw.data.load(options.data, "test", size=options.size).all().x[:DENOISED]
+    found: dict[str, Any] = {"row": row, "seed": seed, "n": len(clean), "images": int(model.images), "levels": {}}
+    for std in (0.1, STD, 0.4):
+        noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
+        with precise(options):
+            within, whole = model.denoise(noisy, std, seed=seed).float(), model.sample(len(noisy), seed=seed, start=noisy).float()
+        values = {"noisy": noisy.clamp(-1, 1), "within": within, "whole": whole}
+        found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in values.items()}
+        if seed == 0 and std == STD:
+            rows = torch.cat([clean[:16], noisy[:16].clamp(-1, 1), within[:16], whole[:16]])
+            labels = ["image", "with noise", "within its reach", "the whole chain"]
+            name = f"cf_ebm_{options.data}_denoising_{''.join(a for a in row if a.isalnum())}.png"
+            tw.plot.grid(rows, options.pictures / name, columns=16, row_labels=labels)
+    return found
+
+
+def denoising(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the models that `ablation` kept."""
+    names = STUDY.chosen((FULL, "from scratch"), options)
+    rows = STUDY.rows("denoising", [(name, seed) for seed in range(options.seeds) for name in names], options)
+    lines = []
+    for name in names:
+        for std in rows[0]["levels"]:
+            mine = [r["levels"][std] for r in rows if r["row"] == name]
+            gains = {key: statistics.fmean(r[key] - r["noisy"] for r in mine) for key in ("within", "whole")}
+            lines.append({"row": name, "std": std, "seeds": len(mine), "psnr_noisy": statistics.fmean(r["noisy"] for r in mine)} | gains)
+    return {"summary": lines, "runs": rows}
+
+
 def pictures(model: Any, train: Any, options: argparse.Namespace) -> None:
     """A chain from noise to images, nearest training images, and more noise in the chain than was trained (Figures 10, 12 and 16)."""
     import torch
@@ -298,8 +335,8 @@ def translation(options: argparse.Namespace) -> dict[str, Any]:
 STUDY = Study(
     "cf_ebm",
     __doc__,
-    {"ablation": ablation, "translation": translation},
-    {"ablation": ablation_one, "translation": translation_one},
+    {"ablation": ablation, "denoising": denoising, "translation": translation},
+    {"ablation": ablation_one, "denoising": denoising_one, "translation": translation_one},
     run=Path("runs/cf_ebm-digits"),
 )
 
