@@ -2,7 +2,7 @@
 
 `ablation`: the full model, training at full size from the start, other activations (Table 8), without spectral norm or residual
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
-Fréchet distances along the training, what the divergence guard did, denoising and inpainting of held-out images. `denoising`: the
+Fréchet distances along the training, what the divergence guard did, inpainting of held-out images. `denoising`: the
 models that `ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `translation`:
 both directions between two classes: what a classifier makes of translated test images, kernel distances to the target class,
 how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
@@ -151,21 +151,17 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
 
 
 def restored(model: Any, clean: Any, seed: int) -> dict[str, Any]:
-    """PSNR before and after denoising at σ = 0.2, of hidden pixels of inpainted images, and how far their completions differ."""
-    import thalweg as tw
+    """PSNR of hidden pixels of inpainted images, and how far their completions differ."""
     from thalweg import tasks
 
-    noisy = clean + STD * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
-    before, after = (float(tw.evaluate.psnr(clean, y).mean()) for y in (noisy.clamp(-1, 1), model.denoise(noisy, STD, seed=seed)))
     mask = tasks.masks.centre_square(tuple(clean.shape[1:]), 0.25)
     filled = tasks.inpaint(model, clean[:100], mask, completions=1, seed=seed)[0]
     hidden = ~mask.bool().expand(clean.shape[1:])
     error = (filled - clean[:100])[:, hidden].square().mean(1)
     return {
-        "psnr_noisy": before, "psnr_denoised": after, "psnr_gain": after - before,
         "psnr_hidden": float((10 * (4 / error).log10()).mean()),
         "inpainting_diversity": float(tasks.diversity(tasks.inpaint(model, clean[:20], mask, completions=4, seed=seed), mask).mean()),
-    }  # fmt: skip
+    }
 
 
 def denoising_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -242,13 +238,13 @@ def ablation(options: argparse.Namespace) -> dict[str, Any]:
         line |= {"paper_fid": ROWS[name][1], "frechet": statistics.fmean(values) if values else None}
         line["above_full"] = statistics.fmean(pairs) if pairs else None
         line["standard_error"] = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else None
-        for key in ("psnr_gain", "psnr_hidden", "highest_energy"):
+        for key in ("psnr_hidden", "highest_energy"):
             known = [r[key] for r in mine if r.get(key) is not None]
             line[key] = statistics.fmean(known) if known else None
         lines.append(line)
     return {
         "width": options.width, "budget": options.budget, "batch": options.batch,
-        "floor": next((r["floor"] for r in rows if "floor" in r), None), "std": STD,
+        "floor": next((r["floor"] for r in rows if "floor" in r), None),
         "summary": lines, "runs": rows,
     }  # fmt: skip
 

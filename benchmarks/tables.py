@@ -6,6 +6,7 @@ python -m benchmarks.tables
 import json
 import re
 from pathlib import Path
+from statistics import fmean as mean
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -483,6 +484,8 @@ def cf_ebm() -> str:
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"cf_ebm_ablation{tail}.json").exists():
             text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
+        if (RESULTS / f"cf_ebm_denoising{tail}.json").exists():
+            text += "\n" + cf_ebm_denoising(f"cf_ebm_denoising{tail}", data)
         if (RESULTS / f"cf_ebm_translation{tail}.json").exists():
             text += "\n" + cf_ebm_translation(f"cf_ebm_translation{tail}", data)
     return text
@@ -495,14 +498,36 @@ def cf_ebm_ablation(name: str, data: str) -> str:
         (x["row"], str(x["seeds"]), str(x["diverged"]), str(x["repairs"]), number(x["frechet"]),
          "–" if x["above_full"] is None else f"{x['above_full']:+.1f}"
          + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
-         "–" if x["psnr_gain"] is None else f"{x['psnr_gain']:+.1f}", number(x["highest_energy"]))
+         number(x["highest_energy"]))
         for x in r["summary"]
     ]  # fmt: skip
-    head = ("model", "seeds", "diverged", "repairs by the guard", "Fréchet distance", "less the full model's",
-            f"dB gained by denoising at σ = {r['std']:g}", "highest energy")  # fmt: skip
+    head = ("model", "seeds", "diverged", "repairs by the guard", "Fréchet distance", "less the full model's", "highest energy")
     floor = "" if r["floor"] is None else f"; the floor of the Fréchet distance is {r['floor']:.1f}"
-    text = f"Parts of CF-EBM, {data}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n"
+    size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
+    text = f"Parts of CF-EBM, {data}{size}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n" + lines(head, rows)
+    full = [x for x in r["runs"] if x["row"] == "coarse to fine"]
+    text += "\nThe distance along the training, mean over seeds:\n\n"
+    names = list(dict.fromkeys(x["row"] for x in r["runs"]))
+    parts = range(len(full[0]["along"]))
+    along = {name: [x["along"] for x in r["runs"] if x["row"] == name and len(x["along"]) == len(parts)] for name in names}
+    rows = [
+        (name, *(f"{number(mean(a[i]['frechet'] for a in every))} ({mean(a[i]['images'] for a in every):,.0f})" for i in parts))
+        for name, every in along.items()
+        if every
+    ]
+    head = ("model", *(f"after {full[0]['along'][i]['cpu_seconds']:.0f} s (images)" for i in parts))
     return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Samples](images/cf_ebm_{data}_coarsetofine.png)\n"
+
+
+def cf_ebm_denoising(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], x["std"], str(x["seeds"]), f"{x['psnr_noisy']:.1f}", f"{x['within']:+.1f}", f"{x['whole']:+.1f}") for x in r["summary"]
+    ]
+    head = ("model", "σ", "seeds", "PSNR of noisy images, dB", "gained within the noise's reach", "gained by the whole chain")
+    text = f"Denoising, {data}, {r['runs'][0]['n']} test images:\n\n" + lines(head, rows) + "\n" + source(name, record)
+    return text + f"\n\n![Denoising](images/cf_ebm_{data}_denoising_coarsetofine.png)\n"
 
 
 def cf_ebm_translation(name: str, data: str) -> str:
@@ -525,6 +550,68 @@ def cf_ebm_translation(name: str, data: str) -> str:
         x = next(x for x in r["runs"] if x["row"] == way)
         text += f"\n![From {x['source']} to {x['target']}: the chain, and the saliency](images/cf_ebm_{data}_{way}.png)\n"
     return text
+
+
+def liebm() -> str:
+    """The parts of benchmarks/study_liebm.py, each of its own file."""
+    text = "## LIEBM\n"
+    for data in ("digits", "fashion-mnist"):
+        tail = "" if data == "digits" else f"_{data}"
+        parts = (("encoders", liebm_encoders), ("ablation", liebm_ablation), ("sweep", liebm_ablation), ("restoration", liebm_restoration))
+        for part, section in parts:
+            if (RESULTS / f"liebm_{part}{tail}.json").exists():
+                text += "\n" + section(f"liebm_{part}{tail}", data)
+    return text
+
+
+def liebm_encoders(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [(x["row"], str(x["seeds"]), percent(x["linear_probe"]), percent(x["knn"]), f"{x['spread']:.2f}") for x in r["summary"]]
+    head = ("encoder", "seeds", "linear probe", "nearest neighbours", "spread of latents, 1 where even")
+    size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
+    text = f"Encoders without labels, {data}{size}, {r['encoder_images']:,} images each, test accuracy:\n\n"
+    return text + lines(head, rows) + "\n" + source(name, record) + "\n"
+
+
+def liebm_ablation(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], str(x["seeds"]), str(x["diverged"]), number(x["frechet"]),
+         "–" if x["above_full"] is None else f"{x['above_full']:+.1f}"
+         + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         number(x["generator"]), *("–" if x[key] is None else f"{x[key]:.3f}" for key in ("auroc_energy", "auroc_joint")),
+         "–" if x["label_accuracy"] is None else percent(x["label_accuracy"]),
+         "–" if x["reconstruction"] is None else f"{x['reconstruction']:.3f}")
+        for x in r["summary"]
+    ]  # fmt: skip
+    base = r["summary"][0]["row"]
+    head = ("model", "seeds", "diverged", "Fréchet distance", f"less that of “{base}”", "of the generator alone", "AUROC, energy",
+            "AUROC, joint score", "samples of the label asked for", "reconstruction, squared error")  # fmt: skip
+    size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
+    what = "One setting changed at a time" if "sweep" in name else "Parts of LIEBM"
+    text = f"{what}, {data}{size}, {r['seconds']:.0f} CPU seconds a model; the floor of the distance is {r['floor']:.1f}:\n\n"
+    text += lines(head, rows)
+    known = [x for x in r["runs"] if "by_steps" in x]
+    if known:
+        text += "\nFréchet distance by Langevin steps after the generator, mean over seeds:\n\n"
+        steps = list(known[0]["by_steps"])
+        names = list(dict.fromkeys(x["row"] for x in known))
+        rows = [(row, *(number(mean(x["by_steps"][n] for x in known if x["row"] == row)) for n in steps)) for row in names]
+        text += lines(("model", *steps), rows)
+    text += "\n" + source(name, record) + "\n"
+    return text + (f"\n![Samples](images/liebm_{data}_latents.png)\n" if known else "")
+
+
+def liebm_restoration(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    keys = ("psnr_pseudo_inverse", "psnr_start", "psnr_refined", "psnr_restored")
+    rows = [(x["row"], str(x["seeds"]), *(f"{x[key]:.1f}" for key in keys)) for x in r["summary"]]
+    head = ("measured", "seeds", "A⁺y, dB", "G(m⁰)", "G(m)", "G(m) + Y")
+    text = f"Restoration without pairs, {data}, ERM, {r['runs'][0]['n']} test images, PSNR:\n\n"
+    return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Restoration](images/liebm_{data}_pool2.png)\n"
 
 
 def ddaebm() -> str:
@@ -613,6 +700,7 @@ def main() -> None:
         coopflow,
         cf_ebm,
         ddaebm,
+        liebm,
         speed,
         precision,
         streaming,
