@@ -627,7 +627,7 @@ _SMALL = dict(lr=3e-4, lr_generator=6e-4, lr_inference=6e-4, features=128, laten
 _PAPER = dict(features=512, head=512, latent_dim=128, inference_widths=(128, 256, 256, 512), batch=256, ema=0.9999)
 
 LIEBM.PRESETS = {
-    "digits": Config(crop=0.5, flip=0.0, network="mlp", width=512, **_SMALL),
+    "digits": Config(crop=0.5, flip=0.0, network="mlp", width=512, images=100_000, **_SMALL),
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 28, 28), images=2_000_000, **_SMALL),
     # Not run here: Table 12 and A.8. Networks of about the paper's size, not Dual-MCMC's; the inference model of eq. 26 for the first
     # two is --inference true. Our step is the paper's δ, twice that for CIFAR-10, whose images the paper has in [0, 1]

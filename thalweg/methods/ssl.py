@@ -174,7 +174,7 @@ class SSL(Method):
 # Temperature, projection and views: LIEBM's footnote 1, released code of W-MSE. Widths, lengths and rates of the small ones are ours;
 # digits are not mirrored, and keep more of themselves
 SSL.PRESETS = {
-    "digits": Config(crop=0.5, flip=0.0),
+    "digits": Config(crop=0.5, flip=0.0, images=100_000),
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 28, 28), widths=(32, 64, 128), images=2_000_000),
     # ResNet-18 and its released code: Adam 3e-3, batch 512, 1000 epochs for SimCLR
     "cifar10": Config(
