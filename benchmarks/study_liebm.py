@@ -328,7 +328,7 @@ def restoration_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
 
 
 def restoration(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(("pool:2", "pool:4", "mask:centre"), options)
+    names = STUDY.chosen(("pool:2", "pool:4", "mask:centre:0.25"), options)
     rows = STUDY.rows("restoration", [(name, seed) for seed in range(options.seeds) for name in names], options)
     lines = []
     for name in names:
