@@ -202,6 +202,11 @@ class Study:
         )
 
 
+def precise(options: argparse.Namespace) -> Any:
+    """A context in which chains run in the precision that they were trained in, `--precision`, on the CPU."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of equal keys as an aligned text table; numbers with four digits."""
     if not rows:

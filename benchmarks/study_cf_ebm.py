@@ -23,7 +23,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+from benchmarks.common import Study, precise  # after the setting, which torch reads when it is imported
 
 FULL = "coarse to fine"
 # row: (fields, the paper's FID on CIFAR-10, None where there is none or it diverged)
@@ -67,13 +67,6 @@ def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
 
 def model_folder(row: str, seed: int, options: argparse.Namespace) -> Path:
     return options.work / "models" / f"{options.data}-{options.size or 'preset'}-{row.replace(' ', '-')}-{seed}"
-
-
-def precise(options: argparse.Namespace) -> Any:
-    """Chains in the precision that they were trained in."""
-    import torch
-
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
 
 def drawn_by(model: Any, n: int, seed: int, options: argparse.Namespace) -> Any:
@@ -128,6 +121,7 @@ def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
                 "cpu_seconds": budget * part / PARTS_OF_TIME,
                 "images": images,
                 "stage": twin.net.sizes[twin.reached[0]][0],
+                # fewer on the way, as chains are dear; the distance of fewer samples is a little larger
                 "frechet": frechet(SAMPLES // (1 if part == PARTS_OF_TIME else 2)),
             }
         )

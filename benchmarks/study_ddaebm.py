@@ -116,6 +116,10 @@ def means(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float 
     return {key: statistics.fmean(values) if values else None for key, values in known.items()}
 
 
+def line_of(name: str, mine: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)}
+
+
 def paired(rows: list[dict[str, Any]], name: str, base: str, key: str) -> dict[str, float | None]:
     """Mean and standard error over seeds of the row `name`'s `key` less that of the row `base` at the same seed."""
     known = {(row["row"], row["seed"]): row.get(key) for row in rows}
@@ -187,7 +191,7 @@ def on_toys(part: str, names: Any, options: argparse.Namespace) -> dict[str, Any
     keys = ("kl", "total_variation", "modes", "within_4_std", "energy_distance", "samples_tv", "samples_tv_floor", "cpu_seconds")
     for name in names:
         mine = [row for row in rows if row["row"] == name]
-        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)} | means(mine, keys)
+        line = line_of(name, mine) | means(mine, keys)
         lines.append(line | paired(rows, name, f"{name.partition(': ')[0]}: {DDAEBM}", "energy_distance"))
     return {"recipe": options.recipe, "samples": options.samples, "summary": lines, "runs": rows}
 
@@ -248,7 +252,7 @@ def levels(options: argparse.Namespace) -> dict[str, Any]:
     rows, lines = ran("levels", names, options), []
     for name in names:
         mine = [row for row in rows if row["row"] == name]
-        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)}
+        line = line_of(name, mine)
         for i in range(PLACES):
             line |= {
                 f"frechet {i + 1}/{PLACES}": means([row["along"][i] for row in mine if len(row["along"]) > i], ("frechet",))["frechet"]

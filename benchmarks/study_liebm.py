@@ -23,7 +23,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+from benchmarks.common import Study, precise  # after the setting, which torch reads when it is imported
 
 FULL = "latents"
 ERM = dict(learner="erm")
@@ -71,13 +71,6 @@ def images_of(options: argparse.Namespace) -> tuple[Any, Any]:
     import thalweg as tw
 
     return tuple(tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
-
-
-def precise(options: argparse.Namespace) -> Any:
-    """Chains in the precision that they were trained in."""
-    import torch
-
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
 
 # --- encoders

@@ -506,7 +506,8 @@ def cf_ebm_ablation(name: str, data: str) -> str:
     size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
     text = f"Parts of CF-EBM, {data}{size}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n" + lines(head, rows)
     full = [x for x in r["runs"] if x["row"] == "coarse to fine"]
-    text += "\nThe distance along the training, mean over seeds:\n\n"
+    fewer = "" if data == "digits" else "; of 500 samples, the last of 1,000, which is a little smaller for that alone"
+    text += f"\nThe distance along the training, mean over seeds{fewer}:\n\n"
     names = list(dict.fromkeys(x["row"] for x in r["runs"]))
     parts = range(len(full[0]["along"]))
     along = {name: [x["along"] for x in r["runs"] if x["row"] == name and len(x["along"]) == len(parts)] for name in names}
@@ -516,7 +517,16 @@ def cf_ebm_ablation(name: str, data: str) -> str:
         if every
     ]
     head = ("model", *(f"after {full[0]['along'][i]['cpu_seconds']:.0f} s (images)" for i in parts))
-    return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Samples](images/cf_ebm_{data}_coarsetofine.png)\n"
+    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    pictures = {
+        "coarsetofine": "Samples", "fromscratch": "Samples of the model from scratch", "chain": "Chains from noise",
+        "neighbours": "Samples and the training images nearest to them", "noise": "Samples with more noise in the chain",
+    }  # fmt: skip
+    for picture, title in pictures.items():
+        path = f"images/cf_ebm_{data}_{picture}.png"
+        if (ROOT / "docs" / path).exists():
+            text += f"\n![{title}]({path})\n"
+    return text
 
 
 def cf_ebm_denoising(name: str, data: str) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from benchmarks import study_ddaebm
+from benchmarks import study_cf_ebm, study_ddaebm, study_liebm
 from benchmarks.common import rows_of_jobs
+from thalweg.methods import find
+from thalweg.methods.base import changed
 
 STUDY = """
 import json, os, pathlib, sys
@@ -130,3 +132,11 @@ def test_the_ddaebm_study_pairs_rows_by_seed():
             for seed, value in enumerate(values)]  # fmt: skip
     assert study_ddaebm.paired(rows, "b", "a", "x") == {"less": "a", "difference": 3.0, "standard_error": 1.0}
     assert study_ddaebm.paired(rows, "a", "a", "x") == {"less": "a", "difference": None, "standard_error": None}
+
+
+def test_every_row_of_the_cf_ebm_and_liebm_studies_is_a_config():
+    rows = [("cf_ebm", fields) for fields, _ in study_cf_ebm.ROWS.values()]
+    rows += [("liebm", fields) for _, fields in study_liebm.ROWS.values()] + [("liebm", fields) for fields in study_liebm.SETTINGS.values()]
+    for name, fields in rows:
+        config = changed(find(name).PRESETS["digits"], **fields)
+        assert all(getattr(config, key) == value for key, value in fields.items()), (name, fields)

@@ -178,6 +178,16 @@ def test_fading_in_begins_at_the_coarser_energy(options):
         assert (net(fine, stage=stage, beta=0.5) - net(coarse, stage=stage - 1)).abs().max() > 1e-5
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_maps_of_a_network_laid_out_for_bf16_are_not_copied(channels):
+    net = ExpandingEnergy((channels, 8, 8), stages=2, width=2).to(memory_format=torch.channels_last).requires_grad_(False)
+    seen = []
+    for layer in (*net.first, *net.second, *net.skip):
+        layer.register_forward_hook(lambda _, inputs, out: seen.extend([*inputs, out]))
+    net(uniform(4, channels, 8, 8).contiguous(memory_format=torch.channels_last))
+    assert len(seen) == 12 and all(h.is_contiguous(memory_format=torch.channels_last) for h in seen)
+
+
 def test_a_full_stage_takes_no_fade():
     net, x = ExpandingEnergy((1, 8, 8), stages=3, width=2), uniform(4, 1, 8, 8)
     fade = [*net.from_rgb[1].parameters()]

@@ -26,7 +26,7 @@ from thalweg.nn.nice import NICE
 from thalweg.nn.patchnet import PatchNet
 from thalweg.nn.unet import UNet
 
-MARGIN = 1e-6  # of the unit interval, where logits end (Grathwohl et al. 2021, whose data Table 1 is on)
+MARGIN = 1e-6  # of the unit interval, where logits end; the paper names none, docs/equations.md
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -79,8 +79,10 @@ class ExpandingEnergy(nn.Module):
         return [parameter for module in used for parameter in module.parameters()]
 
     def _features(self, x: Tensor, stage: int) -> Tensor:
-        # PyTorch cannot tell the memory format of one channel; what comes of it would be copied in every layer above
-        return self.activation(self.from_rgb[stage](x).contiguous(memory_format=torch.channels_last))
+        h = self.from_rgb[stage](x)
+        if x.shape[1] == 1:  # PyTorch cannot tell the memory format of one channel, and every layer above would copy its maps
+            h = h.contiguous(memory_format=torch.channels_last)
+        return self.activation(h)
 
     def _primal(self, h: Tensor, stage: int) -> Tensor:
         out = self.activation(self.second[stage](self.activation(self.first[stage](h))))
