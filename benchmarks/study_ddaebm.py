@@ -59,6 +59,12 @@ SWEEP: dict[str, dict[str, Any]] = {
     **{f"rates fall to {value:g}": {"lr_end": value} for value in (0.3, 0.003)},
     **{f"{value:g} times as long": {"images": value} for value in (0.3, 3.0)},
     "entropy's weight 1": {"entropy_weight": 1.0},
+    "entropy's weight 0.3": {"entropy_weight": 0.3},
+    "entropy's weight 0.03": {"entropy_weight": 0.03},
+    KL: {"objective": "kl"},
+    f"{KL}, entropy's weight 0.3": {"objective": "kl", "entropy_weight": 0.3},
+    f"{KL}, γ from 0.02 to 0.0005": {"objective": "kl", "gamma_end": 0.0005},
+    f"{KL}, 3 times as long": {"objective": "kl", "images": 3.0},
     "no Gaussian reference": {"reference_std": 0.0},
 }
 LEVELS = {f"T = {levels}": {"levels": levels} for levels in (1, 2, 4, 8)}
