@@ -24,7 +24,7 @@ ALLOWED = {
     "prior": BASIC | MATHS | {"nn"},
     "data": BASIC | {"energy", "camera"},
     "evaluate": BASIC | MATHS | {"data", "nn"},
-    "tasks": BASIC | MATHS | {"data", "nn"},
+    "tasks": BASIC | MATHS | {"camera", "data", "nn"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"plot"},
     "progress": set(),

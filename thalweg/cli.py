@@ -16,7 +16,7 @@ Deep energy-based models: train, sample, evaluate.
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
-  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate
+  apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate, ...
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
@@ -387,16 +387,18 @@ class ApplyOptions:
     """
 
     task: Annotated[str, "positional"]
-    """classify, detect, inpaint, restore, denoise, reconstruct, interpolate or translate"""
+    """classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate; of objects in space (nerf_lebm) turntable,
+    recombine, views, complete or pose"""
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
     out: Path
-    """FILE.json, or FILE.png or FILE.npz"""
+    """FILE.json, or FILE.png or FILE.npz; of turntable also FILE.gif"""
     input: str | None = None
-    """folder, picture or .npz; all but interpolate need it, which without goes from noise to noise"""
+    """folder, picture or .npz; of turntable, views and complete data with cameras, by name or folder. Interpolate without it goes from
+    noise to noise, turntable turns samples"""
     mask: str | None = None
     """inpaint: what is missing, centre:SHARE (default centre:0.25), random:SHARE, irregular:SHARE, half:SIDE, or FILE.png, white
-    where known"""
+    where known; complete: the same but for a file, of images of which nothing is missing yet"""
     operator: str | None = None
     """restore: what is measured of the input, pool:FACTOR, grey, blur:STD or mask:MASK"""
     latent: bool = False
@@ -406,7 +408,16 @@ class ApplyOptions:
     resample: int | None = None
     """inpaint, restore: times that each step down the noise levels is made, where the method can (RePaint)"""
     search: int | None = None
-    """reconstruct: steps of the search for where chains start, 200 by default; inpaint: complete by such a search (coopflow)"""
+    """reconstruct: steps of the search for where chains start, 200 by default; inpaint: complete by such a search (coopflow);
+    turntable, views, complete: steps of the posterior's chain"""
+    count: int | None = None
+    """turntable, recombine, views, complete: objects, 6 by default"""
+    shots: int | None = None
+    """turntable, views: images of each object that are given, 2 by default"""
+    frames: int | None = None
+    """turntable: pictures of one turn, 36 in a .gif, else 8"""
+    size: int | None = None
+    """turntable, recombine: side of the pictures in pixels, that of training by default"""
     std: float | None = None
     """denoise: standard deviation of the noise, in the unit of images in [−1, 1]"""
     add_noise: bool = False
@@ -433,7 +444,14 @@ TASK_OPTIONS = {
     "reconstruct": ("search", "seed"),
     "interpolate": ("seeds", "steps", "seed"),
     "translate": ("seed",),
+    "turntable": ("count", "frames", "shots", "search", "size", "seed"),
+    "recombine": ("count", "size", "seed"),
+    "views": ("count", "shots", "search", "seed"),
+    "complete": ("count", "mask", "search", "seed"),
+    "pose": (),
 }
+# those that can do without an input
+WITHOUT_INPUT = ("interpolate", "turntable", "recombine")
 
 
 def apply(arguments: list[str]) -> None:
@@ -463,11 +481,16 @@ def _task_options(options: ApplyOptions) -> dict[str, Any]:
             raise InputError(f"{task} takes no --{name.replace('_', '-')}. Its options: {its}")
     if task == "interpolate" and options.input is not None and options.seeds is not None:
         raise InputError("interpolate goes between the first two images of --input or between the noise of two --seeds, not both")
-    if task != "interpolate" and options.input is None:
-        raise InputError(f"{task} needs --input PATH: a folder with pictures, one picture, or an .npz")
+    if task == "recombine" and options.input is not None:
+        raise InputError("recombine takes no --input: it draws appearances and shapes")
+    if task not in WITHOUT_INPUT and options.input is None:
+        kind = (
+            "data with cameras, by name or folder" if task in ("views", "complete") else "a folder with pictures, one picture, or an .npz"
+        )
+        raise InputError(f"{task} needs --input PATH: {kind}")
     if "seed" in given:
         _check_seed(options.seed)
-    _above_zero(options, "completions", "resample", "search", "std")
+    _above_zero(options, "completions", "resample", "search", "std", "count", "shots", "frames", "size")
     if options.std is not None and options.std == float("inf"):
         raise InputError("--std must be finite, got inf")
     if task == "denoise" and options.std is None:

@@ -61,7 +61,8 @@ class Prior(nn.Module):
         z = self.draw_reference(n, generator, device) if start is None else start
         if self.net is None:
             return z
-        with frozen(self.net):
+        # fp32 also under autocast: casts would cost small networks more than products save
+        with frozen(self.net), torch.autocast(z.device.type, enabled=False):
             project = self.inside if self.uniform else None
             return sample.langevin(self.energy, z, steps=steps, step=step, noise=noise, project=project, generator=generator)
 

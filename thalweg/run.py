@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg import checkpoint, data, measure, plot, random, report, tasks
+from thalweg import checkpoint, data, measure, plot, random, report, run_scenes, tasks
 from thalweg import evaluate as ev
 from thalweg.data.images import convert, to_unit
 from thalweg.data.sources import SUFFIXES, decode, read_arrays
@@ -221,12 +221,14 @@ SHOWN = 100  # images that a picture of restored ones holds at most
 def apply(task: str, method: Method, source: str | None, out: Path, **options: Any) -> Path:
     """Run a task on a folder of pictures, one picture or an .npz, and write to `out`.
 
-    classify and detect write one JSON row an image; inpaint, restore and denoise a picture with one row an image (input, measured,
+    classify, detect and pose write one JSON row an image; inpaint, restore and denoise a picture with one row an image (input, measured,
     completions) or an .npz of arrays, reconstruct and translate likewise; interpolate a strip of samples or an .npz, between two draws
-    of noise or the first two images of an input. `options` are the task's.
+    of noise or the first two images of an input. Tasks with objects in space read data with cameras, by name or folder, and also
+    write animations (.gif). `options` are the task's.
     """
     config = method.config
-    suffixes = (".json",) if task in ("classify", "detect") else (".png", ".npz")
+    suffixes = (".json",) if task in ("classify", "detect", "pose") else (".png", ".npz")
+    suffixes += (".gif",) if task == "turntable" else ()
     if out.suffix not in suffixes:
         raise InputError(f"--out {out}: the name must end in {' or '.join(suffixes)}")
     if out.is_dir() or not out.parent.is_dir():
@@ -235,12 +237,17 @@ def apply(task: str, method: Method, source: str | None, out: Path, **options: A
         raise InputError(f"{method.name} does not classify")
     if len(config.shape) != 3:
         raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {tuple(config.shape)}")
+    if task in tasks.SCENES and task != "pose":
+        arrays = run_scenes.apply(task, method, source, out, **options)
+        return out if arrays is None else _write_arrays(out, **arrays)
     channels, _, size = config.shape
     names, x = ([], None) if source is None else _inputs(source, size, channels)
     if task == "interpolate":
         return _interpolate(method, x, out, **options)
-    if task in ("classify", "detect"):
-        if task == "classify":
+    if task in ("classify", "detect", "pose"):
+        if task == "pose":
+            rows = run_scenes.degrees(tasks.pose(method, x))
+        elif task == "classify":
             rows = tasks.classify(method, x, data.class_names(config.data) or tuple(str(i) for i in range(config.classes)))
         else:
             inliers = data.load(config.data, "validation", size=size).all().x

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg import camera as cameras
@@ -33,6 +33,7 @@ from thalweg.prior import Prior
 
 POSES = 512  # cameras of training that samples are seen from
 AT_ONCE = 64  # images rendered at once
+FIRST_LOG_VARIANCE = -4.0  # of the encoder's posteriors before training
 SHARPEST = 1000.0  # κ of a pose's posterior at most
 LOOKED_AT, LOOKED_STEPS = 16, 30  # held-out images of the criterion, and steps of inference at most
 REDRAWN = 10  # steps of inference after which other pixels are looked at
@@ -98,9 +99,11 @@ class Config:
     """distance at which rays begin"""
     far: Positive = 5.0
     """distance at which rays end; the field is for the ball of diameter far − near about the origin"""
+    ball: bool = True
+    """whether rays are followed through that ball only, or all the way from near to far"""
     focal: Positive = 1.866
     """focal length in widths of the image, for cameras that no data give"""
-    samples: Count = 24
+    samples: Count = 12
     """M, stratified samples along each ray"""
     importance: Whole = 0
     """samples more where those found density, 0 for none"""
@@ -110,7 +113,7 @@ class Config:
     """samples of the field held at once"""
     background: Literal["white", "black"] = "white"
     """what rays see that pass through"""
-    conditioning: Literal["concat", "film"] = "concat"
+    conditioning: Literal["concat", "film"] = "film"
     """how latents enter the field (Figures 3.1, 3.2)"""
     width: Count = 64
     """hidden units of the field"""
@@ -132,7 +135,7 @@ class Config:
     """images per update"""
     images: Count = 400_000
     """length of training in images; learning rates fall to zero over it"""
-    lr: Positive = 3e-4
+    lr: Positive = 5e-5
     """η_α, base learning rate of the priors"""
     lr_generator: Positive = 1e-3
     """η_θ, base learning rate of the generator"""
@@ -142,7 +145,7 @@ class Config:
     """that of its heads for z^a and z^s, 0 for the same"""
     warm_up: Whole = 100
     """updates over which learning rates rise"""
-    clip: NotNegative = 1.0
+    clip: NotNegative = 0.0
     """bound on each update's gradient norm, 0 for none"""
     ema: Fraction = 0.999
     """decay of the EMA twin"""
@@ -212,7 +215,12 @@ class NeRFLEBM(Method):
         heads = {"appearance": 2 * c.latent_appearance, "shape": 2 * c.latent_shape}
         heads |= {"altitude": 3, "azimuth": 3} if c.poses == "unknown" else {}
         beside = 9 if c.poses == "known" else 0
-        return InferenceNetwork(c.shape[0], heads, widths=c.encoder_widths, blocks=c.encoder_blocks, beside=beside)
+        encoder = InferenceNetwork(c.shape[0], heads, widths=c.encoder_widths, blocks=c.encoder_blocks, beside=beside)
+        for name in ("appearance", "shape"):
+            last = encoder.heads[name][-1]
+            # posteriors narrow from the first update: wide ones would be escaped by means far from the prior
+            nn.init.constant_(last.bias[len(last.bias) // 2 :], FIRST_LOG_VARIANCE)
+        return encoder
 
     @property
     def distance(self) -> float:
@@ -253,6 +261,7 @@ class NeRFLEBM(Method):
         return render(  # in the unit of the field, in which the ball that it is for has radius 1
             lambda x, direction: self.field(x, direction, latents), seen.origins / r, seen.directions, seen.jitter,
             near=c.near / r, far=c.far / r, background=float(c.background == "white"), importance=seen.importance, chunk=c.chunk,
+            ball=c.ball,
         )  # fmt: skip
 
     # --- training
@@ -572,7 +581,7 @@ def _check(c: Config) -> None:
 
 # Tables 3.1–3.3 and sec. 3.5.2; encodings, samples and bounds of GRAF (fov 30°, radius 10 for CARLA), lengths of training ours
 _PAPER = dict(
-    width=256, depth=8, mapping=256, mapping_layers=4, octaves=10, octaves_view=4, samples=64, rays=0, latent_appearance=128,
+    width=256, depth=8, mapping=256, mapping_layers=4, octaves=10, octaves_view=4, samples=64, rays=0, ball=False, latent_appearance=128,
     latent_shape=128, residual_std=0.05, prior_step=0.5, lr_generator=1e-4, lr_inference=1e-4, warm_up=0, images=5_000_000,
     encoder_widths=(64, 128, 256, 512), encoder_blocks=(3, 4, 6, 3),
 )  # fmt: skip

@@ -30,19 +30,29 @@ class Rendering(NamedTuple):
     opacity: Tensor
 
 
-def stratified(near: float, far: float, jitter: Tensor) -> Tensor:
-    """Distances along rays, one in each of M equal parts of [near, far]: jitter [..., M] in [0, 1] -> [..., M], rising."""
+def inside_ball(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays [B, P, 3] enter and leave the ball of radius 1 about the origin: distances [B, P, 1]; equal where they miss it."""
+    nearest = -(origins * directions).sum(-1, keepdim=True)
+    half = (1 - origins.square().sum(-1, keepdim=True) + nearest.square()).clamp(min=0).sqrt()
+    return nearest - half, nearest + half
+
+
+def stratified(near: float | Tensor, far: float | Tensor, jitter: Tensor) -> Tensor:
+    """Distances along rays, one in each of M equal parts of [near, far]: jitter [..., M] in [0, 1] -> [..., M], rising.
+
+    Bounds are numbers, or [..., 1] for each ray its own, here and below.
+    """
     samples = jitter.shape[-1]
     return near + (far - near) * (torch.arange(samples, device=jitter.device) + jitter) / samples
 
 
-def hierarchical(t: Tensor, weights: Tensor, far: float, jitter: Tensor) -> Tensor:
+def hierarchical(t: Tensor, weights: Tensor, far: float | Tensor, jitter: Tensor) -> Tensor:
     """Distances drawn where a first pass found something: from the histogram of `weights` on the intervals around each `t`.
 
     t [..., M] rising; the intervals meet half way, the first begins at its t, the last ends at `far`. weights [..., M] ≥ 0; jitter
     [..., N] in [0, 1], a draw each -> [..., N] (Mildenhall et al., sec. 5.2). Where all weights are 0 all intervals are alike.
     """
-    edges = torch.cat([t[..., :1], (t[..., 1:] + t[..., :-1]) / 2, torch.full_like(t[..., :1], far)], -1)
+    edges = torch.cat([t[..., :1], (t[..., 1:] + t[..., :-1]) / 2, _of_each(t, far)], -1)
     share = weights + 1e-5
     upper = (share / share.sum(-1, keepdim=True)).cumsum(-1)
     place = torch.searchsorted(upper.contiguous(), jitter.contiguous()).clamp(max=t.shape[-1] - 1)
@@ -53,27 +63,33 @@ def hierarchical(t: Tensor, weights: Tensor, far: float, jitter: Tensor) -> Tens
     return left + (right - left) * inside
 
 
-def weights_of(density: Tensor, t: Tensor, far: float) -> Tensor:
+def weights_of(density: Tensor, t: Tensor, far: float | Tensor) -> Tensor:
     """T_i (1 − exp(−σ_i δ_i)) of eq. 3.1, the share of the light that comes from each sample: [..., M] -> [..., M].
 
     δ_i is the distance to the next sample, of the last one to `far`.
     """
-    length = torch.cat([t[..., 1:], torch.full_like(t[..., :1], far)], -1) - t
+    length = torch.cat([t[..., 1:], _of_each(t, far)], -1) - t
     thickness = density * length
     passed = (thickness - thickness.cumsum(-1)).exp()  # T_i: all samples before this one
     return passed * -torch.expm1(-thickness)
 
 
-def composite(density: Tensor, colour: Tensor, t: Tensor, far: float, background: float) -> Rendering:
+def _of_each(t: Tensor, far: float | Tensor) -> Tensor:
+    """`far` of each ray of t [..., M]: [..., 1]."""
+    return far if isinstance(far, Tensor) else torch.full_like(t[..., :1], far)
+
+
+def composite(density: Tensor, colour: Tensor, t: Tensor, far: float | Tensor, background: float, behind: float | None = None) -> Rendering:
     """C = Σ T_i (1 − exp(−σ_i δ_i)) c_i (eq. 3.1), and what passes through shows the background, a grey value in [0, 1].
 
-    density and t [B, P, M], colour [B, P, M, 3].
+    density and t [B, P, M], colour [B, P, M, 3]. The background's distance is `behind`, `far` unless given.
     """
     weights = weights_of(density, t, far)
     opacity = weights.sum(-1)
     through = 1 - opacity
     seen = (weights[..., None] * colour).sum(-2) + background * through[..., None]
-    return Rendering(seen, (weights * t).sum(-1) + far * through, opacity)
+    end = _of_each(t, far).squeeze(-1) if behind is None else behind
+    return Rendering(seen, (weights * t).sum(-1) + end * through, opacity)
 
 
 def render(
@@ -87,9 +103,11 @@ def render(
     background: float = 1.0,
     importance: Tensor | None = None,
     chunk: int | None = None,
+    ball: bool = False,
 ) -> Rendering:
     """Rays [B, P, 3] through a field: `jitter` [B, P, M] in [0, 1] places M stratified samples between `near` and `far`.
 
+    With `ball` between where each ray enters and leaves the ball of radius 1 about the origin, outside which nothing is.
     `importance` [B, P, N] in [0, 1] draws N more where the first ones found density, which both passes ask the same field for.
     `chunk`: samples along all rays that are held at once at most (not below one ray of each object); gradients then compute
     each chunk anew, so that memory stays bounded in training too. The result does not depend on it.
@@ -100,12 +118,13 @@ def render(
         rays_at_once = min(rays_at_once, max(1, chunk // per_ray))
 
     def part(origin: Tensor, direction: Tensor, jitter: Tensor, importance: Tensor | None) -> Rendering:
-        t = stratified(near, far, jitter)
+        start, end = inside_ball(origin, direction) if ball else (near, far)
+        t = stratified(start, end, jitter)
         if importance is not None:
             with torch.no_grad():
-                weights = weights_of(_along(field, origin, direction, t)[0], t, far)
-                t = torch.cat([t, hierarchical(t, weights, far, importance)], -1).sort(-1).values
-        return composite(*_along(field, origin, direction, t), t, far, background)
+                weights = weights_of(_along(field, origin, direction, t)[0], t, end)
+                t = torch.cat([t, hierarchical(t, weights, end, importance)], -1).sort(-1).values
+        return composite(*_along(field, origin, direction, t), t, end, background, behind=far)
 
     parts = [None if x is None else x.split(rays_at_once, 1) for x in (origins, directions, jitter, importance)]
     again = torch.is_grad_enabled() and len(parts[0]) > 1
@@ -195,18 +214,28 @@ class ConditionalField(nn.Module):
         point = positional_encoding(x, self.octaves)
         h = point
         for i, layer in enumerate(self.layers):
-            h = layer(torch.cat([h, point], -1) if i and i == self.again else h)
-            h = F.relu(self._told(h, shape[str(i)]) if str(i) in shape else h)
+            parts = (h, point) if i and i == self.again else (h,)
+            h = F.relu(self._layer(layer, parts, shape.get(str(i))), inplace=True)
         density = F.softplus(self.density(h).squeeze(-1) - 1)  # shifted: at first space is thin and everything is seen
-        parts = [self.feature(h)]
+        parts = (self.feature(h),)
         if self.octaves_view >= 0:
-            parts.append(positional_encoding(direction, self.octaves_view))
-        seen = F.relu(self._told(self.colour_hidden(torch.cat(parts, -1)), appearance))
+            parts = (*parts, positional_encoding(direction, self.octaves_view))
+        seen = F.relu(self._layer(self.colour_hidden, parts, appearance), inplace=True)
         return density, self.colour(seen).sigmoid()
 
-    def _told(self, h: Tensor, latent: Tensor) -> Tensor:
-        # a linear layer of [h, w] is one of h plus one of w
-        if not self.film:
-            return h + latent
+    def _layer(self, layer: nn.Linear, parts: tuple[Tensor, ...], latent: Tensor | None) -> Tensor:
+        """A linear layer of `parts` [B, P, ·] side by side, told the latent [B, 1, ·]: plus it ("concat"), or times 1 + scale plus shift.
+
+        Sums of products instead of side by side, and scaled weights instead of scaled values: most of the time goes into memory.
+        """
+        weights = layer.weight.split([part.shape[-1] for part in parts], 1)
+        if latent is None or not self.film:
+            out = F.linear(parts[-1], weights[-1], layer.bias)
+            for part, weight in zip(parts[:-1], weights):
+                out = out + F.linear(part, weight)
+            return out if latent is None else out + latent
         scale, shift = latent.chunk(2, -1)
-        return (1 + scale) * h + shift
+        out = (1 + scale) * layer.bias + shift
+        for part, weight in zip(parts, weights):
+            out = torch.baddbmm(out, part, ((1 + scale).transpose(1, 2) * weight).transpose(1, 2))
+        return out

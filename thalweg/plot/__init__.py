@@ -1,12 +1,13 @@
-"""Figures that all commands share; each function writes one PNG, whole or not at all, and returns its path."""
+"""Figures that all commands share; each function writes one picture, whole or not at all, and returns its path."""
 
 from thalweg.plot.charts import comparison, curves, embedding, histogram, reliability, robustness
-from thalweg.plot.images import grid, neighbours
+from thalweg.plot.images import animation, grid, neighbours
 from thalweg.plot.noise import along_noise, noise_plane
 from thalweg.plot.plane import density, landscape
 
 __all__ = [
     "along_noise",
+    "animation",
     "comparison",
     "curves",
     "density",

@@ -50,6 +50,29 @@ def grid(
     return Path(path)
 
 
+def animation(frames: Tensor, path: str | os.PathLike, *, columns: int | None = None, seconds: float = 0.1, least: int = 128) -> Path:
+    """Write frames [F, N, C, H, W] in [−1, 1] as an endless .gif of F pictures of `seconds` each, N images in each as `grid` lays them."""
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise InputError(f"animation: got '{path}', need a file name that ends in .gif")
+    if frames.dim() != 5 or frames.shape[2] not in (1, 3) or not frames.is_floating_point() or min(frames.shape) < 1:
+        raise InputError(f"frames: got {frames.dtype} {list(frames.shape)}, need floating-point [F, N, C, H, W] with C = 1 or 3")
+    n = frames.shape[1]
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    scale = max(1, math.ceil(least / min(frames.shape[3:])))
+    pictures = [Image.fromarray(_tile(frame, columns, math.ceil(n / columns), scale).numpy()) for frame in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        pictures[0].save(partial, format="gif", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds), loop=0)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
 def neighbours(samples: Tensor, train: Tensor, indices: Tensor, path: str | os.PathLike, *, title: str | None = None) -> Path:
     """Draw each sample of [N, C, H, W], a gap, and its nearest training images train[indices], [N, k], nearest first; one row a sample.
 

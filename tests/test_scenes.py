@@ -1,0 +1,175 @@
+"""Tasks with objects in space: turntables, recombinations, new views, completions, poses; from Python and from the command line."""
+
+import json
+import math
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+import thalweg as tw
+from thalweg import camera, cli, plot, random, tasks
+from thalweg.data import Views
+from thalweg.errors import InputError
+
+TINY = dict(
+    shape=(3, 8, 8), latent_appearance=3, latent_shape=2, prior_width_appearance=8, prior_width_shape=8, prior_steps=3, posterior_steps=2,
+    infer_steps=3, samples=4, rays=6, width=8, depth=2, mapping=8, mapping_layers=2, octaves=2, encoder_widths=(8, 8),
+    encoder_blocks=(0, 1), batch=4, images=64,
+)  # fmt: skip
+
+
+def method(**fields):
+    return tw.method("nerf_lebm/objects", seed=0, **(TINY | fields))
+
+
+def some_cameras(n: int, seed: int = 0) -> torch.Tensor:
+    vectors = (camera.unit_vector(random.uniform(n, high=1.0 + 4 * i, generator=random.seeded(211, seed, i))) for i in range(2))
+    return camera.orbit(*vectors, distance=4.0, focal=1.866)
+
+
+def numbered(counts=(5, 4, 6)) -> Views:
+    """Image i is all of the value i."""
+    n = sum(counts)
+    x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 8, 8).contiguous()
+    return Views(x, some_cameras(n), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)))
+
+
+def test_a_turntable_goes_round_once():
+    m = method()
+    a, s = tasks.drawn(m, 2, seed=3)
+    made = tasks.turntable(m, a, s, frames=4, altitude=0.4, size=6)
+    assert [tuple(part.shape) for part in made] == [(2, 4, 3, 6, 6), (2, 4, 1, 6, 6), (2, 4, 1, 6, 6)]
+    for k in range(4):
+        azimuth = camera.unit_vector(torch.tensor(k * math.pi / 2))
+        view = camera.orbit(camera.unit_vector(torch.tensor(0.4)), azimuth, distance=4.0, focal=m.config.focal)
+        alone = m.render(a, s, view.expand(2, 3, 5), 6)
+        torch.testing.assert_close(made.x[:, k], alone.x, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(made.depth[:, k], alone.depth, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_share_appearance_and_columns_shape():
+    m = method()
+    made = tasks.recombine(m, 3, seed=1)
+    assert made.x.shape == (3, 3, 3, 8, 8)
+    torch.testing.assert_close(made.opacity, made.opacity[:1].expand_as(made.opacity), atol=1e-6, rtol=1e-5)  # alike down each column
+    assert (made.opacity[:, 0] - made.opacity[:, 1]).abs().max() > 1e-4 and (made.x[0, 0] - made.x[1, 0]).abs().max() > 1e-4
+    a, s = tasks.drawn(m, 3, seed=1)
+    up, front = (camera.unit_vector(torch.tensor(angle)) for angle in (math.radians(30), 0.0))
+    view = camera.orbit(up, front, distance=m.distance, focal=m.config.focal)
+    torch.testing.assert_close(made.x[2, 0], m.render(a[2:], s[:1], view[None]).x[0], atol=1e-5, rtol=1e-4)
+
+
+def test_new_views_are_of_the_same_object_and_were_not_given():
+    m, data = method(), numbered()
+    made = tasks.new_views(m, data, shots=2, views=2, seed=4)
+    assert made.x.shape == made.truth.shape == (3, 2, 3, 8, 8) and made.depth.shape == (3, 2, 1, 8, 8)
+    images = torch.cat([made.given, made.truth], 1)[:, :, 0, 0, 0].add(1).mul(127.5).round().long()
+    for item, rows in enumerate(images):
+        assert len(set(rows.tolist())) == 4 and (data.item[rows] == item).all()
+    rows = images[1]
+    x, view = data.all().x, data.camera
+    found = m.infer(x[rows[:2]][None], view[rows[:2]][None])
+    alone = m.render(found.appearance, found.shape, view[rows[2:3]])
+    torch.testing.assert_close(made.x[1, 0], alone.x[0], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(tasks.new_views(m, data, shots=2, views=2, seed=5).given, made.given)
+
+
+def test_poses_are_those_that_were_inferred():
+    m, x = method(poses="unknown"), numbered().all().x
+    found = tasks.pose(m, x)
+    altitude, azimuth, _ = camera.angles(m.infer(x).camera[:, 0])
+    torch.testing.assert_close(found.altitude, torch.rad2deg(altitude))
+    torch.testing.assert_close(found.azimuth, torch.rad2deg(azimuth))
+
+
+def test_what_cannot_be_done_is_said():
+    with pytest.raises(InputError, match="needs a model of objects in space, as nerf_lebm; egc is none"):
+        tasks.recombine(tw.method("egc/digits"))
+    with pytest.raises(InputError, match="poses = 'unknown'; this one is told"):
+        tasks.pose(method(), numbered().all().x)
+    with pytest.raises(InputError, match="needs a model of known poses"):
+        tasks.new_views(method(poses="unknown"), numbered())
+    with pytest.raises(InputError, match="an object of views has 5 images, shots \\+ views = 6"):
+        tasks.new_views(method(), numbered())
+
+
+# --- the command line
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A model of known and one of unknown poses, and objects in the layout of ShapeNet."""
+    tw.save_pretrained(method(), tmp_path / "model")
+    tw.save_pretrained(method(poses="unknown"), tmp_path / "unposed")
+    view = some_cameras(14)
+    for i in range(2):
+        home = tmp_path / "cars_test" / f"car{i}"
+        (home / "rgb").mkdir(parents=True)
+        (home / "pose").mkdir()
+        (home / "intrinsics.txt").write_text("15. 4. 4. 0.\n0. 0. 0.\n1.\n8 8\n")
+        for j in range(7):
+            Image.fromarray(numpy.full((8, 8, 3), 20 * i + j, numpy.uint8)).save(home / "rgb" / f"{j:06d}.png")
+            matrix = torch.eye(4)
+            matrix[:3, :4] = view[7 * i + j, :, :4] * torch.tensor([1.0, -1.0, -1.0, 1.0])
+            (home / "pose" / f"{j:06d}.txt").write_text(" ".join(f"{v:.8f}" for v in matrix.flatten().tolist()))
+    (tmp_path / "cars_train").mkdir()
+    (tmp_path / "cars_test" / "car0").rename(tmp_path / "cars_train" / "car0")
+    return tmp_path
+
+
+def apply(scenes, task: str, *words, model: str = "model") -> int:
+    return cli.main(["apply", task, str(scenes / model), *map(str, words)])
+
+
+def test_an_animation_has_all_frames(scenes):
+    assert apply(scenes, "turntable", "--frames", 5, "--count", 3, "--out", scenes / "turn.gif") == 0
+    with Image.open(scenes / "turn.gif") as found:
+        assert found.is_animated and found.n_frames == 5 and found.info["loop"] == 0
+    with pytest.raises(InputError, match="ends in .gif"):
+        plot.animation(torch.zeros(2, 1, 3, 4, 4), scenes / "turn.png")
+
+
+def test_pictures_and_arrays_of_each_task(scenes):
+    for words in (["--count", 2, "--frames", 3], ["--count", 2, "--frames", 3, "--input", scenes, "--shots", 2, "--search", 1]):
+        assert apply(scenes, "turntable", *words, "--out", scenes / "a.npz") == 0
+        assert numpy.load(scenes / "a.npz")["x"].shape[1:] == (3, 3, 8, 8)
+    assert apply(scenes, "recombine", "--count", 3, "--size", 6, "--out", scenes / "a.npz") == 0
+    assert numpy.load(scenes / "a.npz")["x"].shape == (3, 3, 3, 6, 6)
+    assert apply(scenes, "views", "--input", scenes, "--out", scenes / "a.npz") == 0
+    assert numpy.load(scenes / "a.npz")["truth"].shape == (1, 4, 3, 8, 8)
+    assert apply(scenes, "complete", "--input", scenes, "--mask", "half:left", "--out", scenes / "a.npz") == 0
+    stored = numpy.load(scenes / "a.npz")
+    known = numpy.broadcast_to(stored["visible"], stored["x"].shape)
+    assert known.any() and not known.all() and (stored["completed"][known] == stored["x"][known]).all()
+    for task, words in {"turntable": [], "recombine": [], "views": ["--input", scenes]}.items():
+        assert apply(scenes, task, *words, "--count", 2, "--out", scenes / f"{task}.png") == 0 and (scenes / f"{task}.png").stat().st_size
+
+
+def test_poses_are_rows_of_json(scenes):
+    pictures = scenes / "cars_test" / "car1" / "rgb"
+    assert apply(scenes, "pose", "--input", pictures, "--out", scenes / "poses.json", model="unposed") == 0
+    rows = json.loads((scenes / "poses.json").read_text())
+    assert len(rows) == 7 and set(rows[0]) == {"input", "altitude", "azimuth"} and -90 <= rows[0]["altitude"] <= 90
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["views", "--out", "a.png"], "views needs --input PATH: data with cameras"),
+        (["views", "--input", "digits", "--out", "a.png"], "these images have no cameras"),
+        (["complete", "--input", "{}", "--out", "a.png"], "nothing is missing in"),
+        (["recombine", "--input", "{}", "--out", "a.png"], "recombine takes no --input"),
+        (["recombine", "--out", "a.gif"], "must end in .png or .npz"),
+        (["recombine", "--shots", "3", "--out", "a.png"], "recombine takes no --shots"),
+        (["turntable", "--count", "0", "--out", "a.png"], "--count must be above 0"),
+        (["pose", "--input", "{}", "--out", "a.json"], "this one is told its cameras"),
+    ],
+)
+def test_wrong_options_are_one_line(words, message, scenes, capsys):
+    task, *rest = (word.replace("{}", str(scenes)) for word in words)
+    out = rest.pop()
+    assert apply(scenes, task, *rest, scenes / out) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
