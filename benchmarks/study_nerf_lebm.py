@@ -135,7 +135,7 @@ def mean_view() -> float:
 
 
 def decided_by(model: Any, seed: int, path: Path | None, *, n: int = 16) -> dict[str, float]:
-    """Shares of the variance of an object's mean colour due to z^a, and of its silhouette due to z^s, of n² recombinations of inferred ones.
+    """Shares of the variance of mean colours due to z^a, and of silhouettes due to z^s, of n² recombinations of inferred latents.
 
     Shares of the sum over both, without their interplay; the colour is weighted by opacity, the silhouette is the opacity itself.
     """
@@ -320,7 +320,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
             times.append(time.process_time() - started)
         return statistics.median(times)
 
-    for preset in ("objects", "objects-vae", "objects-persistent"):
+    def costs(preset: str) -> dict[str, Any]:
         model = tw.method(f"nerf_lebm/{preset}", seed=0)
         c = model.config
         batch = tw.data.beside(tw.data.load(c.data, "validation"), c.views).batch(0, c.batch, seed=0)
@@ -329,7 +329,10 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         chains = median(lambda: model.draw_prior(c.batch // c.views, update.generator))
         image = median(lambda: model.sample(16, steps=1)) / 16
         row = {"preset": preset, "seconds_a_step": step, "seconds_an_image": step / c.batch, "prior_chains": chains / step}
-        found["steps"].append(row | {"rendering_an_image": image})
+        return row | {"rendering_an_image": image}
+
+    for preset in ("objects", "objects-vae", "objects-persistent"):
+        found["steps"].append(costs(preset))
         print(found["steps"][-1], flush=True)
     # one image of 128×128, all its rays, 64 samples on each: as much in chunks of a quarter of a million samples as in larger ones
     for chunk in (65_536, 262_144, 1_048_576):

@@ -35,8 +35,9 @@ ALLOWED = {
     "train": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "methods.base"},
     "save": {"errors", "checkpoint", "distributed", "methods", "methods.base"},
     "latent": {"errors", "save", "data"},
-    "measure": BASIC | {"checkpoint", "data", "evaluate", "methods.base", "plot"},
-    "run": BASIC | {"checkpoint", "data", "evaluate", "measure", "methods.base", "plot", "report", "latent", "tasks"},
+    "measure": BASIC | {"checkpoint", "data", "evaluate", "methods.base", "plot", "tasks"},
+    "run": BASIC | {"checkpoint", "data", "evaluate", "measure", "methods.base", "plot", "report", "latent", "tasks", "run_scenes"},
+    "run_scenes": BASIC | {"data", "methods.base", "plot", "tasks"},
 }
 TOP = {"cli", "app"}  # may import anything
 

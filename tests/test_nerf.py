@@ -141,6 +141,27 @@ def test_an_opaque_sphere_has_its_depth_and_silhouette():
     assert 0.3 < float(deep.float().mean()) < 0.8
 
 
+def test_rays_through_a_ball_have_its_chords():
+    """Constant density in the ball of radius 1: opacity 1 − exp(−density · chord), to the last bit of the samples' sum."""
+    view, size, density = cameras([0.2], [0.7], distance=4.0, focal=camera.focal_length(35)).float(), 24, 1.5
+    origins, directions = camera.rays(view, size, size)
+    nearest = torch.linalg.cross(origins, directions).norm(dim=-1)
+    chord = 2 * (1 - nearest.square()).clamp(min=0).sqrt()
+    start, end = nerf.inside_ball(origins, directions)
+    torch.testing.assert_close((end - start).squeeze(-1), chord, atol=5e-3, rtol=1e-3)
+    surface = origins + start * directions
+    hit = nearest < 0.99
+    torch.testing.assert_close(surface.norm(dim=-1)[hit], torch.ones_like(nearest)[hit], atol=1e-4, rtol=0)
+    for samples in (3, 12):
+        nothing = torch.zeros(1, size * size, samples)
+        found = nerf.render(grey(density), origins, directions, nothing, near=2.5, far=5.5, ball=True, chunk=1000)
+        torch.testing.assert_close(found.opacity, -torch.expm1(-density * chord), atol=8e-3, rtol=1e-3)
+        missed = nearest > 1.001
+        assert (
+            missed.any() and (found.opacity[missed] == 0).all() and (found.depth[missed] == 5.5).all() and (found.colour[missed] == 1).all()
+        )
+
+
 def test_stratified_samples_are_one_a_part():
     t = nerf.stratified(1.0, 3.0, jitter(50, 8))
     assert torch.equal(((t - 1) / 2 * 8).floor(), torch.arange(8.0).expand(50, 8))
@@ -208,7 +229,30 @@ def test_concatenation_is_what_the_layers_compute():
     joined = torch.cat([point, net.map_shape(z_s)[:, None].expand(-1, 4, -1)], -1)
     weight = torch.cat([net.layers[0].weight, net.shape_at["0"].weight], 1)
     wanted = joined @ weight.T + net.layers[0].bias + net.shape_at["0"].bias
-    torch.testing.assert_close(net.layers[0](point) + net.latents(z_a, z_s)[1]["0"], wanted)
+    torch.testing.assert_close(net._layer(net.layers[0], (point,), net.latents(z_a, z_s)[1]["0"]), wanted)
+    halves = net._layer(net.layers[0], (point[..., :5], point[..., 5:]), net.latents(z_a, z_s)[1]["0"])
+    torch.testing.assert_close(halves, wanted)
+
+
+def test_film_scales_and_shifts_what_the_layers_compute():
+    net = field_of(conditioning="film", depth=5)
+    z_a, z_s = random.normal(2, 5, generator=random.seeded(8)), random.normal(2, 6, generator=random.seeded(9))
+    x, d = random.normal(2, 7, 3, generator=random.seeded(10)), torch.tensor([0.0, 0.6, 0.8]).expand(2, 7, 3)
+    appearance, shape = net.latents(z_a, z_s)
+
+    def told(h: Tensor, latent: Tensor) -> Tensor:
+        scale, shift = latent.chunk(2, -1)
+        return (1 + scale) * h + shift
+
+    h = point = nerf.positional_encoding(x, 3)
+    for i, layer in enumerate(net.layers):
+        h = layer(torch.cat([h, point], -1) if i == net.again else h)
+        h = (told(h, shape[str(i)]) if str(i) in shape else h).relu()
+    density = torch.nn.functional.softplus(net.density(h).squeeze(-1) - 1)
+    seen = net.colour_hidden(torch.cat([net.feature(h), nerf.positional_encoding(d, 1)], -1))
+    assert list(shape) == ["0", "1", "2", "3"] and net.again == 2
+    for made, wanted in zip(net(x, d, (appearance, shape)), (density, net.colour(told(seen, appearance).relu()).sigmoid())):
+        torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-4)
 
 
 # --- poses on the circle

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 import thalweg as tw
-from thalweg import camera, cli, plot, random, tasks
+from thalweg import camera, cli, measure, plot, random, tasks
 from thalweg.data import Views
 from thalweg.errors import InputError
+from thalweg.methods.base import changed
 
 TINY = dict(
     shape=(3, 8, 8), latent_appearance=3, latent_shape=2, prior_width_appearance=8, prior_width_shape=8, prior_steps=3, posterior_steps=2,
@@ -22,6 +23,11 @@ TINY = dict(
 
 def method(**fields):
     return tw.method("nerf_lebm/objects", seed=0, **(TINY | fields))
+
+
+def method_of(folder, **fields):
+    m = method(**fields)
+    return type(m)(changed(m.config, data=str(folder)))
 
 
 def some_cameras(n: int, seed: int = 0) -> torch.Tensor:
@@ -91,11 +97,11 @@ def test_what_cannot_be_done_is_said():
         tasks.pose(method(), numbered().all().x)
     with pytest.raises(InputError, match="needs a model of known poses"):
         tasks.new_views(method(poses="unknown"), numbered())
-    with pytest.raises(InputError, match="an object of views has 5 images, shots \\+ views = 6"):
+    with pytest.raises(InputError, match=r"an object of views has 5 images, shots \+ views = 6"):
         tasks.new_views(method(), numbered())
 
 
-# --- the command line
+# --- evaluation and the command line
 
 
 @pytest.fixture
@@ -119,6 +125,28 @@ def scenes(tmp_path):
     return tmp_path
 
 
+def test_new_views_are_measured_on_held_out_objects(scenes, tmp_path):
+    m = method_of(scenes)
+    assert "views" in measure.chosen(m, ("auto",)) and "views" not in measure.chosen(method(poses="unknown"), ("auto",))
+    subject = measure.Subject(m, measure.Settings(n=1), tmp_path / "report")
+    found = measure.views(subject)
+    made = tasks.new_views(m, tw.data.load(scenes, "test", size=8), objects=1)
+    error = (made.truth - made.x).square().flatten(2).mean(2)
+    assert found["psnr"]["value"] == pytest.approx(float((10 * (4 / error).log10()).mean()), abs=1e-4) and found["psnr"]["n"] == 1
+    dark = (made.truth - tw.data.load(scenes, "train", size=8).all().x.mean(0)).square().flatten(2).mean(2)
+    assert found["of_mean_image"] == pytest.approx(float((10 * (4 / dark).log10()).mean()), abs=1e-4)
+    assert {path.name for _, path in subject.pictures} == {"views.png", "recombined.png"} and all(p.exists() for _, p in subject.pictures)
+    assert "PSNR of new views" in measure.views_rows(found)[0].name
+
+
+def test_what_has_no_labels_is_evaluated_without_a_classifier(scenes, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "METRICS", {name: measure.METRICS[name] for name in ("fidelity", "views")})
+    found = measure.measure(measure.Subject(method_of(scenes, prior_steps=1), measure.Settings(n=7)), ("auto",))
+    assert "fidelity" not in found and "views" in found and "fidelity left out" in capsys.readouterr().err
+    with pytest.raises(InputError, match="needs data with labels"):
+        measure.measure(measure.Subject(method_of(scenes), measure.Settings(n=4)), ("fidelity",))
+
+
 def apply(scenes, task: str, *words, model: str = "model") -> int:
     return cli.main(["apply", task, str(scenes / model), *map(str, words)])
 
@@ -127,7 +155,7 @@ def test_an_animation_has_all_frames(scenes):
     assert apply(scenes, "turntable", "--frames", 5, "--count", 3, "--out", scenes / "turn.gif") == 0
     with Image.open(scenes / "turn.gif") as found:
         assert found.is_animated and found.n_frames == 5 and found.info["loop"] == 0
-    with pytest.raises(InputError, match="ends in .gif"):
+    with pytest.raises(InputError, match=r"ends in \.gif"):
         plot.animation(torch.zeros(2, 1, 3, 4, 4), scenes / "turn.png")
 
 

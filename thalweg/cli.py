@@ -322,7 +322,7 @@ class EvaluateOptions:
     models: Annotated[tuple[str, ...], "positional"]
     """run folders (or exported models)"""
     metrics: str = "auto"
-    """comma-separated (density, accuracy, calibration, fidelity, neighbours, ood, modes, cost, robustness, restoration, latents,
+    """comma-separated (density, accuracy, calibration, fidelity, neighbours, ood, modes, views, cost, robustness, restoration, latents,
     likelihood), auto for the quick ones that fit, or all"""
     compare: bool = False
     """one table for all models, which must share their data; with --out also a picture of it"""

@@ -120,7 +120,7 @@ def sample_to(method: Method, out: Path, n: int, *, seed: int, label: str | None
 def evaluate(model: str, wanted: tuple[str, ...], settings: measure.Settings, *, which: str, device: str) -> dict[str, Any]:
     """All wanted figures of one model; a run folder also gets metrics.json, pictures and report.html."""
     method = load(model, which=which, device=device)
-    wanted = measure.chosen(method, wanted)
+    measure.chosen(method, wanted)  # a metric that does not fit is said before anything is measured
     folder = Path(model)
     is_run = (folder / "stats.jsonl").exists()
     subject = measure.Subject(method, settings, folder / "report" if is_run else None)

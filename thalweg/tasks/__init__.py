@@ -17,14 +17,14 @@ SCENES = ("turntable", "recombine", "views", "complete", "pose")  # of models of
 TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate", "translate", *SCENES)
 
 __all__ = [
+    "SCENES",
+    "TASKS",
     "LatentRestoration",
     "LinearOperator",
     "Measured",
     "NewViews",
     "Poses",
     "Recombined",
-    "SCENES",
-    "TASKS",
     "Translation",
     "Turntable",
     "classify",
@@ -42,9 +42,9 @@ __all__ = [
     "new_views",
     "operators",
     "pose",
-    "reconstruct",
     "recombine",
     "recombined",
+    "reconstruct",
     "restore",
     "restore_latent",
     "slerp",

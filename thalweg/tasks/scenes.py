@@ -20,7 +20,7 @@ ALTITUDE = math.radians(30)
 
 
 class Turntable(NamedTuple):
-    """N objects from F sides: `x` [N, F, 3, H, W] in [−1, 1], `depth` [N, F, 1, H, W] in world units, `opacity` [N, F, 1, H, W] in [0, 1]."""
+    """N objects from F sides: `x` [N, F, 3, H, W] in [−1, 1], `depth` [N, F, 1, H, W] in world units, `opacity` in [0, 1] likewise."""
 
     x: Tensor
     depth: Tensor
