@@ -1,10 +1,11 @@
 """What DDAEBM's energies and samples are worth: toys against exact densities, levels, a sweep, NICE, stacks, outliers, and the cost.
 
 `toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
-and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `levels`: T = 1, 2, 4, 8, Fréchet distance
-along training (Figure 5). `nice`: exact test log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and
-without levels (Table 1). `stacked`: modes of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`:
-CPU time of a step beside a plain loop, and of samples beside CDRL and DRL.
+and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `bias`: energies of Gaussian data under the
+penalty, beside the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test log-likelihood
+of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes of stacked
+digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop, and of samples
+beside CDRL and DRL.
 
     python -m benchmarks.study_ddaebm toys sweep --images 900000 --recipe quick
     python -m benchmarks.study_ddaebm levels nice ood cost
@@ -67,6 +68,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     f"{KL}, 3 times as long": {"objective": "kl", "images": 3.0},
     "no Gaussian reference": {"reference_std": 0.0},
 }
+GAMMAS = {f"γ = {value:g}": value for value in (0.0, 0.02, 0.2)}
 LEVELS = {f"T = {levels}": {"levels": levels} for levels in (1, 2, 4, 8)}
 LIKELIHOOD, LIKELIHOOD_T = "maximum likelihood", "maximum likelihood with levels"
 # row: (fields, the paper's log-likelihood on MNIST)
@@ -208,6 +210,67 @@ def toys(options: argparse.Namespace) -> dict[str, Any]:
 
 def sweep(options: argparse.Namespace) -> dict[str, Any]:
     return on_toys("sweep", SWEEP, options)
+
+
+# --- the penalty's bias
+
+
+def penalised_precision(gamma: float, variance: float, alpha: float, noise: float) -> float:
+    """Precision a of the energy ½ a x² that the game ends at on data N(0, variance) with x_t = alpha x + √noise ε, by closed form.
+
+    Where the generator draws p(x | x_t) ∝ exp(−½ a x²) q(x_t | x), the gradient of eq. 22 and 23 in a vanishes: ½ E_q x² − ½ E_p x² +
+    γ a variance = 0. At γ = 0 that is a = 1/variance.
+    """
+
+    def slope(a: float) -> float:
+        precision = a + alpha**2 / noise
+        of_model = 1 / precision + alpha**2 * (alpha**2 * variance + noise) / (noise * precision) ** 2
+        return gamma * a * variance + 0.5 * variance - 0.5 * of_model
+
+    low, high = 0.0, 2 / variance
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def bias_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Precisions of the learned energies of N(0, I) at each level, by regression on ½|x|², beside those of the closed form."""
+    import torch
+
+    import thalweg as tw
+    from thalweg.methods.ddaebm import _QUICK
+
+    gamma = GAMMAS[row]
+    recipe = _QUICK | {"images": options.images, "entropy_weight": 1.0, "objective": "kl", "gamma": gamma, "gamma_end": gamma}
+    toy = tw.data.toy("gaussian")
+    method = tw.method("ddaebm/gaussian", seed=seed, **recipe, reference_std=0.0, compile=options.compile == "yes")
+    ((model, found),) = trained(method, toy, seed, options)
+    found = {"row": row, "seed": seed, "gamma": gamma} | found
+    if model is None:
+        return found
+    x0, schedule = toy.sample(20_000, generator=tw.random.seeded(seed, 14)), model.schedule
+    for s in range(model.config.levels):
+        level = torch.tensor([s])
+        x = schedule.diffuse(x0, level.expand(len(x0)), tw.random.normal_like(x0, tw.random.seeded(seed, 15, s)))
+        with torch.no_grad():
+            energy, half = model.energy(x, t=s), 0.5 * x.square().sum(1)
+        one = x0[:1]
+        variance = float(schedule.alpha(level, one).square() + schedule.sigma(level, one).square())
+        alpha, noise = float(schedule.step_alpha(level + 1, one)), float(schedule.step_variance(level + 1, one))
+        found[f"level {s}"] = float(torch.cov(torch.stack([energy, half]))[0, 1] / half.var())
+        found[f"level {s}, closed form"] = penalised_precision(gamma, variance, alpha, noise)
+    return found
+
+
+def bias(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(GAMMAS, options)
+    rows, lines = ran("bias", names, options), []
+    keys = tuple(f"level {s}{what}" for s in range(4) for what in ("", ", closed form"))
+    for name in names:
+        mine = [row for row in rows if row["row"] == name]
+        lines.append(line_of(name, mine) | means(mine, (*keys, "cpu_seconds")))
+    return {"summary": lines, "runs": rows}
 
 
 # --- images
@@ -471,9 +534,17 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "sweep": sweep, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
+    "toys": toys, "sweep": sweep, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
 }  # fmt: skip
-ONES = {"toys": toys_one, "sweep": sweep_one, "levels": levels_one, "nice": nice_one, "stacked": stacked_one, "ood": ood_one}
+ONES = {
+    "toys": toys_one,
+    "sweep": sweep_one,
+    "bias": bias_one,
+    "levels": levels_one,
+    "nice": nice_one,
+    "stacked": stacked_one,
+    "ood": ood_one,
+}
 STUDY = Study("ddaebm", __doc__, PARTS, ONES, run=Path("runs/ddaebm-digits"))
 
 

@@ -624,10 +624,68 @@ def liebm_restoration(name: str, data: str) -> str:
     return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Restoration](images/liebm_{data}_pool2.png)\n"
 
 
+def nerf_lebm() -> str:
+    """The parts of benchmarks/study_nerf_lebm.py, each of its own file."""
+    head = {
+        "two_shot_encoder": "new views from two, dB, by the encoder", "two_shot_chain": "after chains", "given_chain": "the two given",
+        "hidden": "hidden pixels, dB", "frechet": "Fréchet distance", "colour_by_appearance": "share of colour by z^a",
+        "silhouette_by_shape": "share of silhouette by z^s", "azimuth": "azimuth", "azimuth_twofold": "azimuth twofold",
+        "azimuth_by_chance": "azimuth by chance", "altitude": "altitude, correlation",
+    }  # fmt: skip
+    titles = {
+        "priors": "Objects from known cameras", "incomplete": "Learned from images of which a quarter is missing",
+        "unposed": "Cameras inferred; 1 would be every azimuth right up to one rotation and mirror",
+    }  # fmt: skip
+    pictures = {
+        "priors": {"views": "Two images given, the same and four others from the model, the true ones", "recombined": "Colours and shapes",
+                   "samples": "Samples"},
+        "incomplete": {"": "Visible pixels, completed, whole"},
+        "unposed": {"samples": "Samples", "turn": "Turned", "recombined": "Colours and shapes"},
+    }  # fmt: skip
+    text = "## NeRF-LEBM\n"
+    for part, title in titles.items():
+        if not (RESULTS / f"nerf_lebm_{part}.json").exists():
+            continue
+        record = load(f"nerf_lebm_{part}")
+        r = record["results"]
+        keys = [key for key in head if any(x.get(key) is not None for x in r["summary"])]
+        rows = [
+            (x["row"], str(x["seeds"]), str(x["diverged"]), f"{x['images'] or 0:,.0f}", f"{x['cpu_seconds'] or 0:.0f}",
+             *("–" if x.get(key) is None else f"{x[key]:.1f}" if key in ("frechet", "hidden") or "two" in key[:3] or "given" in key
+               else f"{x[key]:.2f}" for key in keys))
+            for x in r["summary"]
+        ]  # fmt: skip
+        known = f"{title}, {r['objects']} held-out objects; the mean training image has {r['mean_view']:.1f} dB, as many held-out images"
+        text += f"\n{known} a Fréchet distance of {r['frechet_floor']:.0f} (EfficientNet-Lite0, {r['samples']} samples):\n\n"
+        text += lines(("model", "seeds", "diverged", "images", "CPU seconds", *(head[key] for key in keys)), rows)
+        text += "\n" + source(f"nerf_lebm_{part}", record) + "\n"
+        for x in r["summary"]:
+            for kind, what in pictures[part].items():
+                words = "_".join("".join(a for a in word.lower() if a.isalnum()) for word in (x["row"], kind) if word)
+                path = f"images/nerf_lebm_{'' if part == 'priors' else part + '_'}{words}.png"
+                if (ROOT / "docs" / path).exists():
+                    text += f"\n![{x['row']}: {what}]({path})\n"
+    if (RESULTS / "nerf_lebm_cost.json").exists():
+        record = load("nerf_lebm_cost")
+        r = record["results"]
+        rows = [
+            (x["preset"], f"{1000 * x['seconds_a_step']:.0f}", f"{1000 * x['seconds_an_image']:.1f}", percent(x["prior_chains"]),
+             f"{1000 * x['rendering_an_image']:.0f}")
+            for x in r["steps"]
+        ]  # fmt: skip
+        text += f"\nCPU milliseconds, {r['precision']}, one thread, medians of {r['rounds']}:\n\n"
+        text += lines(("preset", "a step", "an image of training", "share of prior chains", "rendering a sample"), rows)
+        rows = [(f"{x['chunk']:,}", f"{x['gib']:.2f}") for x in r["memory"]]
+        text += "\nMemory of a step on one image of 128×128, 64 samples on every ray, by samples held at once:\n\n"
+        text += lines(("samples at once", "GiB"), rows) + "\n" + source("nerf_lebm_cost", record) + "\n"
+    return text
+
+
 def ddaebm() -> str:
     """The parts of benchmarks/study_ddaebm.py, each of its own file."""
     titles = {
         "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones", "sweep": "One change of the recipe each, on toys",
+        "bias": "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
         "levels": "Denoising steps, Fréchet distance along training", "nice": "Exact log-likelihood of held-out images, one flow",
         "stacked": "Modes of stacked digits", "ood": "AUROC of outliers by E(·, 0)",
     }  # fmt: skip
@@ -711,6 +769,7 @@ def main() -> None:
         cf_ebm,
         ddaebm,
         liebm,
+        nerf_lebm,
         speed,
         precision,
         streaming,

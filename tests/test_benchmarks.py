@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from benchmarks import study_cf_ebm, study_ddaebm, study_liebm
+from benchmarks import study_cf_ebm, study_ddaebm, study_liebm, study_nerf_lebm
 from benchmarks.common import rows_of_jobs
 from thalweg.methods import find
 from thalweg.methods.base import changed
@@ -140,3 +140,20 @@ def test_every_row_of_the_cf_ebm_and_liebm_studies_is_a_config():
     for name, fields in rows:
         config = changed(find(name).PRESETS["digits"], **fields)
         assert all(getattr(config, key) == value for key, value in fields.items()), (name, fields)
+
+
+def test_every_row_of_the_nerf_lebm_study_is_a_config():
+    for rows in study_nerf_lebm.ROWS.values():
+        for preset, fields in rows.values():
+            config = changed(find("nerf_lebm").PRESETS[preset], **fields)
+            assert all(getattr(config, key) == value for key, value in fields.items()), (preset, fields)
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.05**2])
+def test_the_penalised_precision_is_that_of_the_game(variance):
+    """Without a penalty the truth; far from the other level, where the conditional is the energy itself, a root of a quadratic."""
+    assert study_ddaebm.penalised_precision(0.0, variance, 0.9, 0.2) == pytest.approx(1 / variance, rel=1e-6)
+    gamma = 0.02
+    alone = study_ddaebm.penalised_precision(gamma, variance, 1e-6, 1.0)
+    assert gamma * variance * alone**2 + 0.5 * variance * alone == pytest.approx(0.5, rel=1e-4)
+    assert study_ddaebm.penalised_precision(gamma, variance, 0.9, 0.2) < 1 / variance
