@@ -308,6 +308,21 @@ def test_new_views_and_completions_have_their_shapes():
     assert not torch.equal(amortized.infer(x, view, steps=2).appearance, amortized.infer(x, view).appearance)
 
 
+def test_chains_move_alike_in_bf16():
+    m, batch = method(infer_step=0.05), views().batch(0, 4, 0)
+    for steps in (0, 1, 3):
+        exact = m.infer(batch.x, batch.camera, steps=steps, rays=0).appearance
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = m.infer(batch.x, batch.camera, steps=steps, rays=0).appearance
+        assert rough.dtype == torch.float32
+        torch.testing.assert_close(rough, exact, atol=0.02 + 0.02 * steps, rtol=0)
+        if steps:
+            # Adam without noise: each of its first steps is about 0.05 long, whatever the gradient
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                start = m.infer(batch.x, batch.camera, steps=0).appearance
+            assert (rough - start).abs().mean() > 0.02
+
+
 def test_uniform_latents_stay_in_their_box():
     m = method(learner="mcmc", reference="uniform", posterior_step=3.0)
     m.step(views().batch(0, 4, 0), Losses(m))

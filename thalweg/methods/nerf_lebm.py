@@ -133,7 +133,7 @@ class Config:
     """residual blocks at each of them"""
     batch: Count = 16
     """images per update"""
-    images: Count = 400_000
+    images: Count = 100_000
     """length of training in images; learning rates fall to zero over it"""
     lr: Positive = 5e-5
     """η_α, base learning rate of the priors"""
@@ -447,7 +447,8 @@ class NeRFLEBM(Method):
         generator), and the KL divergences to the references [B] in nats."""
         c = self.config
         beside = None if camera is None else camera.flatten(0, 1)[:, :, :3].flatten(1)
-        found = self.encoder(x, beside)
+        # latents, their moments and divergences in fp32 also under autocast
+        found = {name: head.float() for name, head in self.encoder(x, beside).items()}
         parts, divergence = [], 0.0
         for name in ("appearance", "shape"):
             mean, log_variance = found[name].chunk(2, 1)
