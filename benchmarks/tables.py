@@ -707,7 +707,7 @@ def ddaebm() -> str:
         head = ("preset", "plain loop, ms a step", "eager", "compiled", "plain loop over eager", "over compiled")
         text += "\nCPU time of a training step, one thread:\n\n" + lines(head, rows)
         rows = [
-            (x["model"], f"{x['parameters']:,}", str(x["network_evaluations"]), f"{x['samples_a_second']:.0f}")
+            (x["model"], f"{x['parameters']:,}", str(x["network_evaluations"]), f"{x['samples_a_second']:,.0f}")
             for x in record["results"]["sampling"]
         ]
         text += "\nSamples of 25gaussians, networks of equal width:\n\n"
