@@ -694,9 +694,19 @@ def ddaebm() -> str:
         for path in sorted(RESULTS.glob(f"ddaebm_{part}*.json")):
             record = load(path.stem)
             r = record["results"]
-            rows = [tuple(f"{v:.4g}" if isinstance(v, float) else "–" if v is None else str(v) for v in x.values()) for x in r["summary"]]
-            text += f"\n{title}; {r['images']:,} images a model, {r['seeds']} seeds:\n\n"
-            text += lines(tuple(key.replace("_", " ") for key in r["summary"][0]), rows) + "\n" + source(path.stem, record) + "\n"
+            paired = any(x.get("difference") is not None for x in r["summary"])
+            keys = [key for key in r["summary"][0] if paired or key not in ("less", "difference", "standard_error")]
+            rows = [
+                tuple(f"{x[key]:.4g}" if isinstance(x[key], float) else "–" if x[key] is None else str(x[key]) for key in keys)
+                for x in r["summary"]
+            ]
+            seeds = f"{r['seeds']} seed{'s' * (r['seeds'] > 1)}"
+            text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
+            text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
+        if part == "toys":
+            for picture in ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl"):
+                if (ROOT / "docs" / f"images/ddaebm_{picture}.png").exists():
+                    text += f"\n![{picture.replace('_', ', ')}: truth, exp(−E), samples](images/ddaebm_{picture}.png)\n"
     if (RESULTS / "ddaebm_cost.json").exists():
         record = load("ddaebm_cost")
         rows = [
