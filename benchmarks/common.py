@@ -80,13 +80,15 @@ def rows_of_jobs(
     arguments: Sequence[str],
     work: Path,
     workers: int,
+    places: Sequence[str] = (),
     show: Callable[[dict[str, Any]], str],
 ) -> list[dict[str, Any]]:
     """The row of each job, in the order of `jobs`: the last line, JSON, of what `python -m MODULE ARGUMENTS JOB` prints.
 
     Each job is a process of its own with one thread, `workers` of them at a time; `show` of its row is printed when it ends. Rows
     are kept in `work`, and a job is not run again unless its arguments or the code have changed: that of the package and of the
-    module, comments too. A process that fails raises SystemExit with what it said.
+    module, comments too. `places` are more arguments, of where things lie, that a row does not depend on. A process that fails raises
+    SystemExit with what it said.
     """
 
     def row_of(job: Sequence[str | int | float]) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def rows_of_jobs(
         if kept.exists():
             return json.loads(kept.read_text())
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command[2:2] = places
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
         if done.returncode:
             raise SystemExit(f"{job}: {done.stderr}")
@@ -198,8 +201,9 @@ class Study:
             return f"{part}: {row['row']}, seed {row['seed']}: {row.get('diverged') or json.dumps(short)}"
 
         return rows_of_jobs(
-            f"benchmarks.study_{self.name}", jobs, arguments=[*arguments, "--one", part], work=options.work, workers=options.jobs, show=show
-        )
+            f"benchmarks.study_{self.name}", jobs, arguments=[*arguments, "--one", part], work=options.work, workers=options.jobs, show=show,
+            places=[f"--work={options.work}"],
+        )  # fmt: skip
 
 
 def precise(options: argparse.Namespace) -> Any:

@@ -39,11 +39,10 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("STUDY_LOG", str(log))
 
-    def run(*jobs, arguments=("--size=8",)):
+    def run(*jobs, arguments=("--size=8",), **options):
         log.write_text("")
-        rows = rows_of_jobs(
-            "study", [(job,) for job in jobs], arguments=arguments, work=tmp_path / "work", workers=2, show=lambda row: f"done {row['job']}"
-        )
+        options |= dict(arguments=arguments, work=tmp_path / "work", workers=2, show=lambda row: f"done {row['job']}")
+        rows = rows_of_jobs("study", [(job,) for job in jobs], **options)
         return rows, sorted(log.read_text().split())
 
     return run
@@ -66,6 +65,12 @@ def test_other_arguments_and_other_code_are_computed_anew(study, tmp_path):
         assert study("a")[1] == ["a"], path.name
     shutil.copy(tmp_path / "package" / "__init__.py", tmp_path / "package" / "more.py")
     assert study("a")[1] == ["a"] and study("a")[1] == []
+
+
+def test_where_things_lie_does_not_make_another_row(study):
+    rows, computed = study("a", places=["--work=here"])
+    assert rows[0]["words"] == ["--work=here", "--size=8"] and computed == ["a"]
+    assert study("a", places=["--work=there"])[1] == []
 
 
 def test_a_job_that_fails_says_why_and_leaves_no_row(study, tmp_path):
