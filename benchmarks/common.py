@@ -201,8 +201,8 @@ class Study:
             return f"{part}: {row['row']}, seed {row['seed']}: {row.get('diverged') or json.dumps(short)}"
 
         return rows_of_jobs(
-            f"benchmarks.study_{self.name}", jobs, arguments=[*arguments, "--one", part], work=options.work, workers=options.jobs, show=show,
-            places=[f"--work={options.work}"],
+            f"benchmarks.study_{self.name}", jobs, arguments=[*arguments, "--one", part], places=[f"--work={options.work}"],
+            work=options.work, workers=options.jobs, show=show,
         )  # fmt: skip
 
 

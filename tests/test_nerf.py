@@ -162,6 +162,18 @@ def test_rays_through_a_ball_have_its_chords():
         )
 
 
+def test_a_ray_that_grazes_the_ball_has_gradients():
+    origins = torch.tensor([[[-2.0, 1.0, 0.0], [-2.0, 0.3, 0.0], [-2.0, 1.5, 0.0]]], requires_grad=True)
+    directions = torch.tensor([1.0, 0, 0]).expand(1, 3, 3)
+
+    def field(x: Tensor, direction: Tensor):
+        return x.square().sum(-1), torch.sigmoid(x)
+
+    found = nerf.render(field, origins, directions, middle(1, 3, 8), near=1.0, far=3.0, ball=True)
+    (gradient,) = torch.autograd.grad(found.colour.sum() + found.depth.sum(), origins)
+    assert gradient.isfinite().all() and gradient[0, 1].abs().max() > 0 and (gradient[0, 2] == 0).all()
+
+
 def test_stratified_samples_are_one_a_part():
     t = nerf.stratified(1.0, 3.0, jitter(50, 8))
     assert torch.equal(((t - 1) / 2 * 8).floor(), torch.arange(8.0).expand(50, 8))

@@ -30,8 +30,12 @@ class Rendering(NamedTuple):
     opacity: Tensor
 
 
+@torch.no_grad()
 def inside_ball(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays [B, P, 3] enter and leave the ball of radius 1 about the origin: distances [B, P, 1]; equal where they miss it."""
+    """Where rays [B, P, 3] enter and leave the ball of radius 1 about the origin: distances [B, P, 1]; equal where they miss it.
+
+    Without gradients, which have no bound where a ray grazes the ball: poses are learned at fixed distances, as between fixed bounds.
+    """
     nearest = -(origins * directions).sum(-1, keepdim=True)
     half = (1 - origins.square().sum(-1, keepdim=True) + nearest.square()).clamp(min=0).sqrt()
     return nearest - half, nearest + half
