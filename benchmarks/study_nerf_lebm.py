@@ -11,11 +11,13 @@ quarter is missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`
 
 import argparse
 import math
+import multiprocessing
 import os
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,40 @@ def unposed(options: argparse.Namespace) -> dict[str, Any]:
     return summary("unposed", (*keys, "cpu_seconds", "images"), options, ("azimuth", "frechet"))
 
 
+class Update:
+    """What a method is given for its gradients, without a loop: they are computed and dropped."""
+
+    images = 0
+
+    def __init__(self, model: Any) -> None:
+        import thalweg as tw
+
+        self.model, self.generator = model, tw.random.seeded(0)
+
+    def __call__(self, name: str, loss: Any) -> None:
+        self.model.zero_grad()
+        loss.backward()
+
+    def log(self, **values: Any) -> None:
+        pass
+
+    def mean(self, x: Any) -> Any:
+        return x
+
+
+def memory(chunk: int) -> float:
+    """GiB that a step on one image of 128×128 takes, all its rays, 64 samples on each; in a process of its own, whose peak is its own."""
+    import torch
+
+    import thalweg as tw
+
+    model = tw.method("nerf_lebm/objects", seed=0, shape=(3, 128, 128), rays=0, samples=64, ball=False, chunk=chunk, batch=1)
+    batch = tw.data.ViewBatch(torch.zeros(1, 3, 128, 128), None, model.cameras[:1].clone(), torch.zeros(1, dtype=torch.long))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.step(batch, Update(model))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+
+
 def cost(options: argparse.Namespace) -> dict[str, Any]:
     """CPU seconds of a step and of its parts, medians of rounds on one thread, and the memory that a step at 128×128 takes."""
     import torch
@@ -292,25 +328,9 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     import thalweg as tw
 
     torch.set_num_threads(1)
-    rounds, found = 7, {"rounds": 7, "steps": [], "memory": []}
+    found: dict[str, Any] = {"steps": [], "memory": []}
 
-    class Update:
-        images = 0
-
-        def __init__(self, model: Any) -> None:
-            self.model, self.generator = model, tw.random.seeded(0)
-
-        def __call__(self, name: str, loss: Any) -> None:
-            self.model.zero_grad()
-            loss.backward()
-
-        def log(self, **values: Any) -> None:
-            pass
-
-        def mean(self, x: Any) -> Any:
-            return x
-
-    def median(run: Callable[[], Any]) -> float:
+    def median(run: Callable[[], Any], rounds: int) -> float:
         run()
         times = []
         for _ in range(rounds):
@@ -320,32 +340,32 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
             times.append(time.process_time() - started)
         return statistics.median(times)
 
-    def costs(preset: str) -> dict[str, Any]:
-        model = tw.method(f"nerf_lebm/{preset}", seed=0)
+    def costs(preset: str, rounds: int, **fields: Any) -> dict[str, Any]:
+        """Of grey images: what is in them costs nothing."""
+        model = tw.method(f"nerf_lebm/{preset}", seed=0, **fields)
         c = model.config
-        batch = tw.data.beside(tw.data.load(c.data, "validation"), c.views).batch(0, c.batch, seed=0)
+        item = torch.arange(c.batch // c.views).repeat_interleave(c.views)
+        batch = tw.data.ViewBatch(torch.zeros(c.batch, *c.shape), None, model.cameras[: c.batch].clone(), item)
         update = Update(model)
-        step = median(lambda: model.step(batch, update))
-        chains = median(lambda: model.draw_prior(c.batch // c.views, update.generator))
-        image = median(lambda: model.sample(16, steps=1)) / 16
-        row = {"preset": preset, "seconds_a_step": step, "seconds_an_image": step / c.batch, "prior_chains": chains / step}
-        return row | {"rendering_an_image": image}
+        step = median(lambda: model.step(batch, update), rounds)
+        chains = median(lambda: model.draw_prior(c.batch // c.views, update.generator), rounds)
+        few = min(16, c.batch)
+        image = median(lambda: model.sample(few, steps=1), rounds) / few
+        row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
+        return row | {"prior_chains": chains / step, "rendering_an_image": image}
 
-    for preset in ("objects", "objects-vae", "objects-persistent"):
-        found["steps"].append(costs(preset))
+    # the paper's size last, on a quarter of its batch
+    for preset, rounds, fields in (
+        ("objects", 21, {}),
+        ("objects-vae", 21, {}),
+        ("objects-persistent", 21, {}),
+        ("carla-amortized", 3, {"batch": 2}),
+    ):
+        found["steps"].append(costs(preset, rounds, **fields))
         print(found["steps"][-1], flush=True)
-    # one image of 128×128, all its rays, 64 samples on each: as much in chunks of a quarter of a million samples as in larger ones
     for chunk in (65_536, 262_144, 1_048_576):
-        x = torch.zeros(1, 3, 128, 128)
-        model = tw.method("nerf_lebm/objects", seed=0, shape=(3, 128, 128), rays=0, samples=64, ball=False, chunk=chunk, batch=1)
-        batch = tw.data.ViewBatch(x, None, model.cameras[:1], torch.zeros(1, dtype=torch.long))
-        child = os.fork()  # a process of its own, whose peak is its own
-        if not child:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            model.step(batch, Update(model))
-            os._exit(min(255, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 2**14))  # in 16 MiB
-        gib = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) / 64
-        found["memory"].append({"chunk": chunk, "gib": gib})
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found["memory"].append({"chunk": chunk, "gib": round(pool.submit(memory, chunk).result(), 2)})
         print(found["memory"][-1], flush=True)
     return found
 
