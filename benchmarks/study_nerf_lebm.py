@@ -1,4 +1,4 @@
-"""What NeRF-LEBM's priors, learners and poses are worth, on 1000 objects of one colour each from 20 sides.
+"""What NeRF-LEBM's priors, learners and poses are worth, on 999 objects of one colour each from 20 sides.
 
 `priors`: two-shot views of held-out objects, samples, and what z^a and z^s decide, with energy-based and with Gaussian priors (NeRF-VAE,
 NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images of which a
@@ -31,6 +31,7 @@ SAMPLES = 1300
 REAL = 2000  # training images that samples are compared with; the network has 1280 features
 POSTERIOR_STEPS = 60  # of chains from the encoder's means, or from the reference
 GAUSSIAN = {"prior": "gaussian"}
+DATA = {"priors": "objects", "incomplete": "objects-incomplete", "unposed": "objects-aligned"}
 # row: (preset, fields)
 PRIORS: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects", {}),
@@ -39,8 +40,8 @@ PRIORS: dict[str, tuple[str, dict[str, Any]]] = {
     "persistent chains, Gaussian prior": ("objects-persistent", GAUSSIAN),
 }
 INCOMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
-    "amortized": ("objects", {"data": "objects-incomplete"}),
-    "amortized, Gaussian prior": ("objects", GAUSSIAN | {"data": "objects-incomplete"}),
+    "amortized": ("objects", {}),
+    "amortized, Gaussian prior": ("objects", GAUSSIAN),
     "persistent chains": ("objects-incomplete", {}),
     "persistent chains, Gaussian prior": ("objects-incomplete", GAUSSIAN),
 }
@@ -58,7 +59,7 @@ def trained(part: str, row: str, seed: int, options: argparse.Namespace) -> tupl
 
     preset, fields = ROWS[part][row]
     model = tw.method(f"nerf_lebm/{preset}", seed=seed, images=options.images, **fields)
-    data = tw.data.beside(tw.data.load(model.config.data, "train"), model.config.views)
+    data = tw.data.beside(tw.data.load(DATA[part], "train"), model.config.views)
     folder = options.work / "models" / f"{part}-{row.replace(', ', '-').replace(' ', '-')}-{options.images}-{seed}"
     batch = model.config.batch
     settings = dict(log_every=100 * batch, sample_every=10**12, save_every=500 * batch)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -149,6 +150,34 @@ def test_a_mesh_is_where_its_camera_sees_it(mesh):
     torch.testing.assert_close(found.camera, objects._poses(7, 3))
 
 
+def test_aligned_objects_look_alike_however_their_mesh_is_turned(mesh):
+    """A tetrahedron longest along x, flattest along z, tails to +x and +y; the same turned about two axes is drawn the same."""
+    corner = numpy.array([[2.0, 0.0, 0.1], [-0.6, 1.2, 0.0], [-0.7, -0.5, 0.3], [-0.4, -0.4, -0.3]])
+    faces = [[1, 2, 3], [1, 3, 4], [1, 4, 2], [2, 4, 3]]
+    about_z, about_x = (numpy.eye(3) for _ in range(2))
+    about_z[:2, :2], about_x[1:, 1:] = ([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]] for a in (2.0, 1.0))
+
+    def write(corner: numpy.ndarray, name: str) -> Path:
+        lines = [f"v {' '.join(map(str, row))}" for row in corner.tolist()] + [f"f {' '.join(map(str, face))}" for face in faces]
+        path = mesh.with_name(f"{name}.obj")  # the renderer knows files by their names
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    pictures = {}
+    for name, turn in {"as it is": numpy.eye(3), "turned": about_x @ about_z}.items():
+        path = write(corner @ turn.T, name)
+        axes = objects._principal_axes(corner @ turn.T, faces)
+        assert numpy.linalg.det(axes) == pytest.approx(1), "no mirror"
+        assert (axes @ turn)[0, 0] > 0.9 and (axes @ turn)[1, 1] > 0.9
+        for aligned in (True, False):
+            pictures[name, aligned] = objects.render([path], seeds=[0], views=4, size=32, aligned=aligned).x.float()
+
+    def apart(aligned: bool) -> float:
+        return float((pictures["as it is", aligned] - pictures["turned", aligned]).abs().mean())
+
+    assert apart(True) < 0.1 * apart(False)
+
+
 def test_colours_and_cameras_come_from_the_seed(mesh):
     a, b = objects.render([mesh, mesh], seeds=[1, 2], views=2, size=16).x.chunk(2)
     assert not torch.equal(a, b)
@@ -178,10 +207,11 @@ def test_a_folder_of_meshes(mesh):
     parts = {split: tw.data.load(mesh.parent, split, size=16) for split in tw.data.SPLITS}
     assert {split: part.objects for split, part in parts.items()} == {"train": 8, "validation": 1, "test": 1}
     assert parts["train"].shape == (3, 16, 16) and tw.data.load(mesh.parent, "test", size=16, channels=1).shape == (1, 16, 16)
-    (mesh.parent / "0.obj").write_text("v 1 2\n")
-    with pytest.raises(InputError, match="Wavefront"):
-        for split in parts:
-            tw.data.load(mesh.parent, split, size=16)
+    for content in ("v 1 2\n", OCTAHEDRON.replace("v 3 1 0", "v nan 1 0")):
+        (mesh.parent / "0.obj").write_text(content)
+        with pytest.raises(InputError, match="Wavefront"):
+            for split in parts:
+                tw.data.load(mesh.parent, split, size=16)
 
 
 def test_a_missing_extra_is_named(monkeypatch):

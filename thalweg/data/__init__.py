@@ -33,6 +33,7 @@ _BUILT_IN = {
     "stacked-fashion": partial(stacked, fashion_mnist),
     "stacked-mnist": partial(stacked, mnist_small),
     "objects": objects.objects,
+    "objects-aligned": partial(objects.objects, aligned=True),
     "objects-incomplete": partial(objects.objects, missing=0.25),
     **_COMBINED,
 }

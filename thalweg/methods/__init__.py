@@ -46,7 +46,7 @@ def preset(name: str) -> "tuple[type[Method], Any]":
 def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Method":
     """A new method from METHOD/PRESET with some config fields changed: `tw.method("egc/digits", width=64)`.
 
-    `seed` sets the initial weights. With `data`, shape and classes are taken from it. InputError for unknown names or
+    `seed` sets the initial weights. With `data`, a data set, shape and classes are taken from it. InputError for unknown names or
     values out of range.
     """
     import torch
@@ -54,6 +54,8 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
     from thalweg.methods.base import changed, fitted_to
 
     kind, config = preset(name)
+    if isinstance(data, str):
+        raise InputError(f"data must be a data set, as tw.data.load('{data}') gives, not its name")
     if data is not None:
         config = fitted_to(config, data)
     config = changed(config, **fields)
