@@ -48,6 +48,7 @@ INCOMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
 UNPOSED: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects-unposed", {}),
     "amortized, Gaussian prior": ("objects-unposed", GAUSSIAN),
+    "poses by their gradients": ("objects-unposed", {"pose_candidates": 0, "pose_first": 0}),
 }
 
 
@@ -83,26 +84,26 @@ def picture(options: argparse.Namespace, *words: str) -> Path:
     return options.pictures / f"nerf_lebm_{name}.png"
 
 
-def frechet_of(model: Any, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def frechet_of(model: Any, seed: int, options: argparse.Namespace, data: str = "objects") -> dict[str, float]:
     """Fréchet distance through EfficientNet-Lite0 of samples."""
     with precise(options):
         x = model.sample(SAMPLES, seed=seed + 1).float()
-    return {"frechet": frechet_to_training(x)}
+    return {"frechet": frechet_to_training(x, data)}
 
 
-def frechet_to_training(x: Any) -> float:
+def frechet_to_training(x: Any, data: str) -> float:
     import thalweg as tw
 
-    real = tw.data.load("objects", "train").batch(0, REAL, seed=0).x
+    real = tw.data.load(data, "train").batch(0, REAL, seed=0).x
     extractor = tw.evaluate.extractor_by_name("efficientnet-lite0")
     return tw.evaluate.fidelity(real, x, extractor, metrics=("frechet",)).frechet.value
 
 
-def floor() -> float:
+def floor(data: str) -> float:
     """That of as many held-out images."""
     import thalweg as tw
 
-    return frechet_to_training(tw.data.load("objects", "test").batch(0, SAMPLES, seed=0).x)
+    return frechet_to_training(tw.data.load(data, "test").batch(0, SAMPLES, seed=0).x, data)
 
 
 def two_shot(model: Any, seed: int, options: argparse.Namespace, path: Path | None) -> dict[str, float]:
@@ -128,16 +129,16 @@ def two_shot(model: Any, seed: int, options: argparse.Namespace, path: Path | No
     return found
 
 
-def mean_view() -> float:
+def mean_view(data: str) -> float:
     """PSNR in dB of the mean training image: what there is without looking."""
     import thalweg as tw
 
-    x = tw.data.load("objects", "test").all().x
-    mean = tw.data.load("objects", "train").all().x.mean(0, keepdim=True)
+    x = tw.data.load(data, "test").all().x
+    mean = tw.data.load(data, "train").all().x.mean(0, keepdim=True)
     return float(tw.evaluate.psnr(x, mean.expand_as(x)).mean())
 
 
-def decided_by(model: Any, seed: int, path: Path | None, *, n: int = 16) -> dict[str, float]:
+def decided_by(model: Any, seed: int, path: Path | None, data: str = "objects", *, n: int = 16) -> dict[str, float]:
     """Shares of the variance of mean colours due to z^a, and of silhouettes due to z^s, of n² recombinations of inferred latents.
 
     Shares of the sum over both, without their interplay; the colour is weighted by opacity, the silhouette is the opacity itself.
@@ -146,7 +147,7 @@ def decided_by(model: Any, seed: int, path: Path | None, *, n: int = 16) -> dict
 
     import thalweg as tw
 
-    test = tw.data.load("objects", "test").all()
+    test = tw.data.load(data, "test").all()
     first = [int((test.item == item).nonzero()[0]) for item in range(n)]
     x, camera = test.x[first], test.camera[first]
     found = model.infer(x, camera if model.config.poses == "known" else None, steps=0 if model.encoder is not None else None, seed=seed)
@@ -221,7 +222,8 @@ def unposed_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, A
     model, found = trained("unposed", row, seed, options)
     if model is None:
         return found
-    test = tw.data.load("objects", "test").all()
+    data = DATA["unposed"]
+    test = tw.data.load(data, "test").all()
     altitude, azimuth, _ = tw.camera.angles(test.camera)
     told = tw.tasks.pose(model, test.x)
     guess = torch.deg2rad(told.azimuth)
@@ -237,9 +239,8 @@ def unposed_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, A
         "azimuth_by_chance": max(shuffled),
         "altitude": float(torch.corrcoef(torch.stack([told.altitude, altitude]))[0, 1]),
     }
-    found |= decided_by(model, seed, picture(options, "unposed", row, "recombined") if seed == 0 else None) | frechet_of(
-        model, seed, options
-    )
+    path = picture(options, "unposed", row, "recombined") if seed == 0 else None
+    found |= decided_by(model, seed, path, data) | frechet_of(model, seed, options, data)
     if seed == 0:
         tw.plot.grid(model.sample(32, seed=1), picture(options, "unposed", row, "samples"), columns=8, least=64)
         a, s = tw.tasks.drawn(model, 4, seed=1)
@@ -270,7 +271,9 @@ def summary(part: str, keys: tuple[str, ...], options: argparse.Namespace, paire
             line[f"{key}: more than Gaussian"] = statistics.fmean(gaps) if gaps else None
             line[f"{key}: its standard error"] = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
         lines.append(line)
-    return {"mean_view": mean_view(), "frechet_floor": floor(), "samples": SAMPLES, "objects": OBJECTS, "summary": lines, "runs": rows}
+    reals = DATA["unposed"] if part == "unposed" else "objects"  # whole ones, also where incomplete ones were learned from
+    known = {"mean_view": mean_view(reals), "frechet_floor": floor(reals), "samples": SAMPLES, "objects": OBJECTS}
+    return known | {"summary": lines, "runs": rows}
 
 
 def priors(options: argparse.Namespace) -> dict[str, Any]:

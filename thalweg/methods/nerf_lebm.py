@@ -34,6 +34,8 @@ from thalweg.prior import Prior
 POSES = 512  # cameras of training that samples are seen from
 AT_ONCE = 64  # images rendered at once
 FIRST_LOG_VARIANCE = -4.0  # of the encoder's posteriors before training
+HIGHEST = math.pi / 3  # altitude of cameras from above
+SEARCHED = 32  # pixels by which a pose is chosen
 SHARPEST = 1000.0  # κ of a pose's posterior at most
 LOOKED_AT, LOOKED_STEPS = 16, 30  # held-out images of the criterion, and steps of inference at most
 REDRAWN = 10  # steps of inference after which other pixels are looked at
@@ -55,6 +57,10 @@ class Config:
     """energy-based, or the reference alone (NeRF-VAE, NeRF-Gaussian)"""
     poses: Literal["known", "unknown"] = "known"
     """whether the data give cameras"""
+    pose_candidates: Whole = 0
+    """poses from above that are tried for each image beside the encoder's, of which the likeliest is taken; 0 for none (the paper)"""
+    pose_first: Whole = 0
+    """images of training at the start in which all shapes are one, z^s = 0, and poses alone can tell silhouettes apart"""
     views: Count = 1
     """images of an object in a batch, which share their latents; above 1 not for the amortized learner"""
     latent_appearance: Count = 32
@@ -205,7 +211,7 @@ class NeRFLEBM(Method):
             self.register_buffer("chains", self._reference(c.chains, g))
             # Adam's moments of each chain, and its count of steps
             self.register_buffer("moments", torch.zeros(c.chains, 2 * dim + 1))
-        altitude, azimuth = random.uniform(POSES, high=math.pi / 3, generator=g), random.uniform(POSES, high=2 * math.pi, generator=g)
+        altitude, azimuth = random.uniform(POSES, high=HIGHEST, generator=g), random.uniform(POSES, high=2 * math.pi, generator=g)
         vectors = cameras.unit_vector(altitude), cameras.unit_vector(azimuth)
         # of training, the newest in place of the oldest; before that from above, all around
         self.register_buffer("cameras", cameras.orbit(*vectors, distance=self.distance, focal=c.focal))
@@ -287,23 +293,62 @@ class NeRFLEBM(Method):
         camera, visible = self._observed(batch)
         x = batch.x.unflatten(0, (-1, c.views))
         pixels = self._pixels(len(batch.x), g, batch.x.device, c.rays)
-        negative = torch.cat(self.draw_prior(len(x), g), 1)  # Algorithm 1 and 2, line 3
-        divergence = 0.0
+        alike = update.images < c.pose_first
+        if not alike:
+            negative = torch.cat(self.draw_prior(len(x), g), 1)  # Algorithm 1 and 2, line 3
+        divergence = pose_loss = 0.0
         if self.encoder is None:
             seen = self._seen(x, camera, visible, pixels, g)
             z = self._posterior_chain(seen, batch, update)
         else:
-            z, camera, divergence = self._encode(batch.x, camera, g)
+            if c.pose_candidates:
+                z, camera, divergence, pose_loss = self._search_poses(x, visible, pixels, alike, g)
+            else:
+                z, camera, divergence = self._encode(batch.x, camera, g)
             seen = self._seen(x, camera, visible, pixels, g)
-        self._learn_priors(z.detach(), negative, update)
+        if not alike:
+            self._learn_priors(z.detach(), negative, update)
         residual = self.residual(z, seen)
-        loss = residual + divergence
+        loss = (residual + divergence) / x[0].numel() + pose_loss
         if self.encoder is not None:
             with frozen(self.appearance, self.shape):
-                loss = loss - sum(prior.tilting(part) for prior, part in zip((self.appearance, self.shape), self.split(z)))
-        update("generator", loss.mean() / x[0].numel())
+                parts = zip((self.appearance, self.shape), self.split(z))
+                loss = loss - sum(prior.tilting(part) for prior, part in parts) / x[0].numel()
+        update("generator", loss.mean())
         self._remember(camera.detach().flatten(0, 1), update.images)
         update.log(residual=residual / x[0].numel(), divergence=divergence, latent_std=z.detach().std())
+
+    def _search_poses(
+        self, x: Tensor, visible: Tensor | None, pixels: Tensor, alike: bool, generator: random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents [B, d], the likeliest of some cameras [B, 1, 3, 5], divergences of the latents and −log q of those cameras, [B] each.
+
+        Of images [B, 1, C, H, W], looked at in the first of `pixels` [B, P]; z^s is 0 if `alike`. Ours: by the paper's gradients encoder
+        and generator agree on one pose for all images, and z^s says how an object is turned (docs/reproduction.md).
+        """
+        c, n = self.config, len(x)
+        found = self._heads(x.flatten(0, 1))
+        z_a, divergence = self._draw_latent(found["appearance"], generator)
+        z_s, of_shape = self._draw_latent(found["shape"], generator)
+        z = torch.cat([z_a, torch.zeros_like(z_s) if alike else z_s], 1)
+        pose = [self._direction(found[name]) for name in ("altitude", "azimuth")]
+        tried = []
+        for (direction, _), high in zip(pose, (HIGHEST, 2 * math.pi)):
+            angle = random.uniform(n, c.pose_candidates, high=high, generator=generator, device=x.device)
+            tried.append(torch.cat([direction.detach()[:, None], cameras.unit_vector(angle)], 1))
+        candidates = cameras.orbit(*tried, distance=self.distance, focal=c.focal)  # [B, 1 + candidates, 3, 5]
+        count, row = candidates.shape[1], torch.arange(n, device=x.device)
+        with torch.no_grad():
+            rows = row.repeat_interleave(count)
+            mask = None if visible is None else visible[rows]
+            seen = self._seen(x[rows], candidates.flatten(0, 1)[:, None], mask, pixels[rows, :SEARCHED])
+            best = self.residual(z[rows], seen).view(n, count).argmin(1)
+        pose_loss = torch.zeros(n, device=x.device)
+        for vectors, (direction, kappa) in zip(tried, pose):
+            vector = vectors[row, best]
+            # directions learn on their own: by the likelihood alone those of κ = 0 would have no gradient, and κ stay there
+            pose_loss = pose_loss + von_mises.surprise(vector, direction.detach(), kappa) + 1 - (vector * direction).sum(1)
+        return z, candidates[row, best][:, None], divergence if alike else divergence + of_shape, pose_loss
 
     def _observed(self, batch: Batch | ViewBatch) -> tuple[Tensor | None, Tensor | None]:
         """Cameras [N, V, 3, 5], None where they are to be inferred, and visible pixels [N, V, 1, H, W] or None."""
@@ -446,25 +491,36 @@ class NeRFLEBM(Method):
         """z [B, d] and cameras [B, 1, 3, 5] drawn from the encoder's posteriors of images [B, C, H, W] (their means without a
         generator), and the KL divergences to the references [B] in nats."""
         c = self.config
-        beside = None if camera is None else camera.flatten(0, 1)[:, :, :3].flatten(1)
-        # latents, their moments and divergences in fp32 also under autocast
-        found = {name: head.float() for name, head in self.encoder(x, beside).items()}
-        parts, divergence = [], 0.0
-        for name in ("appearance", "shape"):
-            mean, log_variance = found[name].chunk(2, 1)
-            log_variance = log_variance.clamp(-10, 10)
-            divergence = divergence + 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-            spread = 0.0 if generator is None else (0.5 * log_variance).exp() * random.normal_like(mean, generator)
-            parts.append(mean + spread)
+        found = self._heads(x, camera)
+        parts, divergence = zip(*(self._draw_latent(found[name], generator) for name in ("appearance", "shape")))
+        divergence = sum(divergence)
         if camera is None:
             vectors = []
             for name in ("altitude", "azimuth"):
-                direction, kappa = F.normalize(found[name][:, :2], dim=1), F.softplus(found[name][:, 2]).clamp(max=SHARPEST)
+                direction, kappa = self._direction(found[name])
                 divergence = divergence + von_mises.kl_to_uniform(kappa)  # eq. 3.21
                 draw = None if generator is None else random.uniform(len(x), generator=generator, device=x.device).clamp(1e-6, 1 - 1e-6)
                 vectors.append(direction if draw is None else von_mises.sample(direction, kappa, draw))
             camera = cameras.orbit(*vectors, distance=self.distance, focal=c.focal)[:, None]
         return torch.cat(parts, 1), camera, divergence
+
+    def _heads(self, x: Tensor, camera: Tensor | None = None) -> dict[str, Tensor]:
+        """What the encoder says of images [B, C, H, W] and their cameras [B, 1, 3, 5], in fp32 also under autocast."""
+        beside = None if camera is None else camera.flatten(0, 1)[:, :, :3].flatten(1)
+        return {name: head.float() for name, head in self.encoder(x, beside).items()}
+
+    @staticmethod
+    def _draw_latent(head: Tensor, generator: random.Generator = None) -> tuple[Tensor, Tensor]:
+        """A draw [B, d] from means and log variances [B, 2 d], the mean without a generator, and the divergence to N(0, I) [B]."""
+        mean, log_variance = head.chunk(2, 1)
+        log_variance = log_variance.clamp(-10, 10)
+        spread = 0.0 if generator is None else (0.5 * log_variance).exp() * random.normal_like(mean, generator)
+        return mean + spread, 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+    @staticmethod
+    def _direction(head: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean direction [B, 2] and concentration κ [B] of an angle's posterior, of [B, 3]."""
+        return F.normalize(head[:, :2], dim=1), F.softplus(head[:, 2]).clamp(max=SHARPEST)
 
     # --- use
 
@@ -572,6 +628,10 @@ def _check(c: Config) -> None:
         raise InputError("nerf_lebm: the amortized learner needs reference = 'normal', against which its divergence is known")
     if c.learner == "amortized" and c.views > 1:
         raise InputError(f"nerf_lebm: the encoder sees one image; views = {c.views} needs learner = 'mcmc' or 'persistent'")
+    if c.pose_first and not c.pose_candidates:
+        raise InputError("nerf_lebm: pose_first needs pose_candidates: shapes that are all one are told apart by poses")
+    if c.pose_candidates and c.poses == "known":
+        raise InputError("nerf_lebm: pose_candidates are for poses = 'unknown'")
     if c.learner != "amortized" and c.poses == "unknown":
         raise InputError(f"nerf_lebm: unknown poses are inferred by learner = 'amortized', got '{c.learner}'")
     if c.batch % c.views:
@@ -599,7 +659,7 @@ NeRFLEBM.PRESETS = {
     "objects-incomplete": Config(
         data="objects-incomplete", learner="persistent", views=2, chains=800, posterior_steps=2, posterior_step=0.02
     ),
-    "objects-unposed": Config(poses="unknown"),
+    "objects-unposed": Config(data="objects-aligned", poses="unknown", pose_candidates=16, pose_first=24_000),
     "carla-mcmc": Config(
         **_CARLA, **_LARGE, learner="mcmc", reference="uniform", posterior="langevin", posterior_steps=60, posterior_step=0.1,
         infer_steps=60, infer_step=0.1, prior_noise=0.02, batch=8,

@@ -26,6 +26,11 @@ def kl_to_uniform(kappa: Tensor) -> Tensor:
     return kappa * (mean_length(kappa) - 1) - torch.special.i0e(kappa).log()
 
 
+def surprise(x: Tensor, mean: Tensor, kappa: Tensor) -> Tensor:
+    """−log density of unit vectors x [..., 2] by their angle, in nats: mean directions [..., 2] and κ [...] -> [...]."""
+    return math.log(2 * math.pi) + torch.special.i0e(kappa).log() + kappa * (1 - (x * mean).sum(-1))
+
+
 def sample(mean: Tensor, kappa: Tensor, uniform: Tensor) -> Tensor:
     """Draws [..., 2] with mean directions [..., 2], of unit length, and concentrations κ [...] ≥ 0, from uniform draws [...] in (0, 1).
 
