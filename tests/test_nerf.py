@@ -279,6 +279,18 @@ def test_kl_to_the_uniform_has_its_closed_form():
     assert float(von_mises.kl_to_uniform(torch.zeros((), dtype=torch.float64))) == 0
 
 
+@pytest.mark.parametrize("kappa", [0.0, 0.3, 5.0, 1000.0])
+def test_the_density_is_normalised_and_its_entropy_closed(kappa):
+    """∫p = 1 and −∫p log p = log 2π − KL to the uniform, on an even grid."""
+    theta = torch.arange(20_000, dtype=torch.float64) * 2 * math.pi / 20_000
+    x, mean = torch.stack([theta.cos(), theta.sin()], -1), torch.tensor([math.cos(1.0), math.sin(1.0)], dtype=torch.float64)
+    nats = von_mises.surprise(x, mean, torch.full_like(theta, kappa))
+    mass = (-nats).exp() * 2 * math.pi / len(theta)
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-9)
+    kl = float(von_mises.kl_to_uniform(torch.tensor(kappa, dtype=torch.float64)))
+    assert float((mass * nats).sum()) == pytest.approx(math.log(2 * math.pi) - kl, abs=1e-9)
+
+
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0, 5.0, 50.0, 1000.0])
 def test_draws_have_their_moments(kappa):
     """E cos θ = A(κ) and E cos 2θ = 1 − 2A(κ)/κ, on an even grid of uniform draws, which is as good as an integral."""

@@ -242,6 +242,45 @@ def test_unknown_poses_are_learned_through_the_rays():
     torch.testing.assert_close(found.camera[:, 0, :, 3].norm(dim=1), torch.full((3,), 4.0))
 
 
+def test_the_likeliest_pose_is_taken_and_learned():
+    """Images that the model itself drew from above: the camera that is found shows them better than others, and heads turn to it."""
+    m = method(poses="unknown", pose_candidates=60, rays=0)
+    with torch.no_grad():
+        m.field.density.weight.mul_(30)  # a shape with sides
+    m.field.requires_grad_(False)
+    x = views().batch(0, 6, 0).x
+    z = torch.cat([m._draw_latent(m._heads(x)["appearance"])[0], torch.zeros(6, 2)], 1)
+    told = m._heads(x)
+    m._heads = lambda _: told  # the encoder is shown other images
+    vectors = [camera.unit_vector(torch.linspace(low, high, 6)) for low, high in ((0.2, 0.9), (0.0, 5.0))]
+    truth = camera.orbit(*vectors, distance=4.0, focal=m.config.focal)
+    drawn = m.render(*m.split(z), truth).x.detach()[:, None]
+    pixels = m._pixels(6, random.seeded(1), torch.device("cpu"), 0)
+    found, cameras, divergence, loss = m._search_poses(drawn, None, pixels, True, random.seeded(2))
+    assert not m.split(found)[1].any() and divergence.shape == loss.shape == (6,)
+
+    def miss(camera: Tensor) -> Tensor:
+        return m.residual(found, m._seen(drawn, camera, None, pixels[:, :32]))
+
+    best = miss(cameras)
+    for seed in range(8):
+        angles = [random.uniform(6, high=high, generator=random.seeded(3, seed, i)) for i, high in enumerate((1.0, 6.28))]
+        assert float((best < miss(camera.orbit(*map(camera.unit_vector, angles), distance=4.0, focal=1.866)[:, None])).float().mean()) > 0.6
+    gradients = torch.autograd.grad(loss.sum(), m.encoder.heads["azimuth"][-1].weight)[0]
+    assert gradients[:2].abs().min() > 0 and gradients[2].abs().min() > 0, "direction and concentration"
+
+
+def test_at_first_shapes_are_alike_and_priors_wait():
+    m, x = method(poses="unknown", pose_candidates=3, pose_first=100), views().batch(0, 4, 0).x
+    early, late = Losses(m), Losses(m)
+    late.images = 100
+    for losses in (early, late):
+        m.step(Batch(x), losses)
+    assert set(early.values) == {"generator"} and set(late.values) == {"appearance", "shape", "generator"}
+    heads = [i for i, p in enumerate(early.parameters["generator"]) if p is m.encoder.heads["shape"][-1].weight]
+    assert early.gradients["generator"][heads[0]] is None and late.gradients["generator"][heads[0]].abs().max() > 0
+
+
 # --- use
 
 
@@ -347,6 +386,8 @@ def test_a_gaussian_prior_has_nothing_to_learn():
         (dict(reference="uniform"), "needs reference = 'normal'"),
         (dict(views=2), "views = 2 needs"),
         (dict(learner="mcmc", poses="unknown"), "inferred by learner = 'amortized'"),
+        (dict(poses="unknown", pose_first=10), "pose_first needs pose_candidates"),
+        (dict(pose_candidates=4), "pose_candidates are for poses = 'unknown'"),
         (dict(learner="mcmc", views=3), "does not divide"),
         (dict(encoder_blocks=(1,)), "differ in length"),
         (dict(octaves_view=9), "octaves_view"),
