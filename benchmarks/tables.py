@@ -634,7 +634,7 @@ def nerf_lebm() -> str:
     }  # fmt: skip
     titles = {
         "priors": "Objects from known cameras", "incomplete": "Learned from images of which a quarter is missing",
-        "unposed": "Cameras inferred; 1 would be every azimuth right up to one rotation and mirror",
+        "unposed": "Cameras inferred, objects on their axes; 1 would be every azimuth right up to one rotation and mirror",
     }  # fmt: skip
     pictures = {
         "priors": {"views": "Two images given, the same and four others from the model, the true ones", "recombined": "Colours and shapes",
@@ -669,12 +669,12 @@ def nerf_lebm() -> str:
         record = load("nerf_lebm_cost")
         r = record["results"]
         rows = [
-            (x["preset"], f"{1000 * x['seconds_a_step']:.0f}", f"{1000 * x['seconds_an_image']:.1f}", percent(x["prior_chains"]),
+            (x["preset"], str(x["batch"]), str(x["rounds"]), f"{1000 * x['seconds_a_step']:.0f}", f"{1000 * x['seconds_an_image']:.1f}", percent(x["prior_chains"]),
              f"{1000 * x['rendering_an_image']:.0f}")
             for x in r["steps"]
         ]  # fmt: skip
-        text += f"\nCPU milliseconds, {r['precision']}, one thread, medians of {r['rounds']}:\n\n"
-        text += lines(("preset", "a step", "an image of training", "share of prior chains", "rendering a sample"), rows)
+        text += f"\nCPU milliseconds, {r['precision']}, one thread, medians of rounds:\n\n"
+        text += lines(("preset", "batch", "rounds", "a step", "an image of training", "share of prior chains", "rendering a sample"), rows)
         rows = [(f"{x['chunk']:,}", f"{x['gib']:.2f}") for x in r["memory"]]
         text += "\nMemory of a step on one image of 128×128, 64 samples on every ray, by samples held at once:\n\n"
         text += lines(("samples at once", "GiB"), rows) + "\n" + source("nerf_lebm_cost", record) + "\n"
