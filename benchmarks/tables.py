@@ -669,7 +669,8 @@ def nerf_lebm() -> str:
         record = load("nerf_lebm_cost")
         r = record["results"]
         rows = [
-            (x["preset"], str(x["batch"]), str(x["rounds"]), f"{1000 * x['seconds_a_step']:.0f}", f"{1000 * x['seconds_an_image']:.1f}", percent(x["prior_chains"]),
+            (x["preset"], str(x["batch"]), str(x["rounds"]),
+             f"{1000 * x['seconds_a_step']:.0f}", f"{1000 * x['seconds_an_image']:.1f}", percent(x["prior_chains"]),
              f"{1000 * x['rendering_an_image']:.0f}")
             for x in r["steps"]
         ]  # fmt: skip
