@@ -358,6 +358,11 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
         return row | {"prior_chains": chains / step, "rendering_an_image": image}
 
+    # first: a new process takes over the peak of this one
+    for chunk in (65_536, 262_144, 1_048_576):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found["memory"].append({"chunk": chunk, "gib": round(pool.submit(memory, chunk).result(), 2)})
+        print(found["memory"][-1], flush=True)
     # the paper's size last, on a quarter of its batch
     for preset, rounds, fields in (
         ("objects", 21, {}),
@@ -367,10 +372,6 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     ):
         found["steps"].append(costs(preset, rounds, **fields))
         print(found["steps"][-1], flush=True)
-    for chunk in (65_536, 262_144, 1_048_576):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found["memory"].append({"chunk": chunk, "gib": round(pool.submit(memory, chunk).result(), 2)})
-        print(found["memory"][-1], flush=True)
     return found
 
 
