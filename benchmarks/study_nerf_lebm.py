@@ -48,7 +48,7 @@ INCOMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
 UNPOSED: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects-unposed", {}),
     "amortized, Gaussian prior": ("objects-unposed", GAUSSIAN),
-    "poses by their gradients": ("objects-unposed", {"pose_candidates": 0, "pose_first": 0}),
+    "poses by their gradients": ("objects-unposed", {"pose_candidates": 0, "pose_first": 0.0}),
 }
 
 

@@ -150,7 +150,7 @@ def test_every_row_of_the_cf_ebm_and_liebm_studies_is_a_config():
 def test_every_row_of_the_nerf_lebm_study_is_a_config():
     for rows in study_nerf_lebm.ROWS.values():
         for preset, fields in rows.values():
-            config = changed(find("nerf_lebm").PRESETS[preset], **fields)
+            config = thalweg.method(f"nerf_lebm/{preset}", **fields).config
             assert all(getattr(config, key) == value for key, value in fields.items()), (preset, fields)
 
 

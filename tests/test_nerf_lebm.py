@@ -271,9 +271,9 @@ def test_the_likeliest_pose_is_taken_and_learned():
 
 
 def test_at_first_shapes_are_alike_and_priors_wait():
-    m, x = method(poses="unknown", pose_candidates=3, pose_first=100), views().batch(0, 4, 0).x
+    m, x = method(poses="unknown", pose_candidates=3, pose_first=0.25), views().batch(0, 4, 0).x
     early, late = Losses(m), Losses(m)
-    late.images = 100
+    late.images = 16  # of 64
     for losses in (early, late):
         m.step(Batch(x), losses)
     assert set(early.values) == {"generator"} and set(late.values) == {"appearance", "shape", "generator"}
@@ -386,7 +386,7 @@ def test_a_gaussian_prior_has_nothing_to_learn():
         (dict(reference="uniform"), "needs reference = 'normal'"),
         (dict(views=2), "views = 2 needs"),
         (dict(learner="mcmc", poses="unknown"), "inferred by learner = 'amortized'"),
-        (dict(poses="unknown", pose_first=10), "pose_first needs pose_candidates"),
+        (dict(poses="unknown", pose_first=0.1), "pose_first needs pose_candidates"),
         (dict(pose_candidates=4), "pose_candidates are for poses = 'unknown'"),
         (dict(learner="mcmc", views=3), "does not divide"),
         (dict(encoder_blocks=(1,)), "differ in length"),

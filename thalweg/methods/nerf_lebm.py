@@ -59,8 +59,8 @@ class Config:
     """whether the data give cameras"""
     pose_candidates: Whole = 0
     """poses from above that are tried for each image beside the encoder's, of which the likeliest is taken; 0 for none (the paper)"""
-    pose_first: Whole = 0
-    """images of training at the start in which all shapes are one, z^s = 0, and poses alone can tell silhouettes apart"""
+    pose_first: Fraction = 0.0
+    """share of training at the start in which all shapes are one, z^s = 0, and poses alone can tell silhouettes apart"""
     views: Count = 1
     """images of an object in a batch, which share their latents; above 1 not for the amortized learner"""
     latent_appearance: Count = 32
@@ -293,7 +293,7 @@ class NeRFLEBM(Method):
         camera, visible = self._observed(batch)
         x = batch.x.unflatten(0, (-1, c.views))
         pixels = self._pixels(len(batch.x), g, batch.x.device, c.rays)
-        alike = update.images < c.pose_first
+        alike = update.images < c.pose_first * c.images
         if not alike:
             negative = torch.cat(self.draw_prior(len(x), g), 1)  # Algorithm 1 and 2, line 3
         divergence = pose_loss = 0.0
@@ -659,7 +659,7 @@ NeRFLEBM.PRESETS = {
     "objects-incomplete": Config(
         data="objects-incomplete", learner="persistent", views=2, chains=800, posterior_steps=2, posterior_step=0.02
     ),
-    "objects-unposed": Config(data="objects-aligned", poses="unknown", pose_candidates=16, pose_first=24_000),
+    "objects-unposed": Config(data="objects-aligned", poses="unknown", pose_candidates=16, pose_first=0.4),
     "carla-mcmc": Config(
         **_CARLA, **_LARGE, learner="mcmc", reference="uniform", posterior="langevin", posterior_steps=60, posterior_step=0.1,
         infer_steps=60, infer_step=0.1, prior_noise=0.02, batch=8,
