@@ -655,7 +655,8 @@ def nerf_lebm() -> str:
                else f"{x[key]:.2f}" for key in keys))
             for x in r["summary"]
         ]  # fmt: skip
-        known = f"{title}, {r['objects']} held-out objects; the mean training image has {r['mean_view']:.1f} dB, as many held-out images"
+        of = "" if part == "unposed" else f", {r['objects']} held-out objects"
+        known = f"{title}{of}; the mean training image has {r['mean_view']:.1f} dB, as many held-out images"
         text += f"\n{known} a Fréchet distance of {r['frechet_floor']:.0f} (EfficientNet-Lite0, {r['samples']} samples):\n\n"
         text += lines(("model", "seeds", "diverged", "images", "CPU seconds", *(head[key] for key in keys)), rows)
         text += "\n" + source(f"nerf_lebm_{part}", record) + "\n"
