@@ -4,11 +4,12 @@
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
 paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC beside the plain classifier
 of the same body, augmentation and length (matching = 0), unsupervised EGC, and JEM, on fewer images as its steps are dearer:
-accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `cost`: CPU time of a step. `figures`: Figures 4, 6 and
-8 of a trained run, and its samples in few steps.
+accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `trade`: accuracy and samples over γ and label
+dropping, with passes apart, beside the plain classifier and unsupervised EGC. `cost`: CPU time of a step. `figures`: Figures 4, 6
+and 8 of a trained run, and its samples in few steps.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
-    python -m benchmarks.study_egc ablation classifiers cost figures --jobs 2
+    python -m benchmarks.study_egc ablation classifiers trade cost figures --jobs 2
     python -m benchmarks.study_egc ablation --data fashion-mnist --size 16 --images 500000 --seconds 3600
 """
 
@@ -50,13 +51,25 @@ BASE = {name: "EBM + classifier (unet)" for name in ("EBM alone (unet)", "EBM + 
 MODELS: dict[str, tuple[str, dict]] = {
     "egc": ("egc", {}),
     "egc, separate passes": ("egc", dict(passes="separate")),
+    "egc, labels seen by half": ("egc", dict(passes="separate", labelled_share=0.5)),
+    "egc, labels seen by 90 %, as an input": ("egc", dict(passes="separate", labelled_share=0.9, label_input=True)),
     "classifier": ("egc", CLASSIFIER),
     "unsupervised": ("egc", ALONE),
     "jem": ("jem", {}),
 }
 # of the images: chains make a step of JEM several times as dear, and a learning rate that ends with its training is a fair one
 SHARE = {"jem": 0.2}
-GUIDANCE = (1.0, 2.0, 4.0)
+APART = dict(passes="separate")
+TRADE: dict[str, dict] = {
+    "γ = 0.05": APART | dict(gamma=0.05),
+    "γ = 0.3": APART | dict(gamma=0.3),
+    "γ = 1": APART | dict(gamma=1.0),
+    "γ = 0.3, labels seen by half": APART | dict(gamma=0.3, labelled_share=0.5),
+    "γ = 0.3, labels seen by 90 %, as an input": APART | dict(gamma=0.3, labelled_share=0.9, label_input=True),
+    "classifier": CLASSIFIER,
+    "unsupervised": ALONE,
+}
+GUIDANCE = (1.0, 2.0, 6.0)  # the last is the paper's on CIFAR-10
 FIGURE_GUIDANCE = (1.0, 2.0, 6.0, 20.0, 200.0)
 FEW_STEPS = (5, 10, 20, 50)
 FIGURE_SAMPLES = 500  # of all noise levels, which takes long
@@ -137,19 +150,26 @@ def distances(model: Any, train: Any, test: Any, extractor: Any, seed: int, opti
 
 
 def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    train, test = images_of(options)
+    model, found = trained("egc", ROWS[row][0], seed, options, train)
+    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
+    if model is not None:
+        found |= samples_of(model, train, test, seed, options)
+        if model.config.classes:
+            found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
+    return found
+
+
+def samples_of(model: Any, train: Any, test: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Distances of samples without a label, and of a model of labels with one over `GUIDANCE`, with their class accuracy."""
     import torch
 
     import thalweg as tw
 
-    train, test = images_of(options)
-    model, found = trained("egc", ROWS[row][0], seed, options, train)
-    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
-    if model is None:
-        return found
     extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-    found |= {"free": distances(model, train, test, extractor, seed, options), "extractor_accuracy": extractor.test_accuracy}
+    found: dict[str, Any] = {"extractor_accuracy": extractor.test_accuracy}
+    found["free"] = distances(model, train, test, extractor, seed, options)
     if model.config.classes:
-        found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
         label = torch.arange(min(options.samples, len(test))) % model.config.classes
         found["guided"] = {w: distances(model, train, test, extractor, seed, options, label=label, guidance=w) for w in GUIDANCE}
     return found
@@ -167,13 +187,19 @@ def ablation(options: argparse.Namespace) -> dict[str, Any]:
         base = BASE.get(name, FULL)
         others = [(r["free"]["frechet"], free.get((base, r["seed"]))) for r in mine] if name != base else []
         line |= {"less": base, **paired([value - other for value, other in others if other is not None])}
-        for w in GUIDANCE:
-            # written and read as JSON, a number as key is a text
-            guided = [r["guided"].get(str(w), {}) for r in mine]
-            line[f"frechet w={w:g}"] = mean(g.get("frechet") for g in guided)
-            line[f"class_accuracy w={w:g}"] = mean(g.get("class_accuracy") for g in guided)
-        lines.append(line)
+        lines.append(line | guided(mine))
     return {"summary": lines, "runs": rows}
+
+
+def guided(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Means over seeds of distance and class accuracy at each guidance scale."""
+    found = {}
+    for w in GUIDANCE:
+        # written and read as JSON, a number as key is a text
+        at = [r["guided"].get(str(w), {}) for r in rows]
+        found[f"frechet w={w:g}"] = mean(g.get("frechet") for g in at)
+        found[f"class_accuracy w={w:g}"] = mean(g.get("class_accuracy") for g in at)
+    return found
 
 
 def mean(values: Any) -> float | None:
@@ -192,23 +218,16 @@ def paired(differences: list[float]) -> dict[str, float | None]:
 
 def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One model's accuracy, calibration, samples and robustness, as far as it has them."""
-    import torch
-
     import thalweg as tw
 
     train, test = images_of(options)
     name, fields = MODELS[row]
     model, found = trained(name, fields, seed, options, train)
-    found = {"row": row, "seed": seed, "clean": None, "report": None, "free": None, "guided": None} | found
+    found = {"row": row, "seed": seed, "clean": None, "report": None, "free": None, "guided": {}} | found
     if model is None:
         return found
     if fields is not CLASSIFIER:
-        extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-        found["extractor_accuracy"] = extractor.test_accuracy
-        found["free"] = distances(model, train, test, extractor, seed, options)
-        if model.config.classes:
-            label = torch.arange(min(options.samples, len(test))) % model.config.classes
-            found["guided"] = distances(model, train, test, extractor, seed, options, label=label)
+        found |= samples_of(model, train, test, seed, options)
     if model.config.classes:
         x, label = (part[: options.examples] for part in test.all())
         found["clean"] = accuracy_of(model, test)
@@ -239,8 +258,7 @@ def classifiers(options: argparse.Namespace) -> dict[str, Any]:
         line["ece"] = mean(r["clean"]["ece"] for r in mine if r["clean"])
         line["frechet"] = mean(r["free"]["frechet"] for r in mine if r["free"])
         line |= {f"frechet {k}": v for k, v in paired(differences(known, mine, "unsupervised", frechet_in)).items()}
-        line["frechet_guided"] = mean(r["guided"]["frechet"] for r in mine if r["guided"])
-        line["class_accuracy"] = mean(r["guided"]["class_accuracy"] for r in mine if r["guided"])
+        line |= guided(mine)
         curves = [[a["value"] for a in r["report"]["pgd"]] for r in mine if r["report"]]
         line["pgd"] = [statistics.fmean(values) for values in zip(*curves)]
         line["checks"] = [r["report"]["checks"]["passed"] for r in mine if r["report"]]
@@ -275,6 +293,37 @@ def above(row: dict[str, Any], classifier: dict[str, Any] | None) -> bool | None
     pairs = [(a["value"], b["value"]) for a, b in zip(row["report"]["pgd"], classifier["report"]["pgd"])]
     pairs = [(a, b) for a, b in pairs if a or b]
     return all(a > b for a, b in pairs) if pairs else None
+
+
+# --- γ
+
+
+def trade_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One model's accuracy on clean images and its samples."""
+    train, test = images_of(options)
+    model, found = trained("egc", TRADE[row], seed, options, train)
+    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
+    if model is None:
+        return found
+    if model.config.classes:
+        found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
+    if model.config.matching:
+        found |= samples_of(model, train, test, seed, options)
+    return found
+
+
+def trade(options: argparse.Namespace) -> dict[str, Any]:
+    rows = run_all("trade", list(TRADE), options)
+    known = {(r["row"], r["seed"]): r for r in rows if not r["diverged"]}
+    lines = []
+    for name in TRADE:
+        mine = [r for (row, _), r in known.items() if row == name]
+        line: dict[str, Any] = {"row": name, "seeds": len(mine), "accuracy": mean(r["accuracy"] for r in mine)}
+        line |= {f"accuracy {k}": v for k, v in paired(differences(known, mine, "classifier", lambda r: r["accuracy"])).items()}
+        line["frechet"] = mean(frechet_in(r) for r in mine)
+        line |= {f"frechet {k}": v for k, v in paired(differences(known, mine, "unsupervised", frechet_in)).items()}
+        lines.append(line | guided(mine))
+    return {"samples": options.samples, "draws": options.draws, "steps": options.steps, "summary": lines, "runs": rows}
 
 
 # --- cost
@@ -506,9 +555,9 @@ def last_fall(rising: list[bool]) -> int:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "ablation": ablation, "classifiers": classifiers, "cost": cost, "figures": figures,
+    "ablation": ablation, "classifiers": classifiers, "trade": trade, "cost": cost, "figures": figures,
 }  # fmt: skip
-ONES = {"ablation": ablation_one, "classifiers": classifiers_one}
+ONES = {"ablation": ablation_one, "classifiers": classifiers_one, "trade": trade_one}
 
 
 STUDY = Study("egc", __doc__, PARTS, ONES, run=Path("runs/egc-digits"), of_run=("figures",))
