@@ -257,6 +257,18 @@ def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path):
     assert load(tmp_path).x.unique().tolist() == [20_000 // 256]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white_whatever_lies_under_them(tmp_path, mode):
+    picture = Image.new("RGBA", (4, 4), (10, 10, 10, 0))
+    picture.paste((20, 20, 20, 255), (0, 0, 2, 4))
+    picture.paste((0, 0, 0, 128), (2, 0, 3, 4))
+    made = picture.convert("LA") if mode == "LA" else picture if mode == "RGBA" else picture.quantize()
+    made.save(tmp_path / "one.png")
+    x = sources.decode(tmp_path / "one.png", "one.png").int()
+    assert x.shape == ((1, 4, 4) if mode == "LA" else (3, 4, 4))
+    assert (x[:, :, 3] == 255).all() and (x[:, :, :2] == 20).all() and ((x[:, :, 2] - 127).abs() <= 1).all()
+
+
 def test_what_a_folder_can_have_wrong(tmp_path):
     with pytest.raises(InputError, match=r"holds no pictures; the endings read are \.png"):
         load(tmp_path)

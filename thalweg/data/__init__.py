@@ -7,6 +7,7 @@ from ..errors import InputError, nearest
 from . import attributes, objects
 from .attributes import TABLE, coloured, paired, read_table
 from .base import Batch, Data
+from .emoji import VENDORS, emoji
 from .hub import Stream, hub
 from .images import SPLITS, Images, flat_names
 from .objects import ViewBatch, Views, beside, carla, meshes, shapenet
@@ -35,6 +36,7 @@ _BUILT_IN = {
     "objects": objects.objects,
     "objects-aligned": partial(objects.objects, aligned=True),
     "objects-incomplete": partial(objects.objects, missing=0.25),
+    **{f"emoji-{vendor}": partial(emoji, vendor) for vendor in VENDORS},
     **_COMBINED,
 }
 NAMES = TOYS + tuple(_BUILT_IN)
@@ -61,6 +63,7 @@ __all__ = [
     "coloured",
     "concepts",
     "digits",
+    "emoji",
     "fashion_mnist",
     "folder",
     "hub",

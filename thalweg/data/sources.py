@@ -156,7 +156,7 @@ def folder(path: str | Path, split: str = "train", *, size: int | None = None, c
     if (root / TABLE).is_file():
         table = read_table(root)
         rows = partition(split, len(table.files), (0.1, 0.1), table.label)
-        x = _decode_all([table.files[row] for row in rows.tolist()], size, channels)
+        x = decode_all([table.files[row] for row in rows.tolist()], size, channels)
         return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
     named = {key: root / name for key, names in FOLDERS.items() for name in names if (root / name).is_dir()}
     if "train" not in named:
@@ -169,7 +169,7 @@ def folder(path: str | Path, split: str = "train", *, size: int | None = None, c
         files, labels, classes = _listing(named[source], _classes_of(list(named.values())))
         whole = source == "test" or "validation" in named
         rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
-    x = _decode_all([files[row] for row in rows.tolist()], size, channels)
+    x = decode_all([files[row] for row in rows.tolist()], size, channels)
     return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
 
 
@@ -195,7 +195,8 @@ def _listing(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor |
     return files, torch.tensor(labels) if classes else None, classes
 
 
-def _decode_all(files: list[Path], size: int | None, channels: int | None) -> Tensor:
+def decode_all(files: list[Path], size: int | None, channels: int | None) -> Tensor:
+    """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
     images = []
     for file in files:
         image = decode(file, str(file), size, channels)
@@ -208,12 +209,16 @@ def _decode_all(files: list[Path], size: int | None, channels: int | None) -> Te
 
 
 def decode(source, name: str, size: int | None = None, channels: int | None = None) -> Tensor:
-    """One picture, a path or a binary file, as uint8 [C, H, W]; raises InputError with `name` where it is corrupt."""
+    """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(source) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary; paper is white
+                above = upright.convert("RGBA")
+                below = Image.new("RGBA", above.size, "white")
+                upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
             grey = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I")
             if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
                 values = (numpy.asarray(upright).astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)

@@ -514,9 +514,10 @@ EGC.PRESETS = {
     # y latent (sec. 4.2, Table 4): as many classes as there are labels, which are not looked at
     "digits-unsupervised": Config(images=200_000, classes=0, supervised=False, latent_classes=10),
     "fashion-mnist-unsupervised": Config(classes=0, supervised=False, latent_classes=10, **_FASHION),
-    # a folder of pictures in colour, 32×32, its subfolders the classes (`--data FOLDER`); as fashion-mnist, not measured
+    # in colour, 32×32, with categories as labels; as fashion-mnist
     "emoji": Config(
-        data="data/emoji", shape=(3, 32, 32), classes=0, width=96, blocks=6, patch=4, data_std=0.8, batch=128, images=4_000_000, ema=0.999
+        data="emoji-google", shape=(3, 32, 32), classes=9, passes="separate", gamma=1.0, width=96, blocks=6, patch=4, data_std=0.8,
+        batch=128, images=2_000_000, ema=0.999,
     ),
     **{name: Config(data=name, classes=classes, **_TOY) for name, classes in _CLASSES.items()},
     # not run here. The autoencoder has the shape (8 times smaller, 4 channels) and scale (0.18215) of the paper's. The released scale
