@@ -362,6 +362,16 @@ def test_options_out_of_range(options, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_fit_returns_does_not_learn_by_accident(tmp_path):
+    data = data_of("short_run/8gaussians")
+    returned = fit(tiny("short_run/8gaussians"), data, tmp_path / "a", progress=False)
+    with pytest.raises(tw.InputError, match="no weight of this short_run can learn"):
+        fit(returned, data, tmp_path / "b", progress=False)
+    before = [p.clone() for p in returned.parameters()]
+    learned = fit(returned.requires_grad_(), data, tmp_path / "b", progress=False)
+    assert any(not torch.equal(a, b) for a, b in zip(before, learned.parameters()))
+
+
 def test_data_that_do_not_fit_the_method(tmp_path):
     with pytest.raises(tw.InputError, match=r"short_run is built for examples of shape \(2,\), but digits/train has \(1, 8, 8\)"):
         fit(tiny("short_run/8gaussians"), data_of("egc/digits"), tmp_path / "a", progress=False)

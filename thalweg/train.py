@@ -227,6 +227,11 @@ class Run:
             raise InputError(f"{method.name} is built for examples of shape {tuple(shape)}, but {data.name} has {tuple(data.shape)}")
         if classes and not 0 < len(data.classes) <= classes:
             raise InputError(f"{method.name} is built for {classes} classes, but {data.name} has {len(data.classes)}")
+        if not any(p.requires_grad for p in method.parameters()):
+            raise InputError(
+                f"no weight of this {method.name} can learn: what fit and load return is for use. Train a run further by its folder, or "
+                f"call requires_grad_() on the model first"
+            )
         concepts = getattr(data, "concepts", {})
         labelled = classes and getattr(method.config, "conditional", hasattr(method, "classify"))
         # concepts are composed through p(x), which is trained beside p(x | label) by dropping labels
