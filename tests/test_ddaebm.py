@@ -318,6 +318,10 @@ def test_importance_ratio():
     assert float(ratio[2]) == pytest.approx(0.2, rel=5e-3), "t' = 0.5005"
     assert float(ratio[1]) == pytest.approx(0.2 / 3, rel=1e-2) and float(ratio[3]) == pytest.approx(0.38027, rel=1e-3)
     assert torch.equal(method().ratio, torch.ones(5, dtype=torch.float64))
+    early = method(w=0.6, w_mid=0.2, spacing="drl")
+    assert float(early.ratio[3]) == pytest.approx(0.6 * (1e-3 + 0.999 * 498 / 999) ** (math.log(1 / 3) / math.log(0.5)), rel=1e-6)
+    with pytest.raises(tw.InputError, match="levels spaced as in DRL are 2 to 501, got 1"):
+        method(levels=1, spacing="drl")
 
 
 # --- the step

@@ -13,6 +13,7 @@ SCHEDULES = {
     "ddpm-10": noise.linear_beta(10, 0.01, 0.3),
     "latent": noise.linear_beta(1000, 0.00085, 0.012),
     "vp": noise.vp(),
+    "vp, most levels early": noise.vp(spacing="drl"),
     "cdrl": noise.cosine_log_snr(),
 }
 
@@ -75,6 +76,18 @@ def test_ddaebm_constants():
         assert square == pytest.approx(math.exp(-(0.1 * u + 0.5 * 19.9 * u * u)), rel=1e-12)
     mnist = noise.vp(beta_max=10.0)
     assert mnist.signal[4] ** 2 == pytest.approx(math.exp(-0.1 - 0.5 * 9.9), rel=1e-12)
+
+
+def test_ddaebm_times_of_lsun_church():
+    assert noise.vp_times(4, first=0.0, spacing="drl") == pytest.approx([0.0, 166 / 999, 332 / 999, 498 / 999, 1.0])
+    assert noise.vp_times(8, first=0.0, spacing="drl")[1:4] == pytest.approx([71 / 999, 142 / 999, 213 / 999])
+    for spacing in ("even", "drl"):
+        times, s = noise.vp_times(4, spacing=spacing), noise.vp(4, spacing=spacing)
+        assert times[0] == 1e-3 and times[4] == 1.0
+        assert [2 * math.log(a) for a in s.signal] == pytest.approx([-0.1 * u - 0.5 * 19.9 * u * u for u in times])
+    for levels, spacing, message in ((1, "drl", "2 to 501, got 1"), (502, "drl", "2 to 501, got 502"), (4, "log", "got 'log'")):
+        with pytest.raises(ValueError, match=message):
+            noise.vp_times(levels, spacing=spacing)
 
 
 @pytest.mark.parametrize("name, floor", [("ddpm", 0.2755), ("latent", 0.3091)])

@@ -66,6 +66,8 @@ class Config:
     """β_min of the schedule (eq. 47)"""
     beta_max: Positive = 20.0
     """β_max of the schedule (eq. 47)"""
+    spacing: Literal["even", "drl"] = "even"
+    """times of the levels: `even`, or `drl`, most of them in the first half (section B.1, LSUN church)"""
     objective: Literal["jeffrey", "kl"] = "jeffrey"
     """divergence that the generator lowers: both directions (eq. 10), or the first alone"""
     latent: bool = True
@@ -124,12 +126,15 @@ class DDAEBM(Method):
             raise InputError("ddaebm: images have 2 grey values or more; grey_values = 0 for x as it is")
         if c.objective == "jeffrey" and c.latent and not c.posterior:
             raise InputError("ddaebm: objective = 'jeffrey' needs the encoder of z; use objective = 'kl' with posterior = False")
-        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max)
+        try:
+            times = noise.vp_times(c.levels, spacing=c.spacing)
+        except ValueError as error:
+            raise InputError(f"ddaebm: {error}") from None
+        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, spacing=c.spacing)
         self.encodes = c.latent and c.posterior
         self.energy_net, self.generator, self.encoder = self._networks()
         # λ(t − 1) by the time of x_t (eq. 21), row 0 never used
-        times = torch.tensor([1e-3 + (1 - 1e-3) * t / c.levels for t in range(c.levels + 1)])
-        self.register_buffer("ratio", c.w * times ** (math.log(c.w_mid / c.w) / math.log(0.5)), persistent=False)
+        self.register_buffer("ratio", c.w * torch.tensor(times) ** (math.log(c.w_mid / c.w) / math.log(0.5)), persistent=False)
         optimised = torch.compile if c.compile else (lambda function: function)
         self._pairs, self._energy_loss = optimised(self.pairs), optimised(self.energy_loss)
         self._generator_loss = optimised(self.generator_loss)
@@ -376,6 +381,8 @@ _IMAGE = dict(network="patch", latent_dim=50, beta_max=10.0, batch=128, reconstr
 # Ours: no batch norm, widths and length by the data's size, and a scale of the flow at each level.
 _NICE = dict(network="nice", blocks=5, generated_weight=0.1, latent_dim=50, beta_max=10.0, batch=128, reconstruction_floor=0.5)
 
+_LARGE = dict(network="unet", blocks=2, attention=16, latent_dim=100, reconstruction_floor=0.5)
+
 DDAEBM.PRESETS = {
     "25gaussians": Config(data="25gaussians", **_TOY),
     **{f"{name}-quick": Config(data=name, **(_TOY | _QUICK)) for name in ("25gaussians", "pinwheel", "swissroll")},
@@ -389,9 +396,18 @@ DDAEBM.PRESETS = {
     "stacked-mnist": Config(data="stacked-mnist", shape=(3, 28, 28), width=128, blocks=5, patch=4, images=24_000_000, **_IMAGE),
     "digits-nice": Config(data="digits", shape=(1, 8, 8), width=256, grey_values=17, lr=3e-4, lr_energy=3e-4, images=1_000_000, **_NICE),
     "fashion-mnist-nice": Config(data="fashion-mnist", shape=(1, 28, 28), width=1000, grey_values=256, images=24_000_000, **_NICE),
-    # Tables 9 and 10 and the released code's γ; NCSN++ without its resampling filters and progressive inputs; not run here
+    # Tables 9 and 10, batches over all GPUs, and the released code's γ; not run here. NCSN++ without its resampling filters and progressive
+    # inputs, which is the DDPM++ of LSUN church; the encoder of LSUN church is that of the others here
     "cifar10": Config(
-        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=128, blocks=2, multipliers=(1, 2, 2, 2), attention=16,
-        latent_dim=100, reconstruction_floor=0.5, batch=256, images=60_000_000, ema=0.9999,
+        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), width=128, multipliers=(1, 2, 2, 2), batch=256, images=60_000_000, ema=0.9999,
+        **_LARGE,
+    ),
+    "celeba-64": Config(
+        data="pictures/", shape=(3, 64, 64), width=64, multipliers=(1, 1, 2, 2, 4), gamma=0.002, gamma_end=0.002, lr=5e-5, lr_energy=5e-5,
+        batch=128, images=65_000_000, **_LARGE,
+    ),
+    "lsun-church-128": Config(
+        data="pictures/", shape=(3, 128, 128), width=64, multipliers=(1, 2, 2, 4, 4), spacing="drl", w=0.6, w_mid=0.2, gamma=0.005,
+        gamma_end=0.005, lr=5e-5, lr_energy=5e-5, batch=48, images=50_000_000, **_LARGE,
     ),
 }  # fmt: skip
