@@ -171,7 +171,9 @@ def samples_of(model: Any, train: Any, test: Any, seed: int, options: argparse.N
     found["free"] = distances(model, train, test, extractor, seed, options)
     if model.config.classes:
         label = torch.arange(min(options.samples, len(test))) % model.config.classes
-        found["guided"] = {w: distances(model, train, test, extractor, seed, options, label=label, guidance=w) for w in GUIDANCE}
+        # JEM's chains are on the joint energy as it is
+        scales = {w: {"guidance": w} for w in GUIDANCE} if model.name == "egc" else {1.0: {}}
+        found["guided"] = {w: distances(model, train, test, extractor, seed, options, label=label, **asked) for w, asked in scales.items()}
     return found
 
 

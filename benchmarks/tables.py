@@ -292,6 +292,8 @@ def egc() -> str:
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"egc_classifiers{tail}.json").exists():
             text += "\n" + egc_classifiers(f"egc_classifiers{tail}", data)
+        if (RESULTS / f"egc_trade{tail}.json").exists():
+            text += "\n" + egc_trade(f"egc_trade{tail}", data)
         if (RESULTS / f"egc_ablation{tail}.json").exists():
             text += "\n" + egc_ablation(f"egc_ablation{tail}", data)
         if (RESULTS / f"egc_cost{tail}.json").exists():
@@ -341,12 +343,38 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+EGC_GUIDED = tuple(head for w in (1, 2, 6) for head in (f"w = {w}", "class accuracy"))
+
+
+def egc_guided(x: dict) -> tuple[str, ...]:
+    """The columns `EGC_GUIDED`: distances of samples by label, and how many are of the class that was asked for."""
+    # results of before several scales were sampled are at the preset's, 2; JEM has none, which is 1
+    w = 1 if x["row"] == "jem" else 2
+    at = {f"frechet w={w}": x.get("frechet_guided"), f"class_accuracy w={w}": x.get("class_accuracy"), **x}
+    shown = (("frechet", number), ("class_accuracy", percent))
+    return tuple(show(at.get(f"{key} w={w}")) for w in (1, 2, 6) for key, show in shown)
+
+
+def egc_trade(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    rows = [
+        (x["row"], str(x["seeds"]), percent(x["accuracy"]), less(x, "accuracy", 100),
+         number(x["frechet"]), less(x, "frechet"), *egc_guided(x))
+        for x in r["summary"] if x["seeds"]
+    ]  # fmt: skip
+    floor = next(x["free"]["floor"] for x in r["runs"] if x["free"])
+    text = f"Accuracy against samples over γ and label dropping, passes apart, {data}, {r['images']:,} images; floor {floor:.1f}:\n\n"
+    head = ("model", "seeds", "test accuracy", "less the classifier's, points", "Fréchet distance", "less unsupervised EGC's", *EGC_GUIDED)
+    return text + lines(head, rows) + "\n" + source(name, record) + "\n"
+
+
 def egc_classifiers(name: str, data: str) -> str:
     record = load(name)
     r = record["results"]
     rows = [
         (x["row"], str(x["seeds"]), percent(x["accuracy"]), less(x, "accuracy", 100), "–" if x["ece"] is None else f"{x['ece']:.3f}",
-         number(x["frechet"]), less(x, "frechet"), number(x["frechet_guided"]), percent(x["class_accuracy"]))
+         number(x["frechet"]), less(x, "frechet"), *egc_guided(x))
         for x in r["summary"] if x["seeds"]
     ]  # fmt: skip
     images = {x["row"]: x["images"] for x in r["runs"] if x.get("images")}
@@ -354,7 +382,7 @@ def egc_classifiers(name: str, data: str) -> str:
     floor = next(x["free"]["floor"] for x in r["runs"] if x["free"])
     text = f"Beside other classifiers, {data}, {r['images']:,} images{fewer}; the floor of the Fréchet distance is {floor:.1f}:\n\n"
     head = ("model", "seeds", "test accuracy", "less the classifier's, points", "calibration error", "Fréchet distance",
-            "less unsupervised EGC's", "guided", "class accuracy of guided")  # fmt: skip
+            "less unsupervised EGC's", *EGC_GUIDED)  # fmt: skip
     text += lines(head, rows) + f"\nAccuracy under {r['attack']}, {r['examples']} images, {r['restarts']} restarts, means over seeds:\n\n"
     # radii at which every model is broken wholly say nothing
     kept = [i for i, _ in enumerate(r["epsilons"]) if any(x["pgd"] and x["pgd"][i] for x in r["summary"])]
