@@ -155,6 +155,7 @@ class Study:
         parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
         parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
         parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument("--once", nargs="+", default=[], metavar="ROW", help="rows that seed 0 is enough for")
         parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
         parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows only")
         parser.add_argument("--run", type=Path, default=self.run, help=f"trained run of {', '.join(self.of_run)}")
@@ -190,8 +191,9 @@ class Study:
         return found
 
     def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: argparse.Namespace) -> list[dict[str, Any]]:
-        """The rows of (row, seed) jobs, with all options that a training may depend on."""
-        aside = ("parts", "out", "work", "seeds", "jobs", "rows", "run", "one")
+        """The rows of (row, seed) jobs but for those that --once leaves out, with all options that a training may depend on."""
+        jobs = [(row, seed) for row, seed in jobs if not seed or row not in options.once]
+        aside = ("parts", "out", "work", "seeds", "once", "jobs", "rows", "run", "one")
         given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items() if name not in aside and value is not None}
         several = [word for name, value in given.items() if isinstance(value, list) for word in (name, *map(str, value))]
         arguments = [f"{name}={value}" for name, value in given.items() if not isinstance(value, list)] + several

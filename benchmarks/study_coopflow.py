@@ -159,7 +159,7 @@ def images(options: argparse.Namespace, names: list[str] | None = None) -> dict[
         for key in ("frechet", "frechet_initializer", "reconstruction_mse", "bits_per_dim", "cpu_seconds"):
             values = [r[key] for r in mine if r.get(key) is not None]
             line[key] = statistics.fmean(values) if values else None
-        pairs = [(whole[name, s], whole.get((COOPFLOW, s))) for s in range(options.seeds)]
+        pairs = [(whole.get((name, s)), whole.get((COOPFLOW, s))) for s in range(options.seeds)]
         gaps = [a - b for a, b in pairs if a is not None and b is not None] if name != COOPFLOW else []
         line["above_coopflow"] = statistics.fmean(gaps) if gaps else None
         line["standard_error"] = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None

@@ -116,6 +116,10 @@ def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path)
     assert found["runs"] == [{"row": "b", "seed": seed, "value": 10 * seed, "data": "moons"} for seed in (0, 1)]
     assert (found["images"], found["seeds"], found["size"]) == (10, 2, None)
     assert json.loads((tmp_path / "results" / "parted_look_moons.json").read_text())["results"] == {"run": "runs/x"}
+    done = run("part", "--images", "10", "--seeds", "2", "--once", "a", "--out", "uneven")
+    assert not done.returncode, done.stderr
+    runs = json.loads((tmp_path / "uneven" / "parted_part.json").read_text())["results"]["runs"]
+    assert [(run["row"], run["seed"]) for run in runs] == [("a", 0), ("b", 0), ("b", 1)]
     for words, message in ((["nope"], "unknown part 'nope': part, look"), (["part", "--rows", "c"], "none of --rows ['c'] is a row")):
         refused = run(*words, "--out", "refused")
         assert refused.returncode and message in refused.stderr and not (tmp_path / "refused").exists()
