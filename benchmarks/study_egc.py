@@ -31,6 +31,7 @@ COST_ROUNDS = 20
 FULL = "EBM + classifier (patch)"
 UNET = dict(network="unet", width=32, blocks=1, multipliers=(1, 2), readout="logits")
 RESNET = dict(network="resnet", width=32, blocks=1, multipliers=(1, 2, 4), readout="logits")
+BODIES: dict[str, dict] = {"patch": {}, "unet": UNET}
 ALONE = dict(supervised=False, latent_classes=10)
 CLASSIFIER = dict(matching=0.0, gamma=1.0)
 # row: (fields, the paper's FID on CIFAR-10 without and with guidance); the paper has no patch network, nor the rows below
@@ -332,7 +333,7 @@ def trade(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds of a whole step of EGC, of a plain classifier and of a diffusion model of the same body, eager and compiled.
+    """CPU seconds of a whole step of EGC, of a plain classifier and of a diffusion model of each of `BODIES`, eager and compiled.
 
     All in one process and in turn, medians over `COST_ROUNDS` rounds. The diffusion model is the body's map with the plain loss
     ‖ε̂(x_t, t) − ε‖² (Ho et al. 2020, eq. 14).
@@ -360,11 +361,13 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     first: dict[str, float] = {}
     whole = train.all()
     batch = Batch(whole.x[: config.batch], whole.label[: config.batch])
-    for compiled in (False, True):
-        for kind, (method, fields) in kinds.items():
-            model = method(replace(config, compile=compiled, **fields))
-            optimizer = model.optimizers()["net"]
-            runs[f"{kind} {'compiled' if compiled else 'eager'}"] = stepper(model, optimizer, batch, options.precision)
+    for body, sizes in BODIES.items():
+        for compiled in (False, True):
+            for kind, (method, fields) in kinds.items():
+                model = method(replace(config, compile=compiled, **sizes, **fields))
+                optimizer = model.optimizers()["net"]
+                name = f"{body}: {kind} {'compiled' if compiled else 'eager'}"
+                runs[name] = stepper(model, optimizer, batch, options.precision)
     found: dict[str, Any] = {"batch": config.batch, "rounds": COST_ROUNDS, "first_step_seconds": first}
     for name, one in runs.items():
         started = time.process_time()
@@ -378,16 +381,11 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
             one()
             seconds[name].append(time.process_time() - started)
     found["seconds_a_step"] = {name: statistics.median(values) for name, values in seconds.items()}
-
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other]))
-
+    pairs = [(f"egc {way}", f"{other} {way}") for way in ("eager", "compiled") for other in ("diffusion", "classifier")]
     found["ratios"] = {
-        "egc to diffusion, eager": ratio("egc eager", "diffusion eager"),
-        "egc to classifier, eager": ratio("egc eager", "classifier eager"),
-        "egc to diffusion, compiled": ratio("egc compiled", "diffusion compiled"),
-        "egc to classifier, compiled": ratio("egc compiled", "classifier compiled"),
-        "egc: eager to compiled": ratio("egc eager", "egc compiled"),
+        f"{body}: {one} to {other}": statistics.median(a / b for a, b in zip(seconds[f"{body}: {one}"], seconds[f"{body}: {other}"]))
+        for body in BODIES
+        for one, other in (*pairs, ("egc eager", "egc compiled"))
     }
     return found
 
