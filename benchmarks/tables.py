@@ -331,12 +331,17 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def less(line: dict, name: str, scale: float = 1.0) -> str:
+def signed(value: float | None, error: float | None) -> str:
     """A paired difference and its standard error; the second needs two seeds."""
-    value, error = line[f"{name} difference"], line[f"{name} standard_error"]
     if value is None:
         return "–"
-    return f"{scale * value:+.1f}" + ("" if error is None else f" ± {scale * error:.1f}")
+    return f"{value:+.1f}" + ("" if error is None else f" ± {error:.1f}")
+
+
+def less(line: dict, name: str, scale: float = 1.0) -> str:
+    """The paired difference of a line in one quantity."""
+    value, error = line[f"{name} difference"], line[f"{name} standard_error"]
+    return signed(*(None if x is None else scale * x for x in (value, error)))
 
 
 def number(value: float | None) -> str:
@@ -402,14 +407,14 @@ def egc_ablation(name: str, data: str) -> str:
     rows = [
         (x["row"], str(x["seeds"]), "–" if x["paper_fid"] is None else f"{x['paper_fid']:.2f}",
          "–" if x["paper_fid_guided"] is None else f"{x['paper_fid_guided']:.2f}", number(x["frechet"]),
-         "–" if x["difference"] is None else f"{x['difference']:+.1f} ± {x['standard_error'] or 0:.1f}",
+         signed(x["difference"], x["standard_error"]),
          *(number(x[f"frechet w={w}"]) for w in (1, 2)), percent(x["class_accuracy w=2"]), percent(x["accuracy"]))
         for x in r["summary"]
     ]  # fmt: skip
     bound = f", at most {r['seconds']:.0f} CPU seconds" if r["seconds"] else ""
     text = f"Table 5 and our own options, {data}, {r['images']:,} images a row{bound}:\n\n"
-    head = ("row", "seeds", "paper's FID", "guided", "Fréchet distance", "less the full model's", "w = 1", "w = 2", "class accuracy, w = 2",
-            "test accuracy")  # fmt: skip
+    head = ("row", "seeds", "paper's FID", "guided", "Fréchet distance", "above the full model's", "w = 1", "w = 2",
+            "class accuracy, w = 2", "test accuracy")  # fmt: skip
     return text + lines(head, rows) + "\n" + source(name, record) + "\n"
 
 
