@@ -45,6 +45,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def file_of(*words: str) -> str:
+    """The name of a picture: its words in small letters, without what is no letter or digit."""
+    return "_".join("".join(a for a in word.lower() if a.isalnum() or a in "-_") for word in words) + ".png"
+
+
 def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),

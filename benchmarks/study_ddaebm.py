@@ -25,7 +25,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+from benchmarks.common import Study, file_of  # after the setting, which torch reads when it is imported
 
 TOYS = ("25gaussians", "pinwheel", "swissroll")
 SAMPLES = 10_000
@@ -112,10 +112,6 @@ def trained(model: Any, data: Any, seed: int, options: argparse.Namespace, *, st
             found |= {"images": seen["images"], "updates": seen["updates"], "cpu_seconds": round(seen["elapsed"], 1)}
             found |= {"waited": round(time.process_time() - started, 1), "guard_events": sum("event" in row for row in stats)}
             yield twin.eval(), dict(found)
-
-
-def file_of(*words: str) -> str:
-    return "_".join("".join(a for a in word.lower() if a.isalnum() or a == "-") for word in words) + ".png"
 
 
 def means(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float | None]:

@@ -25,7 +25,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import Study  # after the setting, which torch reads when it is imported
+from benchmarks.common import Study, file_of  # after the setting, which torch reads when it is imported
 
 COST_ROUNDS = 20
 FULL = "EBM + classifier (patch)"
@@ -231,11 +231,29 @@ def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
         return found
     if fields is not CLASSIFIER:
         found |= samples_of(model, train, test, seed, options)
+        if seed == 0:
+            picture(model, options.pictures / file_of("egc_samples", options.data, row), options)
     if model.config.classes:
         x, label = (part[: options.examples] for part in test.all())
         found["clean"] = accuracy_of(model, test)
         found["report"] = asdict(tw.evaluate.robustness(model.classify, x, label, steps=20, restarts=options.restarts, seed=seed))
     return found
+
+
+def picture(model: Any, path: Path, options: argparse.Namespace) -> None:
+    """Samples of a trained model: a row for each class, guided by the middle of `GUIDANCE`; without labels where it has none."""
+    import torch
+
+    import thalweg as tw
+
+    asked: dict[str, Any] = {}
+    if model.config.classes:
+        asked["label"] = torch.arange(model.config.classes).repeat_interleave(12)
+    if model.name == "egc":
+        asked |= {"steps": options.steps} if options.steps else {}
+        asked |= {"guidance": GUIDANCE[1]} if "label" in asked else {}
+    x = model.sample(len(asked["label"]) if "label" in asked else 96, seed=1, **asked)
+    tw.plot.grid(x, path, columns=12)
 
 
 def classifiers(options: argparse.Namespace) -> dict[str, Any]:

@@ -288,7 +288,7 @@ LATENT_ROWS = {
 def egc() -> str:
     """The parts of benchmarks/study_egc.py, each of its own file."""
     text = "## EGC\n"
-    for data in ("digits", "fashion-mnist"):
+    for data in ("digits", "fashion-mnist", "emoji-google"):
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"egc_classifiers{tail}.json").exists():
             text += "\n" + egc_classifiers(f"egc_classifiers{tail}", data)
@@ -398,7 +398,10 @@ def egc_classifiers(name: str, data: str) -> str:
     ]  # fmt: skip
     radii = (f"ε = {round(255 * r['epsilons'][i])}/255" for i in kept)
     text += lines(("model", *radii, "gradient checks passed", "above the classifier at every ε"), rows) + "\n" + source(name, record)
-    return text + f"\n\n![Robustness](images/egc_robustness_{data}.png)\n"
+    text += f"\n\n![Robustness](images/egc_robustness_{data}.png)\n"
+    for picture in sorted((ROOT / "docs" / "images").glob(f"egc_samples_{data}_*.png")):
+        text += f"\n![Samples of {picture.stem.split('_')[-1]}; with labels a row for each class, w = 2](images/{picture.name})\n"
+    return text
 
 
 def egc_ablation(name: str, data: str) -> str:
@@ -513,7 +516,7 @@ def coopflow_tasks() -> str:
 def cf_ebm() -> str:
     """The parts of benchmarks/study_cf_ebm.py, each of its own file."""
     text = "## CF-EBM\n"
-    for data in ("digits", "fashion-mnist"):
+    for data in ("digits", "fashion-mnist", "emoji-google"):
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"cf_ebm_ablation{tail}.json").exists():
             text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
@@ -598,7 +601,7 @@ def cf_ebm_translation(name: str, data: str) -> str:
 def liebm() -> str:
     """The parts of benchmarks/study_liebm.py, each of its own file."""
     text = "## LIEBM\n"
-    for data in ("digits", "fashion-mnist"):
+    for data in ("digits", "fashion-mnist", "emoji-google"):
         tail = "" if data == "digits" else f"_{data}"
         parts = (("encoders", liebm_encoders), ("ablation", liebm_ablation), ("sweep", liebm_ablation), ("restoration", liebm_restoration))
         for part, section in parts:
