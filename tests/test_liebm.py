@@ -241,11 +241,32 @@ def test_draws_of_the_inference_model_have_its_moments():
     assert ((drawn.std(0) / std - 1).abs() < BOUND / (2 * 4000) ** 0.5).all()
 
 
-def test_negatives_start_from_views_with_probability_p():
-    x = points(2000)
-    assert plane(augment=0.0).augmented(x, random.seeded(21)) is x
-    changed_rows = [(plane(augment=p).augmented(x, random.seeded(21)) != x).any(1).float().mean() for p in (1.0, 0.3)]
-    assert changed_rows[0] == 1 and abs(changed_rows[1] - 0.3) < BOUND * (0.21 / 2000) ** 0.5
+@pytest.mark.parametrize("learner", ["em", "ejm"])
+def test_negatives_start_from_views_with_probability_p(learner):
+    """A chain of one step of no length and no noise ends where it starts."""
+    still = dict(learner=learner, steps=1, step=1e-9, noise=0.0, clamp=False)
+    start = points(2000).clamp(-1, 1)
+    refined = start + 10.0
+    usual = start if learner == "ejm" else refined
+    torch.testing.assert_close(plane(augment=0.0, **still).negatives(start, refined, random.seeded(21)), usual, rtol=0, atol=1e-6)
+    for p in (1.0, 0.3):
+        ends = plane(augment=p, **still).negatives(start, refined, random.seeded(21))
+        changed = ((ends - usual).abs() > 1e-6).any(1)
+        assert abs(changed.float().mean() - p) <= BOUND * (p * (1 - p) / 2000) ** 0.5
+        assert ((ends - start)[changed].abs() < 2 / 128).all()  # a view by noise
+
+
+def test_chains_of_negatives_are_shared_with_the_generator(monkeypatch):
+    """Of eq. 9 and the negatives only rows with views have chains of their own."""
+    rows = []
+    chain = tw.methods.liebm.LIEBM._chain
+    monkeypatch.setattr(
+        tw.methods.liebm.LIEBM, "_chain", lambda self, energy, x, *a, **k: rows.append(len(x)) or chain(self, energy, x, *a, **k)
+    )
+    for learner, least, most in (("em", 100, 125), ("ejm", 200, 200)):
+        rows.clear()
+        plane(learner=learner, augment=0.1).step(Batch(points(100), torch.arange(100) % 3), Once())
+        assert least <= sum(rows) <= most
 
 
 def test_views_by_noise_stay_within_a_grey_value():

@@ -386,10 +386,8 @@ class LIEBM(Method):
         update("generator", self.generator_loss(m, refined, x, z, g))
         if self.inference is not None and c.learner != "erm":
             update("inference", self.inference_loss(x, z, g))
-        negative = refined
-        if c.augment or c.learner == "ejm":  # otherwise the generator's chains are those of the energy
-            with frozen(self.net):
-                negative = self._chain(self.energy, self.augmented(start, g), g)
+        with frozen(self.net):
+            negative = self.negatives(start, refined, g)
         loss, positive, sampled, agreement = self.energy_loss(x, z, negative, g)
         update("energy", loss)
         update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement)
@@ -422,12 +420,20 @@ class LIEBM(Method):
         u = random.uniform(*x.shape, generator=generator, device=x.device)
         return (255 * (x + 1) + 2 * u) / 256 - 1
 
-    def augmented(self, x: Tensor, generator: random.Generator) -> Tensor:
-        """v(x) with probability p for each row, else x: [B, ...] -> the same (Algorithm 1, line 13)."""
-        if not self.config.augment:
-            return x
-        chosen = random.uniform(len(x), generator=generator, device=x.device) < self.config.augment
-        return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), self._view(x, generator), x)
+    def negatives(self, start: Tensor, refined: Tensor, generator: random.Generator) -> Tensor:
+        """Ends of chains on E(x) from v(x⁰) with probability p, else from x⁰ = `start` (Algorithm 1, lines 13 and 14): [B, ...].
+
+        `refined` are the generator's chains from `start`. They are on E(x) as well, but for `ejm`, so only rows with a view need others.
+        """
+        c, chosen = self.config, torch.empty(0, dtype=torch.long, device=start.device)
+        if c.augment:
+            chosen = (random.uniform(len(start), generator=generator, device=start.device) < c.augment).nonzero()[:, 0]
+        if c.learner == "ejm":
+            views = start.index_copy(0, chosen, self._view(start[chosen], generator)) if len(chosen) else start
+            return self._chain(self.energy, views, generator)
+        if not len(chosen):
+            return refined
+        return refined.index_copy(0, chosen, self._chain(self.energy, self._view(start[chosen], generator), generator))
 
     @torch.no_grad()
     def _remember(self, view: Tensor, z: Tensor, label: Tensor | None, update: Any) -> None:
