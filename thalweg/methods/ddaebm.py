@@ -66,6 +66,8 @@ class Config:
     """β_min of the schedule (eq. 47)"""
     beta_max: Positive = 20.0
     """β_max of the schedule (eq. 47)"""
+    first: Positive = 1e-3
+    """t'(0), time of level 0, whose noise is σ̄_0 = 0.01 for the paper's 1e-3; E(x, 0) needs more, docs/equations.md"""
     spacing: Literal["even", "drl"] = "even"
     """times of the levels: `even`, or `drl`, most of them in the first half (section B.1, LSUN church)"""
     objective: Literal["jeffrey", "kl"] = "jeffrey"
@@ -127,10 +129,10 @@ class DDAEBM(Method):
         if c.objective == "jeffrey" and c.latent and not c.posterior:
             raise InputError("ddaebm: objective = 'jeffrey' needs the encoder of z; use objective = 'kl' with posterior = False")
         try:
-            times = noise.vp_times(c.levels, spacing=c.spacing)
+            times = noise.vp_times(c.levels, c.first, c.spacing)
         except ValueError as error:
             raise InputError(f"ddaebm: {error}") from None
-        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, spacing=c.spacing)
+        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, c.first, c.spacing)
         self.encodes = c.latent and c.posterior
         self.energy_net, self.generator, self.encoder = self._networks()
         # λ(t − 1) by the time of x_t (eq. 21), row 0 never used
@@ -173,7 +175,7 @@ class DDAEBM(Method):
     def energy(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """E(x_t, t) of data diffused to level t, in nats up to a constant of each level: [B, ...] -> [B].
 
-        `t`: one level or [B], 0 … T − 1; 0 is data with noise of standard deviation 0.01. An mlp's scalar for vectors, with
+        `t`: one level or [B], 0 … T − 1; 0 is data with noise of standard deviation σ̄_0 (`first`). An mlp's scalar for vectors, with
         images ½‖x − h(x, t)‖² (eq. 24), with `nice` −log p_t(x), normalised. With `grey_values` x are images, and it is their
         logits that are diffused. Raises InputError for other levels.
         """
