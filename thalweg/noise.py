@@ -122,11 +122,11 @@ def linear_beta(levels: int = 1000, start: float = 1e-4, stop: float = 0.02) -> 
 def vp_times(levels: int = 4, first: float = 1e-3, spacing: str = "even") -> list[float]:
     """The times t' of `vp`, T + 1 from `first` to 1: "even", or with "drl" most of them in the first half (DDAEBM, B.1, LSUN church).
 
-    The latter are t ⌊500/(T − 1)⌋/999 for t < T. Raises ValueError for another spacing, a `first` that is not within (0, 1) and, with
+    The latter are t ⌊500/(T − 1)⌋/999 for t < T. Raises ValueError for another spacing, a `first` outside [0, 1) and, with
     "drl", T below 2 or above 501.
     """
-    if not 0 < first < 1:
-        raise ValueError(f"the time of level 0 is within (0, 1), got {first}")
+    if not 0 <= first < 1:
+        raise ValueError(f"the time of level 0 is in [0, 1), got {first}")
     if spacing not in ("even", "drl"):
         raise ValueError(f"the spacing of levels is 'even' or 'drl', got '{spacing}'")
     if spacing == "even":
