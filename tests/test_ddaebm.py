@@ -324,6 +324,14 @@ def test_importance_ratio():
         method(levels=1, spacing="drl")
 
 
+def test_noise_of_level_0():
+    """σ̄₀² = 1 − exp(−0.1 t' − 9.95 t'²) at t' = `first`: 0.010 at the paper's 1e-3, 0.045 at 1e-2."""
+    for first, std in ((1e-3, 0.01049), (1e-2, 0.04464)):
+        assert method(first=first).schedule.noise[0] == pytest.approx(std, rel=1e-3)
+    with pytest.raises(tw.InputError, match="the time of level 0 is in"):
+        method(first=1.0)
+
+
 # --- the step
 
 

@@ -88,6 +88,9 @@ def test_ddaebm_times_of_lsun_church():
     for levels, spacing, message in ((1, "drl", "2 to 501, got 1"), (502, "drl", "2 to 501, got 502"), (4, "log", "got 'log'")):
         with pytest.raises(ValueError, match=message):
             noise.vp_times(levels, spacing=spacing)
+    for first in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="the time of level 0"):
+            noise.vp(4, first=first)
 
 
 @pytest.mark.parametrize("name, floor", [("ddpm", 0.2755), ("latent", 0.3091)])
