@@ -2,10 +2,10 @@
 
 `ablation`: the full model, training at full size from the start, other activations (Table 8), without spectral norm or residual
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
-Fréchet distances along the training, what the divergence guard did, inpainting of held-out images. `denoising`: the
-models that `ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `translation`:
-both directions between two classes: what a classifier makes of translated test images, kernel distances to the target class,
-how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
+Fréchet distances along the training, what the divergence guard did, inpainting of held-out images. `denoising`: the models that
+`ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `translation`: both directions
+between two classes, or between the styles of two vendors (`--data emoji`): what a classifier makes of translated test images, kernel
+distances to the target class, how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
 
     python -m benchmarks.study_cf_ebm ablation --seconds 300 --jobs 2
     python -m benchmarks.study_cf_ebm ablation --data fashion-mnist --size 32 --width 8 --precision bf16 --seconds 1800 \\
@@ -42,6 +42,7 @@ ROWS: dict[str, tuple[dict[str, Any], float | None]] = {
 }
 WAYS = {"forth": ("sneaker", "ankle boot"), "back": ("ankle boot", "sneaker")}
 CLASSES = {"digits": {"forth": ("3", "8"), "back": ("8", "3")}}
+VENDORS = {"forth": ("emoji-twitter", "emoji-google"), "back": ("emoji-google", "emoji-twitter")}  # --data emoji
 PARTS_OF_TIME = 4  # at which distances are measured
 SAMPLES = 1000
 DENOISED = 200
@@ -57,7 +58,7 @@ def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
     size = options.size or preset.shape[-1]
     stages = max(2, round(math.log2(size / 8)) + 1)
     budget = options.budget or preset.stage_images[:stages]
-    shape = (preset.shape[0], size, size)
+    shape = (3 if options.data == "emoji" else preset.shape[0], size, size)
     sized = {
         "data": data, "shape": shape, "width": options.width or preset.width, "stage_steps": (15, 30, 50, 50)[:stages],
         "stage_images": tuple(budget), "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
@@ -246,6 +247,23 @@ def ablation(options: argparse.Namespace) -> dict[str, Any]:
 # --- translation
 
 
+def domains(row: str, options: argparse.Namespace) -> tuple[str, str, tuple[Any, Any], list[int]]:
+    """Names of source and target, what their classifier is trained and tested on, and its outputs for source and target."""
+    import torch
+
+    import thalweg as tw
+
+    if options.data == "emoji":
+        both = VENDORS[row]
+        parts = [[tw.data.load(name, split, size=options.size).all().x for name in both] for split in ("train", "test")]
+        labelled = tuple((torch.cat(two), torch.tensor([0] * len(two[0]) + [1] * len(two[1]))) for two in parts)
+        return *both, labelled, [0, 1]
+    names = CLASSES.get(options.data, WAYS)[row]
+    train, test = (tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
+    source, target = (f"{options.data}:{name}" for name in names)
+    return source, target, (tuple(train.all()), tuple(test.all())), [train.classes.index(name) for name in names]
+
+
 def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     import tempfile
 
@@ -255,31 +273,25 @@ def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
     from thalweg import tasks
     from thalweg.methods import find
 
-    names = CLASSES.get(options.data, WAYS)[row]
-    source, target = (f"{options.data}:{name}" for name in names)
-
-    def images(name: str, split: str) -> Any:
-        return tw.data.load(name, split, size=options.size)
-
+    source, target, whole, columns = domains(row, options)
+    train, test = ([tw.data.load(name, split, size=options.size) for name in (source, target)] for split in ("train", "test"))
     config = config_of(target, options, source=source, images=options.images)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         model = tw.fit(
-            find("cf_ebm")(config), tw.data.Unpaired(images(target, "train"), images(source, "train")), Path(folder), seed=seed,
+            find("cf_ebm")(config), tw.data.Unpaired(train[1], train[0]), Path(folder), seed=seed,
             seconds=options.seconds, clock=time.process_time, precision=options.precision, progress=False,
             log_every=2560, sample_every=10**9, save_every=5120,
         ).eval()  # fmt: skip
         seconds = time.process_time() - started
-    whole = tuple(images(options.data, split) for split in ("train", "test"))
-    extractor = tw.evaluate.extractor(tuple(tuple(part.all()) for part in whole), name=options.data)
-    x, y = (images(name, "test").all().x for name in (source, target))
-    known = images(target, "train").all().x
+    extractor = tw.evaluate.extractor(whole, name=options.data)
+    x, y = (part.all().x for part in test)
+    known = train[1].all().x
     found = tasks.translate(model, x, seed)
-    logits = [whole[0].classes.index(name) for name in names]
 
     def target_share(images: Any) -> float:
-        return float((extractor.logits(images)[:, logits].argmax(1) == 1).float().mean())
+        return float((extractor.logits(images)[:, columns].argmax(1) == 1).float().mean())
 
     def kid(images: Any) -> dict[str, float]:
         value = tw.evaluate.fidelity(known, images, extractor, held_out=y, metrics=("kid",)).kid
@@ -288,8 +300,8 @@ def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
     f = [extractor.features(images).double() for images in (x, found.x, y)]
     kept = (f[1] - f[0]).norm(dim=1)
     other = (f[2][torch.randperm(len(y), generator=tw.random.seeded(seed, 22))[: len(x)]] - f[0][: len(y)]).norm(dim=1)
-    # the object is where either image is not background
-    shown = (torch.maximum(x, found.x) > -0.9)[:, 0]
+    # the object is where either image is not background, the corner's colour
+    shown = ((torch.stack([x, found.x]) - x[:, :, :1, :1]).abs() > 0.1).any(2).any(0)
     saliency = found.saliency
     on, off = (float((saliency * mask).sum() / mask.sum()) for mask in (shown, ~shown))
     name = f"cf_ebm_{options.data}_{row}"
@@ -306,8 +318,17 @@ def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
         "kid": kid(found.x), "kid_before": kid(x), "distance_kept": float(kept.mean()), "distance_random": float(other.mean()),
         "distance_difference": float((kept[: len(other)] - other).mean()),
         "standard_error": float((kept[: len(other)] - other).std() / math.sqrt(len(other))),
-        "saliency_on_object": on, "saliency_on_background": off,
+        "saliency_on_object": on, "saliency_on_background": off, **of_pairs(x, found.x, y, options),
     }  # fmt: skip
+
+
+def of_pairs(x: Any, translated: Any, y: Any, options: argparse.Namespace) -> dict[str, float]:
+    """PSNR to the same emoji as the other vendor draws it, before and after; training never saw which belong together."""
+    import thalweg as tw
+
+    if options.data != "emoji":
+        return {}
+    return {"psnr_of_pair_before": float(tw.evaluate.psnr(y, x).mean()), "psnr_of_pair": float(tw.evaluate.psnr(y, translated).mean())}
 
 
 def translation(options: argparse.Namespace) -> dict[str, Any]:

@@ -516,7 +516,7 @@ def coopflow_tasks() -> str:
 def cf_ebm() -> str:
     """The parts of benchmarks/study_cf_ebm.py, each of its own file."""
     text = "## CF-EBM\n"
-    for data in ("digits", "fashion-mnist", "emoji-google"):
+    for data in ("digits", "fashion-mnist", "emoji"):
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"cf_ebm_ablation{tail}.json").exists():
             text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
@@ -580,7 +580,7 @@ def cf_ebm_translation(name: str, data: str) -> str:
     record = load(name)
     r = record["results"]
     rows = [
-        (f"{x['source'].split(':')[1]} → {x['target'].split(':')[1]}", str(x["seed"]), percent(x["target_share_before"]),
+        (f"{x['source'].split(':')[-1]} → {x['target'].split(':')[-1]}", str(x["seed"]), percent(x["target_share_before"]),
          percent(x["target_share"]), f"{x['kid_before']['value']:.0f}", f"{x['kid']['value']:.0f}", f"{x['kid']['floor']:.1f}",
          f"{x['distance_kept']:.1f}", f"{x['distance_random']:.1f}", f"{x['distance_difference']:+.2f} ± {x['standard_error']:.2f}",
          f"{x['saliency_on_object'] / x['saliency_on_background']:.1f}")
@@ -591,7 +591,11 @@ def cf_ebm_translation(name: str, data: str) -> str:
             "saliency on the object, over the background's")  # fmt: skip
     size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
     text = f"Translation, {data}{size}, {r['images']:,} images a model, {r['runs'][0]['n']:,} test images:\n\n"
-    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    text += lines(head, rows) + "\n"
+    if "psnr_of_pair" in r["runs"][0]:
+        before, after = (mean(x[key] for x in r["runs"]) for key in ("psnr_of_pair_before", "psnr_of_pair"))
+        text += f"To the same emoji in the other style the peak signal to noise is {before:.1f} dB before and {after:.1f} dB after.\n\n"
+    text += source(name, record) + "\n"
     for way in ("forth", "back"):
         x = next(x for x in r["runs"] if x["row"] == way)
         text += f"\n![From {x['source']} to {x['target']}: the chain, and the saliency](images/cf_ebm_{data}_{way}.png)\n"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from thalweg import cli
 from thalweg.data import emoji, load
 from thalweg.errors import InputError
 
@@ -82,3 +83,12 @@ def test_wrong_folders_say_what_to_do(package, monkeypatch):
     monkeypatch.setenv("THALWEG_DATA", str(package / "elsewhere"))
     with pytest.raises(InputError, match=r"there is no folder .*; run `npm install emoji-datasource-google`, and set THALWEG_DATA"):
         emoji("google")
+
+
+def test_a_preset_brings_its_data_to_its_size(package, monkeypatch):
+    """Emoji have 64×64 pixels, the preset 32×32; data given by name keep theirs."""
+    shapes = []
+    monkeypatch.setattr("thalweg.train.fit", lambda method, data, *_, **__: shapes.append((method.config.shape, tuple(data.shape))))
+    for options in ([], ["--data", "emoji-twitter"], ["--size", "16"]):
+        cli.train(["egc/emoji-google", "--dry-run", "--width", "8", "--blocks", "1", *options])
+    assert shapes == [((3, size, size),) * 2 for size in (32, 64, 16)]

@@ -111,7 +111,7 @@ class TrainOptions:
     threads: int | None = None
     """CPU threads"""
     size: int | None = None
-    """side that images are brought to"""
+    """side that images are brought to; the preset's by default, of other --data their own"""
     log_every: int | None = None
     """images between rows of stats.jsonl"""
     sample_every: int | None = None
@@ -155,10 +155,13 @@ def train(arguments: list[str]) -> None:
     if options.images:
         values["images"] = options.images
     autoencoder = str(values.get("autoencoder", getattr(config, "autoencoder", "")))
-    images = latent.wrap(datasets.load(name, "train", size=options.size), autoencoder, device=device)
+    size = options.size
+    if size is None and name == config.data and not autoencoder and len(config.shape) == 3 and config.shape[1] == config.shape[2]:
+        size = config.shape[2]  # a preset's own data come at its size
+    images = latent.wrap(datasets.load(name, "train", size=size), autoencoder, device=device)
     if source:
-        channels, _, size = images.shape
-        images = datasets.Unpaired(images, datasets.load(source, "train", size=size, channels=channels))
+        channels, _, side = images.shape
+        images = datasets.Unpaired(images, datasets.load(source, "train", size=side, channels=channels))
     views = int(values.get("views", getattr(config, "views", 1)))
     images = datasets.beside(images, views)
     config = changed(fitted_to(config, images), data=name, **values)
@@ -178,7 +181,7 @@ def train(arguments: list[str]) -> None:
 
     fit(
         method, images, options.out, images=config.images, picture=run.picture,
-        held_out=run.held_out(name, options.size, autoencoder, source, views),
+        held_out=run.held_out(name, size, autoencoder, source, views),
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip

@@ -369,9 +369,14 @@ CFEBM.PRESETS = {
     ),
     # from digits in colour on black to digits in colour on colour: what is to be found is the ground
     "translate": Config(data="coloured-digits", source="inked-digits", shape=(3, 8, 8), images=300_000, **_SMALL),
-    # measured at 16×16 (`--size 16`), benchmarks/results/cf_ebm_translation_fashion-mnist.json; the other way by --source and --target
+    # benchmarks/results/cf_ebm_translation_fashion-mnist.json; the other way by --source, --target and --size 16
     "translate-shoes": Config(
-        data="fashion-mnist:ankle boot", source="fashion-mnist:sneaker", shape=(1, 28, 28), classes=0, width=8, data_noise=0.03, batch=64,
+        data="fashion-mnist:ankle boot", source="fashion-mnist:sneaker", shape=(1, 16, 16), classes=0, width=8, data_noise=0.03, batch=64,
+        stage_images=(4096, 8192), images=16_384,
+    ),
+    # one vendor's emoji in the other's style, measured at 16×16
+    "translate-emoji": Config(
+        data="emoji-google", source="emoji-twitter", shape=(3, 16, 16), classes=0, width=8, data_noise=0.03, batch=64,
         stage_images=(4096, 8192), images=16_384,
     ),
     "cifar10": _paper(3, data="hf:uoft-cs/cifar10", shape=(3, 32, 32)),
