@@ -166,11 +166,8 @@ def study_cdrl() -> str:
     def cell(line: dict, key: str, form: str = ".1f") -> str:
         return "–" if line[key] is None else format(line[key], form)
 
-    def change(line: dict) -> str:
-        return "–" if line["difference"] is None else f"{line['difference']:+.1f} ± {line['standard_error']:.1f}"
-
     rows = [
-        (l["row"], cell(l, "paper_fid", ".2f"), cell(l, "frechet"), change(l),
+        (l["row"], cell(l, "paper_fid", ".2f"), cell(l, "frechet"), signed(l["difference"], l["standard_error"]),
          f"{l['images']:,.0f}", str(l["failed"]), l["holds"] or "–")
         for l in r["summary"]
     ]  # fmt: skip
@@ -473,7 +470,7 @@ def coopflow_images(name: str, title: str, data: str) -> str:
 
     rows = [
         (x["row"], str(len([y for y in r["runs"] if y["row"] == x["row"]])), own(x["frechet"], ".1f"),
-         own(x["above_coopflow"], "+.1f") + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         signed(x["above_coopflow"], x["standard_error"]),
          own(trained_step(x["row"]), ".1f"), own(x["frechet_initializer"], ".1f"), own(x["reconstruction_mse"], ".4f"),
          own(x["bits_per_dim"], ".3f"), own(x["cpu_seconds"], ".0f"))
         for x in r["summary"]
@@ -532,8 +529,7 @@ def cf_ebm_ablation(name: str, data: str) -> str:
     r = record["results"]
     rows = [
         (x["row"], str(x["seeds"]), str(x["diverged"]), str(x["repairs"]), number(x["frechet"]),
-         "–" if x["above_full"] is None else f"{x['above_full']:+.1f}"
-         + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         signed(x["above_full"], x["standard_error"]),
          number(x["highest_energy"]))
         for x in r["summary"]
     ]  # fmt: skip
@@ -629,8 +625,7 @@ def liebm_ablation(name: str, data: str) -> str:
     r = record["results"]
     rows = [
         (x["row"], str(x["seeds"]), str(x["diverged"]), number(x["frechet"]),
-         "–" if x["above_full"] is None else f"{x['above_full']:+.1f}"
-         + ("" if x["standard_error"] is None else f" ± {x['standard_error']:.1f}"),
+         signed(x["above_full"], x["standard_error"]),
          number(x["generator"]), *("–" if x[key] is None else f"{x[key]:.3f}" for key in ("auroc_energy", "auroc_joint")),
          "–" if x["label_accuracy"] is None else percent(x["label_accuracy"]),
          "–" if x["reconstruction"] is None else f"{x['reconstruction']:.3f}")
