@@ -224,6 +224,49 @@ def test_generated_weight():
     torch.testing.assert_close(tenth, a * square * (1 - 0.4))
 
 
+# --- importance weights of proposals
+
+
+def proposals_of(factor: float, t: int, *, k: int, rows: int) -> tuple[Tensor, Tensor, Tensor, float]:
+    """x_t [rows, D], draws [k, rows, D] and weights [k, rows] of the exact generator under factor times the true energy, and a_{t−1}."""
+    m = exact(proposals=k)
+    m.energy_net = Quadratic(m.schedule, factor)
+    levels = torch.full((rows,), t)
+    _, x_t = pair(m, levels, seed=3)
+    x_s, weight = m.weighted(x_t, normal(k * rows, DIM, seed=6), levels, normal(k * rows, DIM, seed=7))
+    return x_t, x_s.view(k, rows, DIM), weight, float(m.energy_net.a[t - 1].detach())
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 4])
+def test_proposals_of_the_exact_generator_have_equal_weights(t):
+    _, _, weight, _ = proposals_of(1.0, t, k=8, rows=50)
+    torch.testing.assert_close(weight, torch.full_like(weight, 1 / 8), rtol=1e-4, atol=0.0)  # the encoder answers in single precision
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 4])
+def test_weights_turn_proposals_into_draws_of_the_energy(t):
+    """p(x_s | x_t) of E = a|x|²/2 is Gaussian with precision a + α²/β and mean α x_t/β over it, which is not the generator's."""
+    schedule = method().schedule
+    alpha, beta = float(schedule.step_alpha(t)), float(schedule.step_variance(t))
+    for factor in (0.7, 1.5):
+        x_t, x_s, weight, a = proposals_of(factor, t, k=4000, rows=40)
+        precision = a + alpha**2 / beta
+        residual = x_s - alpha / beta * x_t / precision
+        square = (weight[..., None] * residual.square()).sum(0)  # [rows, D], each an estimate of 1/precision
+        error = float(square.std()) / math.sqrt(square.numel())
+        bias = 4 / 4000 / precision  # of weights that sum to 1
+        assert abs(float(square.mean()) - 1 / precision) < BOUND * error + bias
+    assert abs(float(residual.square().mean()) - 1 / precision) > 2 * (BOUND * error + bias), "without weights they are not"
+
+
+def test_proposals_take_part_in_the_step():
+    m, update = exact(proposals=4), Recorder()
+    m.step(Batch(normal(16, DIM, seed=1), None), update)
+    torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 4.0, dtype=torch.float64))
+    with pytest.raises(InputError, match="proposals above 1 are weighted by the encoder"):
+        method(proposals=2, objective="kl", posterior=False)
+
+
 # --- the generator's and encoder's update (eq. 17, 19)
 
 
@@ -368,7 +411,7 @@ def test_step_updates_the_energy_and_then_the_generator():
 def test_penalty_weight_and_rates_follow_their_cosines():
     m = method(gamma=0.4, gamma_end=0.1, lr_end=0.2)
     found = []
-    m._energy_loss = lambda *a: (found.append(float(a[-1])), m.energy_loss(*a))[1]
+    m._energy_loss = lambda *a: (found.append(float(a[4])), m.energy_loss(*a))[1]
     for images in (0, 800, 1600, 5000):
         m.float().step(Batch(normal(16, DIM, seed=1).float()), Recorder(images))
     assert found == pytest.approx([0.4, 0.25, 0.1, 0.1])

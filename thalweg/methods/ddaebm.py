@@ -86,6 +86,8 @@ class Config:
     """weight of −log q_ψ(z | x̃, x_t) in the first bound; 1 in eq. 17, 0.1 in the released code"""
     generated_weight: NotNegative = 1.0
     """weight of the energies of generated points in eq. 22; 0.1 for NICE"""
+    proposals: Count = 1
+    """K, draws of the generator per row in the energy's loss; above 1 they have importance weights, which is ours"""
     gamma: NotNegative = 0.02
     """γ, weight of the gradient penalty at the start of training (eq. 23)"""
     gamma_end: NotNegative = 0.02
@@ -132,14 +134,16 @@ class DDAEBM(Method):
             times = noise.vp_times(c.levels, c.first, c.spacing)
         except ValueError as error:
             raise InputError(f"ddaebm: {error}") from None
-        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, c.first, c.spacing)
         self.encodes = c.latent and c.posterior
+        if c.proposals > 1 and not self.encodes:
+            raise InputError("ddaebm: proposals above 1 are weighted by the encoder of z; they need latent = True and posterior = True")
+        self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, c.first, c.spacing)
         self.energy_net, self.generator, self.encoder = self._networks()
         # λ(t − 1) by the time of x_t (eq. 21), row 0 never used
         self.register_buffer("ratio", c.w * torch.tensor(times) ** (math.log(c.w_mid / c.w) / math.log(0.5)), persistent=False)
         optimised = torch.compile if c.compile else (lambda function: function)
         self._pairs, self._energy_loss = optimised(self.pairs), optimised(self.energy_loss)
-        self._generator_loss = optimised(self.generator_loss)
+        self._generator_loss, self._weighted = optimised(self.generator_loss), optimised(self.weighted)
 
     def _networks(self) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module | None]:
         c = self.config
@@ -265,8 +269,13 @@ class DDAEBM(Method):
         z = self._latents(len(x0), g, x0.device)
         x_s, x_t, generated = self._pairs(x0, t, z, *noises)
 
+        negative, weight = generated.detach(), None
+        if c.proposals > 1:
+            many = self._latents(c.proposals * len(x0), g, x0.device)
+            negative, weight = self._weighted(x_t, many, t, random.normal_like(_repeat(x0, c.proposals), g))
+            update.log(effective_proposals=1 / weight.square().sum(0))
         gamma = c.gamma_end + (c.gamma - c.gamma_end) * self._fallen(update.images)
-        loss, gap, penalty = self._energy_loss(x_s, generated.detach(), x_t, t, torch.tensor(gamma, device=x0.device))
+        loss, gap, penalty = self._energy_loss(x_s, negative, x_t, t, torch.tensor(gamma, device=x0.device), weight)
         update("energy", loss)
         update.log(energy_gap=gap, gradient_penalty=penalty)
 
@@ -288,14 +297,36 @@ class DDAEBM(Method):
         shape = (n, self.config.latent_dim)
         return random.normal(*shape, generator=generator, device=device) if self.config.latent else torch.zeros(shape, device=device)
 
-    def energy_loss(self, x_s: Tensor, generated: Tensor, x_t: Tensor, t: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def weighted(self, x_t: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws of p_φ(x_s | x_t) and their weights as draws of the energy's p(x_s | x_t): [K·B, ...], [K, B] of sum 1 over K.
+
+        x_t, t: a row's state [B, ...] and its level [B]; z, noise: [K·B, d] and [K·B, ...]. The generator's density, which has no
+        closed form, is p(z) q(x_s | x_t, G) / q_ψ(z | x_s, x_t), exact where q_ψ is (eq. 16). The gradient of the energy is that of
+        recovery likelihood as K grows, wherever the generator is; with K = 1 it is the paper's, right for the best generator only.
+        """
+        k = len(z) // len(x_t)
+        x_t, t = _repeat(x_t, k), t.repeat(k)
+        mean, std = self.reverse(x_t, z, t, t - 1)
+        x_s = mean + std * noise
+        of_generator = _log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) + _log_normal(x_s, mean, 2 * std.log())
+        of_generator = of_generator - _log_normal(z, *self.encode_step(x_s, x_t, t))
+        conditional, _ = self.conditional_energy(x_s, x_t, t)
+        return x_s, (-conditional - of_generator).view(k, -1).softmax(0)
+
+    def energy_loss(
+        self, x_s: Tensor, generated: Tensor, x_t: Tensor, t: Tensor, gamma: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The energy's loss (eq. 22 and 23, both signs turned), the gap E(x_s) − E(generated) and ½‖∇…‖² per row.
 
-        x_s, x_t: a pair of q, [B, ...]; generated: draws of p_φ(x_s | x_t); t: the level of x_t, [B]; gamma: γ, a scalar.
+        x_s, x_t: a pair of q, [B, ...]; generated: draws of p_φ(x_s | x_t), [B, ...], or with `weight` [K, B] K·B of them (`weighted`);
+        t: the level of x_t, [B]; gamma: γ, a scalar.
         """
         _, score, energy = value_and_score(lambda x: self.conditional_energy(x, x_t, t), x_s, create_graph=True, aux=True)
         penalty = 0.5 * score.flatten(1).square().sum(1)
-        fake = self._energy(generated, t - 1)
+        fake = self._energy(generated, t.repeat(len(generated) // len(t)) - 1)
+        if weight is not None:
+            fake = (weight * fake.view(weight.shape)).sum(0)
         loss = energy.mean() - self.config.generated_weight * fake.mean() + gamma * penalty.mean()
         return loss, (energy - fake).detach(), penalty.detach()
 
@@ -361,6 +392,11 @@ class DDAEBM(Method):
         if c.grey_values:
             x = self._from_logits(x)
         return x.clamp(-1, 1).contiguous() if len(c.shape) == 3 else x
+
+
+def _repeat(x: Tensor, k: int) -> Tensor:
+    """Rows of x, k times: [B, ...] -> [k·B, ...]."""
+    return x.repeat(k, *[1] * (x.dim() - 1))
 
 
 def _log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
