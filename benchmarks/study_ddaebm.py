@@ -1,13 +1,14 @@
 """What DDAEBM's energies and samples are worth: toys against exact densities, levels, a sweep, NICE, stacks, outliers, and the cost.
 
 `toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
-and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `bias`: energies of Gaussian data under the
-penalty, beside the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test log-likelihood
-of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes of stacked
-digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop, and of samples
-beside CDRL and DRL.
+and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `weighted`: K draws of the generator in
+the energy's loss, with importance weights. `bias`: energies of Gaussian data under the penalty, beside the closed form. `levels`:
+T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test log-likelihood of one flow, trained by DDAEBM, as
+WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes of stacked digits (Table 11). `ood`: outliers by
+E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop, and of samples beside CDRL and DRL.
 
     python -m benchmarks.study_ddaebm toys sweep --images 900000 --recipe quick
+    python -m benchmarks.study_ddaebm weighted --images 900000 --recipe quick --compile yes
     python -m benchmarks.study_ddaebm levels nice ood cost
     python -m benchmarks.study_ddaebm stacked --images 4000000 --seeds 1
 """
@@ -33,6 +34,9 @@ STACKS = 26_000
 DRAWS = 4  # sets of samples of images
 PLACES = 4  # of the Fréchet distance along training
 COST_ROUNDS, COST_STEPS = 9, 100
+# ours: weighted draws of the generator, no penalty, noise at level 0 that the encoder can tell from none
+WEIGHTED: dict[str, Any] = dict(proposals=16, gamma=0.0, gamma_end=0.0, entropy_weight=1.0, first=5e-3, batch=64)
+PROPOSALS = {f"K = {k}": WEIGHTED | {"proposals": k} for k in (1, 4, 16, 32)}
 DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
 WGAN = "WGAN-0GP"
 DRL: dict[str, Any] = {"initializer": False, "steps": 30}
@@ -45,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: ("ddaebm", fields) for name, fields in VARIANTS.items()},
+    "weighted proposals": ("ddaebm", WEIGHTED),
     "T = 1": ("ddaebm", {"levels": 1}),
     WGAN: ("ddaebm", {"objective": "kl", "posterior": False, "levels": 1}),
     "short-run": ("short_run", {}),
@@ -67,6 +72,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     f"{KL}, γ from 0.02 to 0.0005": {"objective": "kl", "gamma_end": 0.0005},
     f"{KL}, 3 times as long": {"objective": "kl", "images": 3.0},
     "no Gaussian reference": {"reference_std": 0.0},
+    "t'(0) = 0.005": {"first": 5e-3},
 }
 # the paper's t'(0), and one whose noise of 0.045 the encoder can tell from none
 BIAS = {f"γ = {value:g}, t'(0) = {first:g}": dict(gamma=value, first=first) for first in (1e-3, 1e-2) for value in (0.0, 0.02, 0.2)}
@@ -185,19 +191,24 @@ def toys_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
     return toy_row(toy, name, *MODELS[name], seed, options)
 
 
+def weighted_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    toy, _, name = row.partition(": ")
+    return toy_row(toy, name, "ddaebm", PROPOSALS[name], seed, options)
+
+
 def sweep_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     toy, _, name = row.partition(": ")
     return toy_row(toy, name, "ddaebm", SWEEP[name], seed, options)
 
 
-def on_toys(part: str, names: Any, options: argparse.Namespace) -> dict[str, Any]:
+def on_toys(part: str, names: Any, options: argparse.Namespace, base: str = DDAEBM) -> dict[str, Any]:
     names = STUDY.chosen([f"{toy}: {name}" for toy in options.toys for name in names], options)
     rows, lines = ran(part, names, options), []
     keys = ("kl", "total_variation", "modes", "within_4_std", "energy_distance", "samples_tv", "samples_tv_floor", "cpu_seconds")
     for name in names:
         mine = [row for row in rows if row["row"] == name]
         line = line_of(name, mine) | means(mine, keys)
-        lines.append(line | paired(rows, name, f"{name.partition(': ')[0]}: {DDAEBM}", "energy_distance"))
+        lines.append(line | paired(rows, name, f"{name.partition(': ')[0]}: {base}", "energy_distance"))
     return {"recipe": options.recipe, "samples": options.samples, "summary": lines, "runs": rows}
 
 
@@ -207,6 +218,10 @@ def toys(options: argparse.Namespace) -> dict[str, Any]:
 
 def sweep(options: argparse.Namespace) -> dict[str, Any]:
     return on_toys("sweep", SWEEP, options)
+
+
+def weighted(options: argparse.Namespace) -> dict[str, Any]:
+    return on_toys("weighted", PROPOSALS, options, base="K = 1")
 
 
 # --- the penalty's bias
@@ -531,11 +546,12 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "sweep": sweep, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
+    "toys": toys, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
 }  # fmt: skip
 ONES = {
     "toys": toys_one,
     "sweep": sweep_one,
+    "weighted": weighted_one,
     "bias": bias_one,
     "levels": levels_one,
     "nice": nice_one,
@@ -547,7 +563,7 @@ STUDY = Study("ddaebm", __doc__, PARTS, ONES, run=Path("runs/ddaebm-digits"))
 
 def study_parser() -> argparse.ArgumentParser:
     parser = STUDY.parser()
-    parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts toys and sweep")
+    parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts toys, sweep and weighted")
     parser.add_argument("--recipe", choices=("published", "quick"), default="quick", help="preset of DDAEBM's rows on toys")
     parser.add_argument("--compile", choices=("no", "yes"), default="no", help="compile steps of DDAEBM on toys")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each model of a toy")

@@ -722,6 +722,7 @@ def ddaebm() -> str:
     """The parts of benchmarks/study_ddaebm.py, each of its own file."""
     titles = {
         "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones", "sweep": "One change of the recipe each, on toys",
+        "weighted": "K draws of the generator a row in the energy's loss, with importance weights, on toys",
         "bias": "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
         "levels": "Denoising steps, Fréchet distance along training", "nice": "Exact log-likelihood of held-out images, one flow",
         "stacked": "Modes of stacked digits", "ood": "AUROC of outliers by E(·, 0)",
@@ -740,6 +741,11 @@ def ddaebm() -> str:
             seeds = f"{r['seeds']} seed{'s' * (r['seeds'] > 1)}"
             text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
+        if part == "weighted":
+            for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k1.png")) + sorted(
+                (ROOT / "docs" / "images").glob("ddaebm_*_k32.png")
+            ):
+                text += f"\n![{path.stem.replace('_', ', ')}: truth, exp(−E), samples](images/{path.name})\n"
         if part == "toys":
             for picture in ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl"):
                 if (ROOT / "docs" / f"images/ddaebm_{picture}.png").exists():
