@@ -546,7 +546,8 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked, "ood": ood, "cost": cost,
+    "toys": toys, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked,
+    "ood": ood, "cost": cost,
 }  # fmt: skip
 ONES = {
     "toys": toys_one,
