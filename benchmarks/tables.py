@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from statistics import fmean as mean
 
+from benchmarks.common import file_of
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -396,8 +398,10 @@ def egc_classifiers(name: str, data: str) -> str:
     radii = (f"ε = {round(255 * r['epsilons'][i])}/255" for i in kept)
     text += lines(("model", *radii, "gradient checks passed", "above the classifier at every ε"), rows) + "\n" + source(name, record)
     text += f"\n\n![Robustness](images/egc_robustness_{data}.png)\n"
-    for picture in sorted((ROOT / "docs" / "images").glob(f"egc_samples_{data}_*.png")):
-        text += f"\n![Samples of {picture.stem.split('_')[-1]}; with labels a row for each class, w = 2](images/{picture.name})\n"
+    for row in (x["row"] for x in r["summary"]):
+        name = file_of("egc_samples", data, row)
+        if (ROOT / "docs" / "images" / name).exists():
+            text += f"\n![Samples, {row}; with labels a row for each class, w = 2](images/{name})\n"
     return text
 
 

@@ -514,7 +514,7 @@ EGC.PRESETS = {
     # y latent (sec. 4.2, Table 4): as many classes as there are labels, which are not looked at
     "digits-unsupervised": Config(images=200_000, classes=0, supervised=False, latent_classes=10),
     "fashion-mnist-unsupervised": Config(classes=0, supervised=False, latent_classes=10, **_FASHION),
-    # in colour, 32×32, with categories as labels; as fashion-mnist, not measured
+    # in colour, with categories as labels; measured at a tenth of the length, egc_classifiers_emoji-google.json
     "emoji-google": Config(
         data="emoji-google", shape=(3, 32, 32), classes=9, passes="separate", width=96, blocks=6, patch=4, data_std=0.8,
         batch=128, images=2_000_000, ema=0.999,
