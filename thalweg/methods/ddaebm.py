@@ -67,7 +67,7 @@ class Config:
     beta_max: Positive = 20.0
     """β_max of the schedule (eq. 47)"""
     first: Positive = 1e-3
-    """t'(0), time of level 0, whose noise is σ̄_0 = 0.01 for the paper's 1e-3; E(x, 0) needs more, docs/equations.md"""
+    """t'(0), time of level 0, whose noise is σ̄_0 = 0.01 for the paper's 1e-3; more gives E(x, 0) its right shape, docs/equations.md"""
     spacing: Literal["even", "drl"] = "even"
     """times of the levels: `even`, or `drl`, most of them in the first half (section B.1, LSUN church)"""
     objective: Literal["jeffrey", "kl"] = "jeffrey"
