@@ -581,7 +581,7 @@ def cf_ebm_translation(name: str, data: str) -> str:
     r = record["results"]
     rows = [
         (f"{x['source'].split(':')[-1]} → {x['target'].split(':')[-1]}", str(x["seed"]), percent(x["target_share_before"]),
-         percent(x["target_share"]), f"{x['kid_before']['value']:.0f}", f"{x['kid']['value']:.0f}", f"{x['kid']['floor']:.1f}",
+         percent(x["target_share"]), *(f"{value:.1f}" for value in (x["kid_before"]["value"], x["kid"]["value"], x["kid"]["floor"])),
          f"{x['distance_kept']:.1f}", f"{x['distance_random']:.1f}", f"{x['distance_difference']:+.2f} ± {x['standard_error']:.2f}",
          f"{x['saliency_on_object'] / x['saliency_on_background']:.1f}")
         for x in r["runs"]
