@@ -34,9 +34,13 @@ STACKS = 26_000
 DRAWS = 4  # sets of samples of images
 PLACES = 4  # of the Fréchet distance along training
 COST_ROUNDS, COST_STEPS = 9, 100
-# ours: weighted draws of the generator, no penalty, noise at level 0 that the encoder can tell from none
-WEIGHTED: dict[str, Any] = dict(proposals=16, gamma=0.0, gamma_end=0.0, entropy_weight=1.0, first=5e-3, batch=64)
-PROPOSALS = {f"K = {k}": WEIGHTED | {"proposals": k} for k in (1, 4, 16, 32)}
+# ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
+WEIGHTED: dict[str, Any] = dict(recipe="weighted", images=2.0)
+PROPOSALS = {
+    **{f"K = {k}": WEIGHTED | {"proposals": k} for k in (1, 4, 16)},
+    "K = 4, T = 4": WEIGHTED | {"levels": 4},
+    "K = 4, 3 times as long": WEIGHTED | {"images": 6.0},
+}
 DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
 WGAN = "WGAN-0GP"
 DRL: dict[str, Any] = {"initializer": False, "steps": 30}
@@ -168,19 +172,28 @@ def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None)
     return found
 
 
-def toy_row(toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def toy_settings(toy: str, kind: str, fields: dict[str, Any], options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Preset and fields of a row; rates are in units of the preset's, images in those of `options`, which name DDAEBM's recipe too."""
     import thalweg as tw
 
-    quick = "-quick" if kind == "ddaebm" and options.recipe == "quick" and toy in TOYS else ""
-    base = tw.method(f"{kind}/{toy}{quick}").config
-    fields = {"images": 1.0} | fields
+    fields = {"images": 1.0, "recipe": options.recipe} | fields
+    recipe = fields.pop("recipe")
+    preset = f"{kind}/{toy}" if kind != "ddaebm" or recipe == "published" else f"{kind}/{toy}-{recipe}"
+    base = tw.method(preset).config
     for key in ("lr", "lr_energy"):
         if key in fields:
             fields[key] *= getattr(base, key)
     fields["images"] = max(base.batch, round(fields["images"] * options.images))
     if kind == "ddaebm":
         fields["compile"] = options.compile == "yes"
-    ((model, found),) = trained(tw.method(f"{kind}/{toy}{quick}", seed=seed, **fields), tw.data.toy(toy), seed, options)
+    return preset, fields
+
+
+def toy_row(toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import thalweg as tw
+
+    preset, fields = toy_settings(toy, kind, fields, options)
+    ((model, found),) = trained(tw.method(preset, seed=seed, **fields), tw.data.toy(toy), seed, options)
     row = {"row": f"{toy}: {name}", "seed": seed} | found
     picture = options.pictures / file_of("ddaebm", toy, name) if seed == 0 else None
     return row if model is None else row | of_toy(model, toy, seed, options.samples, picture)

@@ -126,8 +126,10 @@ def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path)
 
 
 def test_every_row_of_the_ddaebm_study_can_be_built():
-    models = [(f"{kind}/{toy}", fields) for kind, fields in study_ddaebm.MODELS.values() for toy in study_ddaebm.TOYS]
-    models += [("ddaebm/pinwheel-quick", {**fields, "images": 1000}) for fields in study_ddaebm.SWEEP.values()]
+    options = study_ddaebm.study_parser().parse_args(["toys", "--images", "1000"])
+    rows = [("ddaebm", fields) for fields in (*study_ddaebm.SWEEP.values(), *study_ddaebm.PROPOSALS.values())]
+    rows += study_ddaebm.MODELS.values()
+    models = [study_ddaebm.toy_settings(toy, kind, fields, options) for kind, fields in rows for toy in study_ddaebm.TOYS]
     images = {**study_ddaebm.VARIANTS, **study_ddaebm.LEVELS}
     models += [("ddaebm/digits", fields) for fields in images.values()]
     models += [("ddaebm/digits-nice", fields) for fields, _ in study_ddaebm.NICE.values()]
