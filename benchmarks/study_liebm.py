@@ -1,11 +1,12 @@
 """LIEBM: what latents of a frozen encoder do for an energy and its generator, and the settings that its paper leaves out.
 
-`encoders`: the self-supervised encoders h (SimCLR, BYOL, W-MSE), with a linear probe and nearest neighbours. `ablation`: LIEBM beside
-the same energy and generator without latents, with an encoder that was never trained, without augmented negatives, with the other
-learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for `--seconds` of CPU time (encoders come on top):
-Fréchet distances of samples and of the generator alone, after fewer and more steps; outliers by the energy and by the joint score
-(eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time. `restoration`: images
-from a quarter of their pixels, m⁰, m and Y in turn (Table 8), of the model that `ablation` kept.
+`encoders`: the self-supervised encoders h (SimCLR, BYOL, W-MSE), with a linear probe, nearest neighbours and a picture by t-SNE.
+`ablation`: LIEBM beside the same energy and generator without latents, with an encoder that was never trained, without augmented
+negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for `--seconds` of CPU time
+(encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps; outliers by the energy and
+by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time.
+`restoration`: images from means of their pixels or channels or with a part hidden, m⁰, m and Y in turn (Table 8), of the model that
+`ablation` kept.
 
     python -m benchmarks.study_liebm encoders ablation --seconds 120 --jobs 2
     python -m benchmarks.study_liebm sweep --seconds 120 --seeds 1
@@ -23,7 +24,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import Study, precise  # after the setting, which torch reads when it is imported
+from benchmarks.common import Study, file_of, precise  # after the setting, which torch reads when it is imported
 
 FULL = "latents"
 ERM = dict(learner="erm")
@@ -61,9 +62,10 @@ GAMMAS = (None, 0.1, 1.0)  # γ of samples by label
 PARTS_OF_TIME = 4  # at which distances are measured
 SAMPLES = 500
 OUTLIERS = ("constant", "uniform", "interpolation")
-OTHERS = {"digits": "fashion-mnist", "fashion-mnist": "mnist-small"}
+OTHERS = {"digits": "fashion-mnist", "fashion-mnist": "mnist-small", "emoji-google": "emoji-twitter"}
 OF_LABEL = 40
 RESTORED = 100
+DRAWN = 2000  # points of t-SNE
 ENDLESS = 10**8  # images
 
 
@@ -107,6 +109,9 @@ def encoders_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
         z, held_out = (torch.cat([model.encode(x) for x in part.x[some].split(512)]) for part in (train, test))
         latents = torch.cat([model.project(x) for x in test.x[some].split(512)])
     labels = (train.label[some], held_out, test.label[some])
+    if seed == 0:
+        path = options.pictures / file_of("liebm", options.data, "tsne", row)
+        tw.plot.embedding(tw.evaluate.tsne(held_out[:DRAWN], seed=seed), path, labels=labels[2][:DRAWN])
     return {
         "row": row, "seed": seed, "images": latest(folder)["images"], "linear_probe": tw.evaluate.linear_probe(z, *labels).accuracy.value,
         "knn": tw.evaluate.knn(z, *labels).accuracy.value,
@@ -158,7 +163,7 @@ def trained(loss: str | None, fields: dict[str, Any], row: str, seed: int, optio
             return None, found | {"diverged": str(trouble)}
         images = latest(folder)["images"]
         found["along"].append({"cpu_seconds": seconds, "images": images, "frechet": distance(twin, seed)})
-    stats = [r for r in read_stats(folder) if "energy_data" in r]
+    stats = [r for r in read_stats(folder) if "energy_data" in r] or [{}]
     found["frechet"] = found["along"][-1]["frechet"]
     found["guard_events"] = sum("event" in r for r in read_stats(folder))
     found |= {key: stats[-1].get(key) for key in ("energy_data", "energy_samples", "displacement", "agreement")}
@@ -321,7 +326,8 @@ def restoration_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
 
 
 def restoration(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(("pool:2", "pool:4", "mask:centre:0.25"), options)
+    coloured = images_of(options)[1].all().x.shape[1] == 3
+    names = STUDY.chosen(("pool:2", "pool:4", "mask:centre:0.25", *(["grey"] if coloured else [])), options)
     rows = STUDY.rows("restoration", [(name, seed) for seed in range(options.seeds) for name in names], options)
     lines = []
     for name in names:

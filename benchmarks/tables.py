@@ -621,7 +621,10 @@ def liebm_encoders(name: str, data: str) -> str:
     head = ("encoder", "seeds", "linear probe", "nearest neighbours", "spread of latents, 1 where even")
     size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
     text = f"Encoders without labels, {data}{size}, {r['encoder_images']:,} images each, test accuracy:\n\n"
-    return text + lines(head, rows) + "\n" + source(name, record) + "\n"
+    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    for path in sorted((ROOT / "docs" / "images").glob(f"liebm_{data}_tsne_*.png")):
+        text += f"\n![Latents of held-out images by t-SNE, {path.stem.rpartition('_')[2]}](images/{path.name})\n"
+    return text
 
 
 def liebm_ablation(name: str, data: str) -> str:
@@ -660,7 +663,11 @@ def liebm_restoration(name: str, data: str) -> str:
     rows = [(x["row"], str(x["seeds"]), *(f"{x[key]:.1f}" for key in keys)) for x in r["summary"]]
     head = ("measured", "seeds", "A⁺y, dB", "G(m⁰)", "G(m)", "G(m) + Y")
     text = f"Restoration without pairs, {data}, ERM, {r['runs'][0]['n']} test images, PSNR:\n\n"
-    return text + lines(head, rows) + "\n" + source(name, record) + f"\n\n![Restoration](images/liebm_{data}_pool2.png)\n"
+    text += lines(head, rows) + "\n" + source(name, record) + "\n"
+    for picture in ("pool2", "grey"):
+        if (ROOT / "docs" / "images" / f"liebm_{data}_{picture}.png").exists():
+            text += f"\n![Restoration, {picture}](images/liebm_{data}_{picture}.png)\n"
+    return text
 
 
 def nerf_lebm() -> str:

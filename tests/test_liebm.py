@@ -327,6 +327,17 @@ def test_a_resumed_run_is_bit_equal_and_keeps_its_encoder(encoder, tmp_path, fie
     assert torch.equal(whole.latent(x), given.project(x))
 
 
+def test_it_learns_images_in_colour(tmp_path):
+    """With bf16 a run lays out all maps channels last, the classes' mean images among them."""
+    data = Images(random.uniform(32, 3, 8, 8, low=-1.0, high=1.0, generator=random.seeded(15)), torch.arange(32) % 10)
+    ssl = tw.fit(tw.method("ssl/digits", shape=(3, 8, 8), **ENCODER), data, tmp_path / "ssl", progress=False)
+    colour = dict(shape=(3, 8, 8), network="convnet", images=32, encoder=str(tmp_path / "ssl"), view="noise", data_noise=0.0)
+    twin = tw.fit(tw.method("liebm/digits", seed=0, **SMALL | colour), data, precision="bf16", progress=False)
+    mean = torch.stack([data.all().x[data.all().label == k].mean(0) for k in range(10)])
+    assert twin.class_images.shape == (10, 3, 8, 8) and ssl.config.shape == (3, 8, 8)
+    torch.testing.assert_close(twin.class_images, mean, atol=0.02, rtol=0)
+
+
 def test_a_saved_model_needs_no_other_folder(tmp_path):
     folder = tmp_path / "ssl"
     tw.fit(tw.method("ssl/digits", **ENCODER), images(), folder, progress=False)

@@ -176,6 +176,7 @@ class SSL(Method):
 SSL.PRESETS = {
     "digits": Config(crop=0.5, flip=0.0, images=100_000),
     "fashion-mnist": Config(data="fashion-mnist", shape=(1, 32, 32), widths=(32, 64, 128), images=2_000_000),
+    "emoji-google": Config(data="emoji-google", shape=(3, 32, 32), widths=(32, 64, 128), images=1_000_000),
     # ResNet-18 and its released code: Adam 3e-3, batch 512, 1000 epochs for SimCLR
     "cifar10": Config(
         data="hf:uoft-cs/cifar10", shape=(3, 32, 32), widths=(64, 128, 256, 512), blocks=2, head=1024, batch=512, lr=3e-3, warm_up=500,
