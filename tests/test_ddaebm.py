@@ -213,6 +213,10 @@ def test_gradient_penalty_is_that_of_energy_and_forward_step():
     torch.testing.assert_close(penalty, slope.square().sum(1) / 2, rtol=1e-6, atol=1e-8)
     losses = [float(m.energy_loss(x_s, x_s, x_t, t, torch.tensor(gamma))[0].detach()) for gamma in (0.0, 0.3)]
     assert losses[1] - losses[0] == pytest.approx(0.3 * float(penalty.mean())), "weight γ on ½‖·‖²"
+    free, zero = method(gamma=0.0, gamma_end=0.0), torch.tensor(0.0)
+    (loss, gap, none), (same_loss, same_gap, _) = (model.energy_loss(x_s, x_t, x_t, t, zero) for model in (free, m))
+    assert float(loss.detach()) == pytest.approx(float(same_loss.detach())) != 0 and not none.any(), "no penalty is looked at"
+    torch.testing.assert_close(gap, same_gap)
 
 
 def test_generated_weight():

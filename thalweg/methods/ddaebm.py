@@ -322,8 +322,12 @@ class DDAEBM(Method):
         x_s, x_t: a pair of q, [B, ...]; generated: draws of p_φ(x_s | x_t), [B, ...], or with `weight` [K, B] K·B of them (`weighted`);
         t: the level of x_t, [B]; gamma: γ, a scalar.
         """
-        _, score, energy = value_and_score(lambda x: self.conditional_energy(x, x_t, t), x_s, create_graph=True, aux=True)
-        penalty = 0.5 * score.flatten(1).square().sum(1)
+        if self.config.gamma or self.config.gamma_end:
+            _, score, energy = value_and_score(lambda x: self.conditional_energy(x, x_t, t), x_s, create_graph=True, aux=True)
+            penalty = 0.5 * score.flatten(1).square().sum(1)
+        else:  # without the second derivative that nothing asks for
+            energy = self._energy(x_s, t - 1)
+            penalty = torch.zeros_like(energy)
         fake = self._energy(generated, t.repeat(len(generated) // len(t)) - 1)
         if weight is not None:
             fake = (weight * fake.view(weight.shape)).sum(0)
