@@ -35,11 +35,11 @@ DRAWS = 4  # sets of samples of images
 PLACES = 4  # of the Fréchet distance along training
 COST_ROUNDS, COST_STEPS = 9, 100
 # ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
-WEIGHTED: dict[str, Any] = dict(recipe="weighted", images=2.0)
+WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
     **{f"K = {k}": WEIGHTED | {"proposals": k} for k in (1, 4, 16)},
-    "K = 4, T = 4": WEIGHTED | {"levels": 4},
-    "K = 4, 3 times as long": WEIGHTED | {"images": 6.0},
+    "K = 16, T = 4": WEIGHTED | {"levels": 4},
+    "K = 16, 3 times as long": WEIGHTED | {"images": 3.0},
 }
 DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
 WGAN = "WGAN-0GP"
@@ -234,7 +234,7 @@ def sweep(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def weighted(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("weighted", PROPOSALS, options, base="K = 1")
+    return on_toys("weighted", PROPOSALS, options, base="K = 16")
 
 
 # --- the penalty's bias
