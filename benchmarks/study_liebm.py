@@ -111,7 +111,8 @@ def encoders_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, 
     labels = (train.label[some], held_out, test.label[some])
     if seed == 0:
         path = options.pictures / file_of("liebm", options.data, "tsne", row)
-        tw.plot.embedding(tw.evaluate.tsne(held_out[:DRAWN], seed=seed), path, labels=labels[2][:DRAWN])
+        classes = images_of(options)[1].classes
+        tw.plot.embedding(tw.evaluate.tsne(held_out[:DRAWN], seed=seed), path, labels=labels[2][:DRAWN], classes=classes)
     return {
         "row": row, "seed": seed, "images": latest(folder)["images"], "linear_probe": tw.evaluate.linear_probe(z, *labels).accuracy.value,
         "knn": tw.evaluate.knn(z, *labels).accuracy.value,

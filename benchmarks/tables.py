@@ -653,7 +653,7 @@ def liebm_ablation(name: str, data: str) -> str:
         rows = [(row, *(number(mean(x["by_steps"][n] for x in known if x["row"] == row)) for n in steps)) for row in names]
         text += lines(("model", *steps), rows)
     text += "\n" + source(name, record) + "\n"
-    return text + (f"\n![Samples](images/liebm_{data}_latents.png)\n" if known else "")
+    return text + (f"\n![Samples](images/liebm_{data}_{''.join(a for a in base if a.isalnum())}.png)\n" if known else "")
 
 
 def liebm_restoration(name: str, data: str) -> str:
