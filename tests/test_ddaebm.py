@@ -231,14 +231,18 @@ def test_generated_weight():
 # --- importance weights of proposals
 
 
-def proposals_of(factor: float, t: int, *, k: int, rows: int) -> tuple[Tensor, Tensor, Tensor, float]:
+def proposals_of(factor: float, t: int, *, k: int, rows: int, defensive: int = 0) -> tuple[Tensor, Tensor, Tensor, float]:
     """x_t [rows, D], draws [k, rows, D] and weights [k, rows] of the exact generator under factor times the true energy, and a_{t−1}."""
-    m = exact(proposals=k)
+    m = exact(proposals=k, defensive=defensive, reference_std=2.0 * bool(defensive))
     m.energy_net = Quadratic(m.schedule, factor)
+    a = float(m.energy_net.a[t - 1].detach())
+    if defensive:  # `energy` adds that of the reference
+        with torch.no_grad():
+            m.energy_net.a[t - 1] -= 1 / (4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2)
     levels = torch.full((rows,), t)
     _, x_t = pair(m, levels, seed=3)
     x_s, weight = m.weighted(x_t, normal(k * rows, DIM, seed=6), levels, normal(k * rows, DIM, seed=7))
-    return x_t, x_s.view(k, rows, DIM), weight, float(m.energy_net.a[t - 1].detach())
+    return x_t, x_s.view(k, rows, DIM), weight, a
 
 
 @pytest.mark.parametrize("t", [1, 2, 3, 4])
@@ -247,13 +251,14 @@ def test_proposals_of_the_exact_generator_have_equal_weights(t):
     torch.testing.assert_close(weight, torch.full_like(weight, 1 / 8), rtol=1e-4, atol=0.0)  # the encoder answers in single precision
 
 
+@pytest.mark.parametrize("defensive", [0, 2000])
 @pytest.mark.parametrize("t", [1, 2, 3, 4])
-def test_weights_turn_proposals_into_draws_of_the_energy(t):
+def test_weights_turn_proposals_into_draws_of_the_energy(t, defensive):
     """p(x_s | x_t) of E = a|x|²/2 is Gaussian with precision a + α²/β and mean α x_t/β over it, which is not the generator's."""
     schedule = method().schedule
     alpha, beta = float(schedule.step_alpha(t)), float(schedule.step_variance(t))
     for factor in (0.7, 1.5):
-        x_t, x_s, weight, a = proposals_of(factor, t, k=4000, rows=40)
+        x_t, x_s, weight, a = proposals_of(factor, t, k=4000, rows=40, defensive=defensive)
         precision = a + alpha**2 / beta
         residual = x_s - alpha / beta * x_t / precision
         square = (weight[..., None] * residual.square()).sum(0)  # [rows, D], each an estimate of 1/precision
@@ -263,12 +268,52 @@ def test_weights_turn_proposals_into_draws_of_the_energy(t):
     assert abs(float(residual.square().mean()) - 1 / precision) > 2 * (BOUND * error + bias), "without weights they are not"
 
 
+@pytest.mark.parametrize("t", [1, 2, 3, 4])
+def test_defensive_draws_are_of_the_reference_given_the_next_level(t):
+    """x_t = α x_s + √β ε with x_s ~ N(0, v): the mean is the regression of x_s on x_t, the variance what that leaves."""
+    m = exact(proposals=4, defensive=1, reference_std=2.0)
+    levels = torch.full((200_000,), t)
+    v = 4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2
+    alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
+    x_s = math.sqrt(v) * normal(200_000, DIM, seed=1)
+    x_t = alpha * x_s + math.sqrt(beta) * normal(200_000, DIM, seed=2)
+    mean, variance = m._of_reference(x_t, levels)
+    left = x_s - mean
+    assert abs(float((left * x_t).mean())) < BOUND * float((left * x_t).std()) / math.sqrt(left.numel())
+    assert abs(float(left.square().mean() / variance[0, 0]) - 1) < BOUND * math.sqrt(2 / left.numel())
+
+
+def test_defensive_draws_find_what_the_generator_does_not_reach():
+    """A generator that stays at the middle: from its own draws hardly anything of the energy's law is known."""
+    t, k, rows = 1, 4000, 40
+    found = []
+    for defensive in (0, 1000):
+        m = exact(proposals=k, defensive=defensive, reference_std=2.0)
+        with torch.no_grad():
+            m.generator.c *= 0.05
+            m.generator.m *= 0.0
+        m.encoder = LinearEncoder(m.schedule, m.generator)
+        levels = torch.full((rows,), t)
+        _, x_t = pair(m, levels, seed=3)
+        x_s, weight = m.weighted(x_t, normal(k * rows, DIM, seed=6), levels, normal(k * rows, DIM, seed=7))
+        a = float(m.energy_net.a[t - 1].detach()) + 1 / (4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2)
+        alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
+        precision = a + alpha**2 / beta
+        square = (weight[..., None] * (x_s.view(k, rows, DIM) - alpha / beta * x_t / precision).square()).sum(0)
+        found.append((float(square.mean()) * precision, BOUND * float(square.std()) * precision / math.sqrt(square.numel()) + 0.01))
+    (_, spread), (with_them, error) = found
+    assert abs(with_them - 1) < error < spread / 20, found
+
+
 def test_proposals_take_part_in_the_step():
     m, update = exact(proposals=4), Recorder()
     m.step(Batch(normal(16, DIM, seed=1), None), update)
     torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 4.0, dtype=torch.float64))
     with pytest.raises(InputError, match="proposals above 1 are weighted by the encoder"):
         method(proposals=2, objective="kl", posterior=False)
+    for fields in ({"proposals": 4, "defensive": 4, "reference_std": 2.0}, {"proposals": 4, "defensive": 1, "reference_std": 0.0}):
+        with pytest.raises(InputError, match="defensive draws are of N"):
+            method(**fields)
 
 
 # --- the generator's and encoder's update (eq. 17, 19)

@@ -88,6 +88,8 @@ class Config:
     """weight of the energies of generated points in eq. 22; 0.1 for NICE"""
     proposals: Count = 1
     """K, draws of the generator per row in the energy's loss; above 1 they have importance weights, which is ours"""
+    defensive: Whole = 0
+    """how many of the K draws are of N(0, `reference_std`² I) given x_t instead: they go everywhere, and bound the weights of all"""
     gamma: NotNegative = 0.02
     """γ, weight of the gradient penalty at the start of training (eq. 23)"""
     gamma_end: NotNegative = 0.02
@@ -137,6 +139,8 @@ class DDAEBM(Method):
         self.encodes = c.latent and c.posterior
         if c.proposals > 1 and not self.encodes:
             raise InputError("ddaebm: proposals above 1 are weighted by the encoder of z; they need latent = True and posterior = True")
+        if c.defensive and not (c.defensive < c.proposals and c.reference_std):
+            raise InputError("ddaebm: defensive draws are of N(0, reference_std² I), and fewer than proposals; set both, or defensive = 0")
         self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, c.first, c.spacing)
         self.energy_net, self.generator, self.encoder = self._networks()
         # λ(t − 1) by the time of x_t (eq. 21), row 0 never used
@@ -304,15 +308,34 @@ class DDAEBM(Method):
         x_t, t: a row's state [B, ...] and its level [B]; z, noise: [K·B, d] and [K·B, ...]. The generator's density, which has no
         closed form, is p(z) q(x_s | x_t, G) / q_ψ(z | x_s, x_t), exact where q_ψ is (eq. 16). The gradient of the energy is that of
         recovery likelihood as K grows, wherever the generator is; with K = 1 it is the paper's, right for the best generator only.
+        With `defensive` the last draws are of the reference, and all weights those of the mixture (Hesterberg 1995).
         """
-        k = len(z) // len(x_t)
+        k, generated = len(z) // len(x_t), len(z) - self.config.defensive * len(x_t)
         x_t, t = _repeat(x_t, k), t.repeat(k)
         mean, std = self.reverse(x_t, z, t, t - 1)
         x_s = mean + std * noise
-        of_generator = _log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) + _log_normal(x_s, mean, 2 * std.log())
-        of_generator = of_generator - _log_normal(z, *self.encode_step(x_s, x_t, t))
+        if self.config.defensive:
+            # joint draws of x_s and z again, with q_ψ(z | x_s, x_t); it cancels in the weights of the mixture
+            wide_mean, wide_variance = self._of_reference(x_t, t)
+            x_s = torch.cat([x_s[:generated], (wide_mean + wide_variance.sqrt() * noise)[generated:]])
+            centre, log_spread = self.encode_step(*(part[generated:] for part in (x_s, x_t, t)))
+            z = torch.cat([z[:generated], centre + (0.5 * log_spread).exp() * z[generated:]])
+            again, _ = self.reverse(*(part[generated:] for part in (x_t, z, t)), t[generated:] - 1)
+            mean = torch.cat([mean[:generated], again])
+        proposal = _log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) + _log_normal(x_s, mean, 2 * std.log())
+        proposal = proposal - _log_normal(z, *self.encode_step(x_s, x_t, t))
+        if self.config.defensive:
+            share, wide = self.config.defensive / k, _log_normal(x_s, wide_mean, wide_variance.log())
+            proposal = torch.logaddexp(proposal + math.log(1 - share), wide + math.log(share))
         conditional, _ = self.conditional_energy(x_s, x_t, t)
-        return x_s, (-conditional - of_generator).view(k, -1).softmax(0)
+        return x_s, (-conditional - proposal).view(k, -1).softmax(0)
+
+    def _of_reference(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of p(x_s | x_t), s = t − 1, of data N(0, `reference_std`² I)."""
+        of_s = self.config.reference_std**2 * self.schedule.alpha(t - 1, x_t).square() + self.schedule.sigma(t - 1, x_t).square()
+        alpha, step = self.schedule.step_alpha(t, x_t), self.schedule.step_variance(t, x_t)
+        variance = 1 / (1 / of_s + alpha.square() / step)
+        return variance * alpha / step * x_t, variance
 
     def energy_loss(
         self, x_s: Tensor, generated: Tensor, x_t: Tensor, t: Tensor, gamma: Tensor, weight: Tensor | None = None
