@@ -2,13 +2,17 @@
 
 `toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
 and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `weighted`: K draws of the generator in
-the energy's loss, with importance weights. `bias`: energies of Gaussian data under the penalty, beside the closed form. `levels`:
-T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test log-likelihood of one flow, trained by DDAEBM, as
-WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes of stacked digits (Table 11). `ood`: outliers by
-E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop, and of samples beside CDRL and DRL.
+the energy's loss, with importance weights. `published`: the paper's own recipe on toys. `bias`: energies of Gaussian data under the
+penalty, beside the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test
+log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes
+of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop,
+and of samples beside CDRL and DRL.
+
+"chosen" samples are one of 16 draws at each step, by its weight under the energy.
 
     python -m benchmarks.study_ddaebm toys sweep --images 900000 --recipe quick
     python -m benchmarks.study_ddaebm weighted --images 900000 --recipe quick --compile yes
+    python -m benchmarks.study_ddaebm published --images 36000000 --compile yes --seeds 1
     python -m benchmarks.study_ddaebm levels nice ood cost
     python -m benchmarks.study_ddaebm stacked --images 4000000 --seeds 1
 """
@@ -30,6 +34,7 @@ from benchmarks.common import Study, file_of  # after the setting, which torch r
 
 TOYS = ("25gaussians", "pinwheel", "swissroll")
 SAMPLES = 10_000
+CHOSEN_OF = 16  # proposals of each step, of which one is kept by its weight under the energy
 STACKS = 26_000
 DRAWS = 4  # sets of samples of images
 PLACES = 4  # of the Fréchet distance along training
@@ -37,7 +42,9 @@ COST_ROUNDS, COST_STEPS = 9, 100
 # ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
 WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
-    **{f"K = {k}": WEIGHTED | {"proposals": k} for k in (1, 4, 16)},
+    "K = 1": WEIGHTED | {"proposals": 1, "defensive": 0},
+    "K = 16, none defensive": WEIGHTED | {"defensive": 0},
+    "K = 16": WEIGHTED,
     "K = 16, T = 4": WEIGHTED | {"levels": 4},
     "K = 16, 3 times as long": WEIGHTED | {"images": 3.0},
 }
@@ -157,16 +164,21 @@ def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None)
     import thalweg as tw
 
     toy = tw.data.toy(name)
+    exact = toy.sample(samples, generator=tw.random.seeded(seed, 11))
     x = model.sample(samples, seed=seed + 1)
     density = asdict(tw.evaluate.density(model.energy, toy))
     found = {"kl": density["kl_truth_model"], "total_variation": density["total_variation"], "density": density}
-    distance = tw.evaluate.energy_distance_interval(x, toy.sample(samples, generator=tw.random.seeded(seed, 11)))
-    histogram = tw.evaluate.histogram_variation(x, toy)
-    found |= {"energy_distance": distance.value, "energy_distance_error": distance.standard_error}
-    found |= {"samples_tv": histogram.value, "samples_tv_floor": histogram.floor}
-    if toy.modes is not None:
-        modes = tw.evaluate.mode_coverage(x, toy)
-        found |= {"modes": modes.hit, "within_4_std": modes.fraction, "modes_missing_in_density": density["modes_missing"]}
+    sets = {"": x}
+    if getattr(model, "encodes", False):
+        sets["chosen_"] = model.sample(samples, seed=seed + 1, proposals=CHOSEN_OF)
+    for kind, drawn in sets.items():
+        distance, histogram = tw.evaluate.energy_distance_interval(drawn, exact), tw.evaluate.histogram_variation(drawn, toy)
+        of_kind = {"energy_distance": distance.value, "energy_distance_error": distance.standard_error}
+        of_kind |= {"samples_tv": histogram.value, "samples_tv_floor": histogram.floor}
+        if toy.modes is not None:
+            modes = tw.evaluate.mode_coverage(drawn, toy)
+            of_kind |= {"modes": modes.hit, "within_4_std": modes.fraction, "modes_missing_in_density": density["modes_missing"]}
+        found |= {kind + key: value for key, value in of_kind.items()}
     if picture is not None:
         tw.plot.density(model.energy, toy, picture, samples=x[:4000])
     return found
@@ -217,7 +229,8 @@ def sweep_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any
 def on_toys(part: str, names: Any, options: argparse.Namespace, base: str = DDAEBM) -> dict[str, Any]:
     names = STUDY.chosen([f"{toy}: {name}" for toy in options.toys for name in names], options)
     rows, lines = ran(part, names, options), []
-    keys = ("kl", "total_variation", "modes", "within_4_std", "energy_distance", "samples_tv", "samples_tv_floor", "cpu_seconds")
+    of_samples = ("modes", "within_4_std", "energy_distance", "samples_tv")
+    keys = ("kl", "total_variation", *of_samples, "samples_tv_floor", *(f"chosen_{key}" for key in of_samples), "cpu_seconds")
     for name in names:
         mine = [row for row in rows if row["row"] == name]
         line = line_of(name, mine) | means(mine, keys)
@@ -231,6 +244,15 @@ def toys(options: argparse.Namespace) -> dict[str, Any]:
 
 def sweep(options: argparse.Namespace) -> dict[str, Any]:
     return on_toys("sweep", SWEEP, options)
+
+
+def published_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    toy, _, name = row.partition(": ")
+    return toy_row(toy, name, "ddaebm", VARIANTS[name] | {"recipe": "published"}, seed, options)
+
+
+def published(options: argparse.Namespace) -> dict[str, Any]:
+    return on_toys("published", VARIANTS, options)
 
 
 def weighted(options: argparse.Namespace) -> dict[str, Any]:
@@ -559,11 +581,12 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice, "stacked": stacked,
-    "ood": ood, "cost": cost,
+    "toys": toys, "published": published, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice,
+    "stacked": stacked, "ood": ood, "cost": cost,
 }  # fmt: skip
 ONES = {
     "toys": toys_one,
+    "published": published_one,
     "sweep": sweep_one,
     "weighted": weighted_one,
     "bias": bias_one,
@@ -577,7 +600,7 @@ STUDY = Study("ddaebm", __doc__, PARTS, ONES, run=Path("runs/ddaebm-digits"))
 
 def study_parser() -> argparse.ArgumentParser:
     parser = STUDY.parser()
-    parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts toys, sweep and weighted")
+    parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts that learn them")
     parser.add_argument("--recipe", choices=("published", "quick"), default="quick", help="preset of DDAEBM's rows on toys")
     parser.add_argument("--compile", choices=("no", "yes"), default="no", help="compile steps of DDAEBM on toys")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each model of a toy")

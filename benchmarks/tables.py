@@ -733,6 +733,7 @@ def ddaebm() -> str:
     """The parts of benchmarks/study_ddaebm.py, each of its own file."""
     titles = {
         "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones", "sweep": "One change of the recipe each, on toys",
+        "published": "The same by the paper's recipe",
         "weighted": "K draws of the generator a row in the energy's loss, with importance weights, on toys",
         "bias": "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
         "levels": "Denoising steps, Fréchet distance along training", "nice": "Exact log-likelihood of held-out images, one flow",
@@ -753,7 +754,7 @@ def ddaebm() -> str:
             text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
         if part == "weighted":
-            for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k[14].png")):
+            for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k*.png")):
                 text += f"\n![{path.stem.replace('_', ', ')}: truth, exp(−E), samples](images/{path.name})\n"
         if part == "toys":
             for picture in ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl"):

@@ -268,6 +268,38 @@ def test_weights_turn_proposals_into_draws_of_the_energy(t, defensive):
     assert abs(float(residual.square().mean()) - 1 / precision) > 2 * (BOUND * error + bias), "without weights they are not"
 
 
+def test_chosen_samples_follow_the_energies_where_the_generator_does_not():
+    """Energies of 1.5 times the precision: x_s of variance 1/p + (α/(β p))² Var x_t, p = 1.5 a + α²/β, where the generator draws the data."""
+    n, m = 20_000, exact(proposals=2).float()
+    m.energy_net = Quadratic(m.schedule, 1.5)
+    expected = 1.0
+    for t in (4, 3, 2, 1):
+        alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
+        precision = float(m.energy_net.a[t - 1].detach()) + alpha**2 / beta
+        expected = 1 / precision + (alpha / beta / precision) ** 2 * expected
+    x = m.sample(n, seed=1, proposals=64)
+    own = m.sample(n, seed=1)
+    error = BOUND * math.sqrt(2 / x.numel())
+    assert abs(float(x.var()) / expected - 1) < error + 0.03, "up to the bias of 64 draws"
+    assert abs(float(own.var()) / expected - 1) > 5 * (error + 0.03)
+    assert abs(float(x.mean())) < BOUND * math.sqrt(expected / x.numel())
+    assert torch.equal(x, m.sample(n, seed=1, proposals=64))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({}, {"proposals": 0}),
+        ({}, {"proposals": 4, "steps": 2}),
+        ({"objective": "kl", "posterior": False}, {"proposals": 4}),
+        ({"proposals": 4, "defensive": 2, "reference_std": 2.0}, {"proposals": 2}),
+    ],
+)
+def test_chosen_samples_need_what_weighs_them(fields, options):
+    with pytest.raises(InputError, match="ddaebm: proposals are 1, or more than"):
+        method(**fields).sample(4, **options)
+
+
 @pytest.mark.parametrize("t", [1, 2, 3, 4])
 def test_defensive_draws_are_of_the_reference_given_the_next_level(t):
     """x_t = α x_s + √β ε with x_s ~ N(0, v): the mean is the regression of x_s on x_t, the variance what that leaves."""

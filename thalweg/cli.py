@@ -276,6 +276,8 @@ class SampleOptions:
     """what guidance weighs, cdrl: energies and proposals (both), or proposals alone (initializer)"""
     resample: int | None = None
     """times that each noise level is drawn, noised up again in between, where the method can; brings concepts together"""
+    proposals: int | None = None
+    """draws of each step, of which one is kept by its weight under the energy, where the method can (ddaebm)"""
     steps: int | None = None
     """sampling steps"""
     eta: float | None = None
@@ -293,7 +295,7 @@ def sample(arguments: list[str]) -> None:
     from thalweg import run
     from thalweg.errors import InputError
 
-    _above_zero(options, "n", "steps", "resample")
+    _above_zero(options, "n", "steps", "resample", "proposals")
     _check_seed(options.seed)
     if options.eta is not None and not 0 <= options.eta <= 1:
         raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")
@@ -311,6 +313,7 @@ def sample(arguments: list[str]) -> None:
         guidance=None if options.guidance is None else run.guidance_weights(method, options.guidance),
         guide=options.guide,
         resample=options.resample,
+        proposals=options.proposals,
         steps=options.steps,
         eta=options.eta,
         noise=options.noise,
