@@ -757,7 +757,14 @@ def ddaebm() -> str:
             for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k*.png")):
                 text += f"\n![{path.stem.replace('_', ', ')}: truth, exp(−E), samples](images/{path.name})\n"
         if part == "toys":
-            for picture in ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl"):
+            for picture in (
+                "25gaussians_ddaebm",
+                "25gaussians_kldivergence",
+                "25gaussians_drl",
+                "pinwheel_ddaebm",
+                "pinwheel_drl",
+                "swissroll_ddaebm",
+            ):
                 if (ROOT / "docs" / f"images/ddaebm_{picture}.png").exists():
                     text += f"\n![{picture.replace('_', ', ')}: truth, exp(−E), samples](images/ddaebm_{picture}.png)\n"
     if (RESULTS / "ddaebm_cost.json").exists():
