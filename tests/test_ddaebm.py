@@ -269,7 +269,7 @@ def test_weights_turn_proposals_into_draws_of_the_energy(t, defensive):
 
 
 def test_chosen_samples_follow_the_energies_where_the_generator_does_not():
-    """Energies of 1.5 times the precision: x_s of variance 1/p + (α/(β p))² Var x_t, p = 1.5 a + α²/β, where the generator draws the data."""
+    """Energies of 1.5 times the precision a: x_s has variance 1/p + (α/(β p))² Var x_t, p = 1.5 a + α²/β; the generator draws the data."""
     n, m = 20_000, exact(proposals=2).float()
     m.energy_net = Quadratic(m.schedule, 1.5)
     expected = 1.0
