@@ -46,7 +46,7 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "γ = 1": ("simclr", {"gamma": 1.0}),
 }
 SWEEP: dict[str, tuple[Any, ...]] = {
-    "step": (2.0, 5.0, 20.0),
+    "step": (0.5, 2.0, 5.0, 10.0, 20.0),
     "noise": (0.0, 1e-3, 1e-2),
     "augment": (0.0, 0.3),
     "generator_std": (0.1, 1.0),
