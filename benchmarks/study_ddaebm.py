@@ -42,11 +42,12 @@ COST_ROUNDS, COST_STEPS = 9, 100
 # ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
 WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
-    "K = 1": WEIGHTED | {"proposals": 1, "defensive": 0},
-    "K = 16, none defensive": WEIGHTED | {"defensive": 0},
-    "K = 16": WEIGHTED,
-    "K = 16, T = 4": WEIGHTED | {"levels": 4},
-    "K = 16, 3 times as long": WEIGHTED | {"images": 3.0},
+    "K = 1": WEIGHTED | {"proposals": 1, "defensive": 0, "contrast": False},
+    "K = 16": WEIGHTED | {"defensive": 0, "contrast": False},
+    "K = 16, defensive": WEIGHTED | {"contrast": False},
+    "K = 16, contrast": WEIGHTED | {"defensive": 0},
+    "K = 16, both": WEIGHTED,
+    "both, 3 times as long": WEIGHTED | {"images": 3.0},
 }
 DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
 WGAN = "WGAN-0GP"
@@ -256,7 +257,7 @@ def published(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def weighted(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("weighted", PROPOSALS, options, base="K = 16")
+    return on_toys("weighted", PROPOSALS, options, base="K = 16, both")
 
 
 # --- the penalty's bias

@@ -754,7 +754,7 @@ def ddaebm() -> str:
             text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
         if part == "weighted":
-            for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k*.png")):
+            for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k1*.png")):
                 text += f"\n![{path.stem.replace('_', ', ')}: truth, exp(−E), samples](images/{path.name})\n"
         if part == "toys":
             for picture in (

@@ -337,12 +337,53 @@ def test_defensive_draws_find_what_the_generator_does_not_reach():
     assert abs(with_them - 1) < error < spread / 20, found
 
 
+@pytest.mark.parametrize("defensive", [0, 1])
+@pytest.mark.parametrize("t", [1, 2])
+def test_contrast_is_right_at_the_true_energy_with_two_draws_of_a_wrong_generator(t, defensive):
+    """The expected gradient in a, E = a|x|²/2, is 0 with the data point among the draws; without it few draws bias it."""
+    rows, k = 100_000, 2
+    m = exact(proposals=k, defensive=defensive, reference_std=2.0 * bool(defensive))
+    v = [4.0 * signal**2 + noise**2 for signal, noise in zip(m.schedule.signal, m.schedule.noise)]
+    with torch.no_grad():
+        if defensive:  # `energy` adds that of the reference
+            m.energy_net.a -= 1 / torch.tensor(v[: len(m.energy_net.a)], dtype=m.energy_net.a.dtype)
+        m.generator.c *= 1.5
+        m.generator.m *= 0.9
+    m.encoder = LinearEncoder(m.schedule, m.generator)
+    levels = torch.full((rows,), t)
+    x_s, x_t = pair(m, levels, seed=3)
+    z, noise = normal((k + 1) * rows, DIM, seed=6), normal(k * rows, DIM, seed=7)
+    found = {}
+    for data in (None, x_s):
+        draws, weight = m.weighted(x_t, z if data is not None else z[: k * rows], levels, noise, data)
+        assert weight.shape == (k + (data is not None), rows)
+        torch.testing.assert_close(weight.sum(0), torch.ones(rows, dtype=weight.dtype))
+        slope = 0.5 * (x_s.square().sum(1) - (weight * draws.square().sum(1).view(weight.shape)).sum(0))
+        found[data is not None] = float(slope.mean() / (slope.std() / math.sqrt(rows)))
+    assert abs(found[True]) < BOUND, found
+    assert abs(found[False]) > 2 * BOUND, found
+
+
+def test_contrast_stops_an_energy_that_runs_away():
+    """Data that no draw comes near weigh nearly 1, and leave no gradient."""
+    m = exact(proposals=4, contrast=True)
+    levels = torch.full((64,), 1)
+    x_s, x_t = pair(m, levels, seed=3)
+    m._energy = lambda x, t: 10 * (x - 20).square().sum(1)
+    _, weight = m.weighted(x_t, normal(5 * 64, DIM, seed=6), levels, normal(4 * 64, DIM, seed=7), x_s + 20)
+    assert float(weight[-1].min()) > 1 - 1e-6
+
+
 def test_proposals_take_part_in_the_step():
     m, update = exact(proposals=4), Recorder()
     m.step(Batch(normal(16, DIM, seed=1), None), update)
     torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 4.0, dtype=torch.float64))
-    with pytest.raises(InputError, match="proposals above 1 are weighted by the encoder"):
-        method(proposals=2, objective="kl", posterior=False)
+    m, update = exact(proposals=4, contrast=True), Recorder()
+    m.step(Batch(normal(16, DIM, seed=1), None), update)
+    torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 5.0, dtype=torch.float64))
+    for fields in ({"proposals": 2}, {"contrast": True}):
+        with pytest.raises(InputError, match="proposals above 1 and contrast weigh by the encoder"):
+            method(**fields, objective="kl", posterior=False)
     for fields in ({"proposals": 4, "defensive": 4, "reference_std": 2.0}, {"proposals": 4, "defensive": 1, "reference_std": 0.0}):
         with pytest.raises(InputError, match="defensive draws are of N"):
             method(**fields)

@@ -90,6 +90,8 @@ class Config:
     """K, draws of the generator per row in the energy's loss; above 1 they have importance weights, which is ours"""
     defensive: Whole = 0
     """how many of the K draws are of N(0, `reference_std`² I) given x_t instead: they go everywhere, and bound the weights of all"""
+    contrast: bool = False
+    """whether the data point is weighed with its K draws: the loss, unbounded below without it, is then that of telling it from them"""
     gamma: NotNegative = 0.02
     """γ, weight of the gradient penalty at the start of training (eq. 23)"""
     gamma_end: NotNegative = 0.02
@@ -137,8 +139,10 @@ class DDAEBM(Method):
         except ValueError as error:
             raise InputError(f"ddaebm: {error}") from None
         self.encodes = c.latent and c.posterior
-        if c.proposals > 1 and not self.encodes:
-            raise InputError("ddaebm: proposals above 1 are weighted by the encoder of z; they need latent = True and posterior = True")
+        if (c.proposals > 1 or c.contrast) and not self.encodes:
+            raise InputError(
+                "ddaebm: proposals above 1 and contrast weigh by the encoder of z; they need latent = True and posterior = True"
+            )
         if c.defensive and not (c.defensive < c.proposals and c.reference_std):
             raise InputError("ddaebm: defensive draws are of N(0, reference_std² I), and fewer than proposals; set both, or defensive = 0")
         self.schedule = noise.vp(c.levels, c.beta_min, c.beta_max, c.first, c.spacing)
@@ -274,9 +278,10 @@ class DDAEBM(Method):
         x_s, x_t, generated = self._pairs(x0, t, z, *noises)
 
         negative, weight = generated.detach(), None
-        if c.proposals > 1:
-            many = self._latents(c.proposals * len(x0), g, x0.device)
-            negative, weight = self._weighted(x_t, many, t, random.normal_like(_repeat(x0, c.proposals), g))
+        if c.proposals > 1 or c.contrast:
+            many = self._latents((c.proposals + c.contrast) * len(x0), g, x0.device)
+            noise = random.normal_like(_repeat(x0, c.proposals), g)
+            negative, weight = self._weighted(x_t, many, t, noise, x_s if c.contrast else None)
             update.log(effective_proposals=1 / weight.square().sum(0))
         gamma = c.gamma_end + (c.gamma - c.gamma_end) * self._fallen(update.images)
         loss, gap, penalty = self._energy_loss(x_s, negative, x_t, t, torch.tensor(gamma, device=x0.device), weight)
@@ -302,33 +307,42 @@ class DDAEBM(Method):
         return random.normal(*shape, generator=generator, device=device) if self.config.latent else torch.zeros(shape, device=device)
 
     @torch.no_grad()
-    def weighted(self, x_t: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def weighted(self, x_t: Tensor, z: Tensor, t: Tensor, noise: Tensor, data: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draws of p_φ(x_s | x_t) and their weights as draws of the energy's p(x_s | x_t): [K·B, ...], [K, B] of sum 1 over K.
 
-        x_t, t: a row's state [B, ...] and its level [B]; z, noise: [K·B, d] and [K·B, ...]. The generator's density, which has no
-        closed form, is p(z) q(x_s | x_t, G) / q_ψ(z | x_s, x_t), exact where q_ψ is (eq. 16). The gradient of the energy is that of
-        recovery likelihood as K grows, wherever the generator is; with K = 1 it is the paper's, right for the best generator only.
+        x_t, t: a row's state [B, ...] and its level [B]; z, noise: [K·B, d] and [K·B, ...]. `data` [B, ...] are x_s of q to be put behind
+        the draws and weighed as these are; z has B rows more then, and K is one more in what returns. The generator's density, which
+        has no closed form, is p(z) q(x_s | x_t, G) / q_ψ(z | x_s, x_t), exact where q_ψ is (eq. 16). The gradient of the energy is that
+        of recovery likelihood as K grows, wherever the generator is; with K = 1 it is the paper's, right for the best generator only.
+        With the data it is that of ranking noise-contrastive estimation, right at the true energy for any K (Ma and Collins 2018).
         With `defensive` the last draws are of the reference, and all weights those of the mixture (Hesterberg 1995).
         """
-        k, generated = len(z) // len(x_t), len(z) - self.config.defensive * len(x_t)
-        x_t, t = _repeat(x_t, k), t.repeat(k)
+        k, defensive = len(noise) // len(x_t), self.config.defensive
+        rows, generated = len(z) // len(x_t), (k - defensive) * len(x_t)
+        x_t, t = _repeat(x_t, rows), t.repeat(rows)
         mean, std = self.reverse(x_t, z, t, t - 1)
-        x_s = mean + std * noise
-        if self.config.defensive:
-            # joint draws of x_s and z again, with q_ψ(z | x_s, x_t); it cancels in the weights of the mixture
-            wide_mean, wide_variance = self._of_reference(x_t, t)
-            x_s = torch.cat([x_s[:generated], (wide_mean + wide_variance.sqrt() * noise)[generated:]])
+        wide_mean, wide_variance = self._of_reference(x_t, t) if defensive else (mean, std.square())
+        of_generator, others = slice(generated), slice(generated, len(noise))
+        x_s = torch.cat(
+            [
+                mean[of_generator] + std[of_generator] * noise[of_generator],
+                wide_mean[others] + wide_variance[others].sqrt() * noise[others],
+                x_t[:0] if data is None else data,
+            ]
+        )
+        if generated < len(z):
+            # joint draws of x_s and z again, with q_ψ(z | x_s, x_t); it cancels in the weights
             centre, log_spread = self.encode_step(*(part[generated:] for part in (x_s, x_t, t)))
             z = torch.cat([z[:generated], centre + (0.5 * log_spread).exp() * z[generated:]])
             again, _ = self.reverse(*(part[generated:] for part in (x_t, z, t)), t[generated:] - 1)
             mean = torch.cat([mean[:generated], again])
         proposal = _log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) + _log_normal(x_s, mean, 2 * std.log())
         proposal = proposal - _log_normal(z, *self.encode_step(x_s, x_t, t))
-        if self.config.defensive:
-            share, wide = self.config.defensive / k, _log_normal(x_s, wide_mean, wide_variance.log())
+        if defensive:
+            share, wide = defensive / k, _log_normal(x_s, wide_mean, wide_variance.log())
             proposal = torch.logaddexp(proposal + math.log(1 - share), wide + math.log(share))
         conditional, _ = self.conditional_energy(x_s, x_t, t)
-        return x_s, (-conditional - proposal).view(k, -1).softmax(0)
+        return x_s, (-conditional - proposal).view(rows, -1).softmax(0)
 
     def _of_reference(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of p(x_s | x_t), s = t − 1, of data N(0, `reference_std`² I)."""
@@ -458,10 +472,10 @@ _TOY = dict(shape=(2,), width=300, blocks=2, reference_std=2.0)
 # after 4,500 updates: 25 of 25 modes, 67 % of samples within 4 std; but E(·, 0) is far off, KL(truth ‖ model) 4.6 nats.
 _QUICK = dict(width=128, blocks=3, lr=2e-3, lr_energy=1e-3, lr_end=0.03, gamma_end=0.002, entropy_weight=0.1, images=900_000, ema=0.995)
 # Ours, for the density: weighted draws and no penalty, noise at level 0 that the encoder can tell from none, and two steps, so that one
-# level tells how far modes outweigh each other. With K = 4 and larger batches the energy of one mode of 25 Gaussians fell without end;
-# without defensive draws that of the pinwheel fell outside the data, where the generator never is.
+# level tells how far modes outweigh each other. Without contrast the energy of a mode that the generator reaches too seldom may fall
+# without end (25 Gaussians), without defensive draws it falls where the generator never is (pinwheel).
 _WEIGHTED = _QUICK | dict(
-    proposals=16, defensive=4, gamma=0.0, gamma_end=0.0, entropy_weight=1.0, first=5e-3, levels=2, batch=64, beta2=0.99
+    proposals=16, defensive=4, contrast=True, gamma=0.0, gamma_end=0.0, entropy_weight=1.0, first=5e-3, levels=2, batch=64, beta2=0.99
 )
 # Table 10's MNIST schedule, rates and length by the data's size; networks ours (the paper's energy there is a NICE flow).
 # The floor gives s = 0 the weight that the released image code gives to every level: a squared error.
