@@ -396,7 +396,10 @@ def nice_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
 
     train, test = sets_of(options)
     fields, _ = NICE[row]
-    model = images_model(fields, seed, options, train, preset=f"{options.data}-nice")
+    preset = f"{options.data}-nice"
+    base = tw.method(f"ddaebm/{preset}", data=train).config
+    rates = {"lr": options.rate * base.lr, "lr_energy": options.rate * base.lr_energy}
+    model = images_model({"width": options.width or base.width} | rates | fields, seed, options, train, preset=preset)
     if row in (LIKELIHOOD, LIKELIHOOD_T):
         start = model.state_dict()
         model = MaximumLikelihood(model.config)
@@ -604,6 +607,8 @@ def study_parser() -> argparse.ArgumentParser:
     parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts that learn them")
     parser.add_argument("--recipe", choices=("published", "quick"), default="quick", help="preset of DDAEBM's rows on toys")
     parser.add_argument("--compile", choices=("no", "yes"), default="no", help="compile steps of DDAEBM on toys")
+    parser.add_argument("--width", type=int, help="hidden units of the part nice, the preset's by default")
+    parser.add_argument("--rate", type=float, default=1.0, help="learning rates of the part nice, in the preset's")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each model of a toy")
     parser.add_argument("--stacks", type=int, default=STACKS, help="samples that modes are counted in")
     return parser

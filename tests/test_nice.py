@@ -129,6 +129,18 @@ def test_a_step_trains_on_logits_of_spread_images():
     assert x.shape == (8, 1, 2, 2) and float(x.abs().max()) <= 1
 
 
+def test_black_images_are_no_divergence():
+    """Logits of black pixels lie near −7: a random encoder takes them for z that are thousands of nats from the prior."""
+    m = tw.method("ddaebm/fashion-mnist-nice", seed=0, shape=(1, 16, 16), width=64).float()
+    x0, _ = m.logits(m.dequantise(-torch.ones(32, 1, 16, 16), uniform(32, 1, 16, 16, generator=seeded(65))))
+    t, z = torch.ones(32, dtype=torch.long), normal(32, 50, generator=seeded(66))
+    noises = [normal(32, 1, 16, 16, generator=seeded(67, i)) for i in range(3)]
+    x_s, x_t, generated = m.pairs(x0, t, z, *noises)
+    loss, parts = m.generator_loss(generated, z, x_s, x_t, t, z)
+    assert float(parts["latent_kl"].mean()) < 1
+    assert float(loss.detach()) < 1e5, "the divergence guard's limit"
+
+
 class Images:
     name, shape, classes = "pictures", (1, 2, 2), ()
 

@@ -165,7 +165,11 @@ class DDAEBM(Method):
                 raise InputError(f"ddaebm: network = 'nice' needs 2 dimensions or more, got shape {c.shape}")
             energy = NICE(dim, c.levels, couplings=c.couplings, **sizes) if c.network == "nice" else level_mlp(dim, c.levels, **sizes)
             generator = VectorGenerator(dim, c.latent_dim, c.levels, **sizes)
-            return energy, generator, VectorEncoder(dim, c.latent_dim, c.levels, **sizes) if self.encodes else None
+            encoder = VectorEncoder(dim, c.latent_dim, c.levels, **sizes) if self.encodes else None
+            if encoder is not None and c.grey_values:
+                # logits reach ±13, for which a random encoder's z are so far from the prior that the first losses pass for a divergence
+                torch.nn.init.zeros_(encoder.net.last.weight)
+            return energy, generator, encoder
         if len(c.shape) != 3:
             raise InputError(f"ddaebm: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
 
