@@ -202,13 +202,16 @@ def toy_settings(toy: str, kind: str, fields: dict[str, Any], options: argparse.
     return preset, fields
 
 
-def toy_row(toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def toy_row(
+    toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace, title: str = ""
+) -> dict[str, Any]:
+    """A model of a toy, trained and measured; its picture is named after `title`, by default `name`."""
     import thalweg as tw
 
     preset, fields = toy_settings(toy, kind, fields, options)
     ((model, found),) = trained(tw.method(preset, seed=seed, **fields), tw.data.toy(toy), seed, options)
     row = {"row": f"{toy}: {name}", "seed": seed} | found
-    picture = options.pictures / file_of("ddaebm", toy, name) if seed == 0 else None
+    picture = options.pictures / file_of("ddaebm", toy, title or name) if seed == 0 else None
     return row if model is None else row | of_toy(model, toy, seed, options.samples, picture)
 
 
@@ -249,7 +252,7 @@ def sweep(options: argparse.Namespace) -> dict[str, Any]:
 
 def published_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     toy, _, name = row.partition(": ")
-    return toy_row(toy, name, "ddaebm", VARIANTS[name] | {"recipe": "published"}, seed, options)
+    return toy_row(toy, name, "ddaebm", VARIANTS[name] | {"recipe": "published"}, seed, options, f"{name} published")
 
 
 def published(options: argparse.Namespace) -> dict[str, Any]:
