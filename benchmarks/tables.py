@@ -753,6 +753,10 @@ def ddaebm() -> str:
             seeds = f"{r['seeds']} seed{'s' * (r['seeds'] > 1)}"
             text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
+        if part == "nice":
+            for what in ("generator", "flow"):
+                if (ROOT / "docs" / f"images/ddaebm_fashion-mnist_nice_ddaebm_{what}.png").exists():
+                    text += f"\n![samples of the {what}](images/ddaebm_fashion-mnist_nice_ddaebm_{what}.png)\n"
         if part == "weighted":
             for path in sorted((ROOT / "docs" / "images").glob("ddaebm_*_k1*.png")):
                 text += f"\n![{path.stem.replace('_', ', ')}: truth, exp(−E), samples](images/{path.name})\n"
