@@ -753,6 +753,8 @@ def ddaebm() -> str:
             seeds = f"{r['seeds']} seed{'s' * (r['seeds'] > 1)}"
             text += f"\n{title}; {r['images']:,} images a model, {seeds}:\n\n"
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
+        if part == "levels" and (ROOT / "docs" / "images/ddaebm_digits_t4.png").exists():
+            text += "\n![samples with four steps](images/ddaebm_digits_t4.png)\n"
         if part == "nice":
             for what in ("generator", "flow"):
                 if (ROOT / "docs" / f"images/ddaebm_fashion-mnist_nice_ddaebm_{what}.png").exists():
