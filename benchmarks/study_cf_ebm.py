@@ -3,13 +3,15 @@
 `ablation`: the full model, training at full size from the start, other activations (Table 8), without spectral norm or residual
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
 Fréchet distances along the training, what the divergence guard did, inpainting of held-out images. `denoising`: the models that
-`ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `translation`: both directions
+`ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `denoiser`: the preset whose chains
+start at images with noise, beside the best linear filter. `translation`: both directions
 between two classes, or between the styles of two vendors (`--data emoji`): what a classifier makes of translated test images, kernel
 distances to the target class, how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
 
     python -m benchmarks.study_cf_ebm ablation --seconds 300 --jobs 2
     python -m benchmarks.study_cf_ebm ablation --data fashion-mnist --size 32 --width 8 --precision bf16 --seconds 1800 \\
         --rows "coarse to fine" "from scratch" --jobs 2
+    python -m benchmarks.study_cf_ebm denoiser --data fashion-mnist --precision bf16
     python -m benchmarks.study_cf_ebm translation --data fashion-mnist --size 16 --width 8 --precision bf16 --images 40000 --seeds 1
 """
 
@@ -47,6 +49,8 @@ PARTS_OF_TIME = 4  # at which distances are measured
 SAMPLES = 1000
 DENOISED = 200
 STD = 0.2
+STDS = (0.1, STD, 0.4)
+DENOISERS: dict[str, dict[str, Any]] = {"denoise": {}, "30 steps": {"stage_steps": (30,)}, "noise 0.02 in the chain": {"noise": 0.02}}
 
 
 def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
@@ -168,7 +172,7 @@ def denoising_one(row: str, seed: int, options: argparse.Namespace) -> dict[str,
     model = tw.load(model_folder(row, seed, options)).eval()
     clean = tw.data.load(options.data, "test", size=options.size).all().x[:DENOISED]
     found: dict[str, Any] = {"row": row, "seed": seed, "n": len(clean), "images": int(model.images), "levels": {}}
-    for std in (0.1, STD, 0.4):
+    for std in STDS:
         noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
         with precise(options):
             within, whole = model.denoise(noisy, std, seed=seed).float(), model.sample(len(noisy), seed=seed, start=noisy).float()
@@ -192,6 +196,67 @@ def denoising(options: argparse.Namespace) -> dict[str, Any]:
             mine = [r["levels"][std] for r in rows if r["row"] == name]
             gains = {key: statistics.fmean(r[key] - r["noisy"] for r in mine) for key in ("within", "whole")}
             lines.append({"row": name, "std": std, "seeds": len(mine), "psnr_noisy": statistics.fmean(r["noisy"] for r in mine)} | gains)
+    return {"summary": lines, "runs": rows}
+
+
+def wiener(train: Any, y: Any, std: float) -> Any:
+    """The posterior mean of y = x + std·ε where x is Gaussian with the mean and covariance of `train`: the best linear filter."""
+    import torch
+
+    x, flat = train.flatten(1).double(), y.flatten(1).double()
+    mean, covariance = x.mean(0), torch.cov(x.T)
+    gain = torch.linalg.solve(covariance + std**2 * torch.eye(len(covariance), dtype=torch.float64), covariance)
+    return (mean + (flat - mean) @ gain).float().view_as(y).clamp(-1, 1)
+
+
+def denoiser_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    import tempfile
+
+    import torch
+
+    import thalweg as tw
+    from thalweg.checkpoint import latest, read_stats
+
+    preset = tw.method("cf_ebm/denoise").config
+    size = options.size or (preset.shape[-1] if options.data == preset.data else None)
+    train, test = (tw.data.load(options.data, split, size=size) for split in ("train", "test"))
+    fields = DENOISERS[row] | ({"images": options.images} if options.images else {})
+    model = tw.method("cf_ebm/denoise", seed=seed, data=train, **fields)
+    with tempfile.TemporaryDirectory() as name:
+        folder, started = Path(name), time.process_time()
+        model = tw.fit(
+            model, train, folder, seed=seed, precision=options.precision, progress=False, log_every=2560, sample_every=10**9,
+            save_every=10**9,
+        ).eval()  # fmt: skip
+        found: dict[str, Any] = {"row": row, "seed": seed, "images": latest(folder)["images"]}
+        found |= {"guard_events": sum("event" in r for r in read_stats(folder)), "cpu_seconds": round(time.process_time() - started, 1)}
+    clean, known = test.all().x[: 5 * DENOISED], train.all().x
+    found |= {"n": len(clean), "levels": {}}
+    for std in STDS:
+        noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
+        with precise(options):
+            denoised = tw.tasks.denoise(model, noisy, std, seed).float()
+        linear = wiener(known, noisy, std)
+        values = {"noisy": noisy, "clamped": noisy.clamp(-1, 1), "linear": linear, "denoised": denoised}
+        found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in values.items()}
+        if seed == 0 and std == STD and row == "denoise":
+            rows = torch.cat([clean[:16], noisy[:16].clamp(-1, 1), linear[:16], denoised[:16]])
+            labels = ["image", "with noise", "linear filter", "the chain"]
+            tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_denoiser.png", columns=16, row_labels=labels)
+    return found
+
+
+def denoiser(options: argparse.Namespace) -> dict[str, Any]:
+    names = STUDY.chosen(DENOISERS, options)
+    rows = STUDY.rows("denoiser", [(name, seed) for seed in range(options.seeds) for name in names], options)
+    lines = []
+    for name in names:
+        for std in map(str, STDS):
+            mine = [r["levels"][std] for r in rows if r["row"] == name]
+            line = {"row": name, "std": std, "seeds": len(mine), "psnr_noisy": statistics.fmean(r["noisy"] for r in mine)}
+            lines.append(
+                line | {f"{key} gains": statistics.fmean(r[key] - r["noisy"] for r in mine) for key in ("clamped", "linear", "denoised")}
+            )
     return {"summary": lines, "runs": rows}
 
 
@@ -346,8 +411,8 @@ def translation(options: argparse.Namespace) -> dict[str, Any]:
 STUDY = Study(
     "cf_ebm",
     __doc__,
-    {"ablation": ablation, "denoising": denoising, "translation": translation},
-    {"ablation": ablation_one, "denoising": denoising_one, "translation": translation_one},
+    {"ablation": ablation, "denoising": denoising, "denoiser": denoiser, "translation": translation},
+    {"ablation": ablation_one, "denoising": denoising_one, "denoiser": denoiser_one, "translation": translation_one},
     run=Path("runs/cf_ebm-digits"),
 )
 

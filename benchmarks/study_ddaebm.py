@@ -39,6 +39,10 @@ STACKS = 26_000
 DRAWS = 4  # sets of samples of images
 PLACES = 4  # of the Fréchet distance along training
 COST_ROUNDS, COST_STEPS = 9, 100
+# how a step of the library's is run: fields, precision
+WAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "eager": ({}, "fp32"), "compiled": ({"compile": True}, "fp32"), "compiled, bf16": ({"compile": True}, "bf16"),
+}  # fmt: skip
 # ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
 WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
@@ -533,8 +537,20 @@ def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
     return run
 
 
+def share_of_products(run: Callable[[int], None]) -> float:
+    """The part of the time in steps that matrix products take, which neither compiling nor a leaner loop can shorten."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run(2)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run(COST_STEPS)
+    events = profiled.key_averages()
+    products = sum(event.self_cpu_time_total for event in events if event.key in ("aten::mm", "aten::addmm", "aten::bmm"))
+    return products / sum(event.self_cpu_time_total for event in events)
+
+
 def cost(options: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds of a step by the plain loop and by the library's, eager and compiled, in turn; and of samples at equal width."""
+    """CPU seconds of a step by the plain loop and by the library's in `WAYS`, in turn; and of samples at equal width."""
     import torch
 
     import thalweg as tw
@@ -542,9 +558,14 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     toy, found = tw.data.toy("25gaussians"), {"rounds": COST_ROUNDS, "steps_a_round": COST_STEPS, "training": [], "sampling": []}
 
-    def by_fit(model: Any) -> Callable[[int], None]:
-        images = model.config.batch
-        return lambda steps: tw.fit(model, toy, images=steps * images, log_every=steps * images, save_every=steps * images, progress=False)
+    def by_fit(model: Any, precision: str) -> Callable[[int], None]:
+        settings = dict(precision=precision, progress=False)
+
+        def run(steps: int) -> None:
+            images = steps * model.config.batch
+            tw.fit(model, toy, images=images, log_every=images, save_every=images, **settings)
+
+        return run
 
     def medians(runs: dict[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
         seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -556,18 +577,16 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         return {name: statistics.median(values) for name, values in seconds.items()}, seconds
 
     for preset in ("25gaussians", "25gaussians-quick"):
-        models = {name: tw.method(f"ddaebm/{preset}", seed=0, compile=name == "compiled") for name in ("plain loop", "eager", "compiled")}
-        runs = {name: plain_steps(model, toy) if name == "plain loop" else by_fit(model) for name, model in models.items()}
-        row: dict[str, Any] = {"preset": preset, "first_seconds": {}}
+        runs = {"plain loop": plain_steps(tw.method(f"ddaebm/{preset}", seed=0), toy)}
+        runs |= {name: by_fit(tw.method(f"ddaebm/{preset}", seed=0, **fields), precision) for name, (fields, precision) in WAYS.items()}
+        row: dict[str, Any] = {"preset": preset, "first_seconds": {}, "products_share": share_of_products(runs["plain loop"])}
         for name, run in runs.items():
             started = time.process_time()
             run(2)
             row["first_seconds"][name] = time.process_time() - started
         middle, seconds = medians({name: (lambda run=run: run(COST_STEPS)) for name, run in runs.items()})
         row["seconds_a_step"] = {name: value / COST_STEPS for name, value in middle.items()}
-        row["plain loop over"] = {
-            name: statistics.median(a / b for a, b in zip(seconds["plain loop"], seconds[name])) for name in ("eager", "compiled")
-        }
+        row["plain loop over"] = {name: statistics.median(a / b for a, b in zip(seconds["plain loop"], seconds[name])) for name in WAYS}
         found["training"].append(row)
         print(row["seconds_a_step"], row["plain loop over"], flush=True)
     n = 2000

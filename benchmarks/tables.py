@@ -775,12 +775,13 @@ def ddaebm() -> str:
                     text += f"\n![{picture.replace('_', ', ')}: truth, exp(−E), samples](images/ddaebm_{picture}.png)\n"
     if (RESULTS / "ddaebm_cost.json").exists():
         record = load("ddaebm_cost")
+        ways = tuple(record["results"]["training"][0]["plain loop over"])
         rows = [
-            (x["preset"], *(f"{1000 * x['seconds_a_step'][name]:.1f}" for name in ("plain loop", "eager", "compiled")),
-             *(f"{x['plain loop over'][name]:.2f}" for name in ("eager", "compiled")))
+            (x["preset"], *(f"{1000 * x['seconds_a_step'][name]:.1f}" for name in ("plain loop", *ways)),
+             *(f"{x['plain loop over'][name]:.2f}" for name in ways), f"{x['products_share']:.0%}")
             for x in record["results"]["training"]
         ]  # fmt: skip
-        head = ("preset", "plain loop, ms a step", "eager", "compiled", "plain loop over eager", "over compiled")
+        head = ("preset", "plain loop, ms a step", *ways, *(f"plain loop over {way}" for way in ways), "plain loop's matrix products")
         text += "\nCPU time of a training step, one thread:\n\n" + lines(head, rows)
         rows = [
             (x["model"], f"{x['parameters']:,}", str(x["network_evaluations"]), f"{x['samples_a_second']:,.0f}")

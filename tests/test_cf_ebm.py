@@ -511,6 +511,66 @@ def test_the_best_translation_is_chosen_by_held_out_images_of_both():
     assert found == pytest.approx(float(expected))
 
 
+# --- chains that start at images with noise
+
+
+def test_training_chains_start_at_the_batch_with_noise():
+    m, n = quadratic(0.0, noise=0.0, start_noise=0.15, batch=800, stage_images=(800,) * 3, stage_splits=(1, 1, 1)), 800
+    x = 0.3 * uniform(n, 1, 8, 8, seed=7)  # which noise does not take out of [−1, 1]
+    for seen, factor in ((0, 4), (800, 2), (1600, 1)):
+        update = Recorder(m, seen)
+        m.step(Batch(x), update)
+        # on a flat energy the chain stays, ∂loss/∂a is ‖x‖²/2 − ‖x + σε‖²/2, and pixels are averaged: −½ d σ²/factor² on average
+        data, dim = F.avg_pool2d(x, factor).flatten(1), (8 // factor) ** 2
+        variance = 0.15**2 / factor**2
+        error = math.sqrt(float((variance * data.square().sum(1)).mean() + dim * variance**2 / 2) / n)
+        assert abs(float(update.gradients[0][1][0]) + dim * variance / 2) < BOUND * error
+
+
+def test_denoising_ends_in_the_variance_of_the_data():
+    """Without noise in the chain the factor (1 − a)^T is s/√(s² + σ²), not the posterior mean's s²/(s² + σ²)."""
+    noise = 0.15
+    m = quadratic(0.5, noise=0.0, start_noise=noise, stage_steps=(1, 1, STEPS), stage_lr=(2e-2,) * 3, batch=256, ema=0.9,
+                  stage_images=(256,) * 3, stage_splits=(1, 1, 1), images=256 * 150, beta1=0.0)  # fmt: skip
+    found = tw.fit(m, Gaussian(), progress=False)
+    factor = STD / math.sqrt(STD**2 + noise**2)
+    assert (1 - float(found.net.a)) ** STEPS == pytest.approx(factor, rel=0.03)
+    y = uniform(5, 1, 8, 8)
+    torch.testing.assert_close(tasks.denoise(found, y, noise), (1 - found.net.a.detach()) ** STEPS * y)
+
+
+def test_denoising_from_the_command_line(tmp_path, capsys):
+    np.savez(tmp_path / "here.npz", x=images(60).x.numpy())
+    run = tmp_path / "run"
+    fields = [f"--{k}={list(v) if isinstance(v, tuple) else v!s}" for k, v in SMALL.items() if k not in ("shape", "images")]
+    train = ["train", "cf_ebm/denoise", "--data", str(tmp_path / "here.npz"), "--images", "64"]
+    assert main([*train, "--out", str(run), *fields]) == 0
+    model = tw.load(run)
+    assert model.config.start_noise == 0.2 and list((run / "samples").glob("*.png"))
+    assert (
+        main(["apply", "denoise", str(run), "--input", str(tmp_path / "here.npz"), "--std", "0.2", "--out", str(tmp_path / "out.npz")]) == 0
+    )
+    assert np.array_equal(np.load(tmp_path / "out.npz")["denoised"], tasks.denoise(model, images(60).x, 0.2).numpy())
+    # samples are test images with noise, denoised
+    assert main(["sample", str(run), "-n", "4", "--out", str(tmp_path / "drawn.npz")]) == 0
+    start = tw.data.starts_of(model.config, 4)["start"]
+    moved = start - tw.data.load(tmp_path / "here.npz", "test", size=8).batch(0, 4, seed=0).x
+    assert abs(float(moved.std()) - 0.2) < BOUND * 0.2 / math.sqrt(2 * 4 * 64)
+    assert np.array_equal(np.load(tmp_path / "drawn.npz")["x"], model.sample(4, start=start).numpy())
+    card = (tw.save_pretrained(model, tmp_path / "kept") / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER_OR_NAME", str(tmp_path / "kept"))
+    used = {}
+    exec(code, used)
+    assert used["x"].shape == (64, 1, 8, 8) and used["e"].shape == (64,)
+
+
+def test_the_best_denoiser_is_chosen_by_held_out_images_with_noise():
+    m, x = at(method(start_noise=0.3), 1000), uniform(20, 1, 8, 8)
+    noisy = x + 0.3 * random.normal_like(x, random.seeded(0))
+    expected = tw.evaluate.energy_distance(m.sample(20, seed=1, start=noisy).flatten(1), x.flatten(1))
+    assert m.criterion(Batch(x), random.seeded(0)) == pytest.approx(float(expected))
+
+
 # --- errors
 
 
@@ -522,6 +582,9 @@ def test_the_best_translation_is_chosen_by_held_out_images_of_both():
         (lambda: method(stage_splits=(1, 1, 3)), r"a batch of 8 does not divide into stage_splits = \(1, 1, 3\)"),
         (lambda: method(stage_images=(16, 4, 32)), r"each of stage_images = \(16, 4, 32\) must be a batch of 8 or more"),
         (lambda: method(frozen_coarse=True, source="there"), "frozen_coarse starts chains at coarse samples"),
+        (lambda: method(frozen_coarse=True, start_noise=0.1), "no source and no start_noise"),
+        (lambda: method(start_noise=0.1, source="there"), "start at images of there or at images with start_noise, not at both"),
+        (lambda: method(start_noise=0.1).sample(2), "this model denoises; give images with noise as start"),
         (lambda: method(frozen_coarse=True, coarse_to_fine=False), "frozen_coarse starts chains at coarse samples"),
         (lambda: method(shape=(1, 6, 8)), "3 stages need sides that divide by 4, to 2 pixels or more, got 6×8"),
         (lambda: method(shape=(1, 4, 4)), "to 2 pixels or more, got 4×4"),

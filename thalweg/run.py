@@ -49,6 +49,10 @@ def picture(method: Method, path: Path, images: int) -> None:
         x = data.load(config.source, "validation", size=size, channels=channels).batch(0, 32, seed=0).x
         found = tasks.translate(method, x).x
         plot.grid(torch.stack([x, found], 1).flatten(0, 1), path, columns=8, title=f"{images:,} images")
+    elif getattr(config, "start_noise", 0.0):
+        start = data.starts_of(config, 32)["start"]
+        found = tasks.denoise(method, start, config.start_noise)
+        plot.grid(torch.stack([start.clamp(-1, 1), found.cpu()], 1).flatten(0, 1), path, columns=8, title=f"{images:,} images")
     elif len(config.shape) == 3:
         if measure.takes_labels(method):
             values = [len(values) for values in data.concepts(config.data).values()] or [config.classes]

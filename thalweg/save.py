@@ -109,6 +109,9 @@ def _card(method: Method) -> str:
     explicit = hasattr(method, "energy") and method.energy_of == "examples"
     kind = "An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x))" if explicit else "A model trained with Thalweg"
     energy = "\ne = model.energy(x)  # nats, lower is more likely" if explicit else ""
+    begun = getattr(c, "source", "") or getattr(c, "start_noise", 0.0)
+    starts = ", **tw.data.starts_of(model.config, 64)" if begun else ""
+    use = f"x = model.sample(64, seed=0{starts}){energy}" if method.generative else "z = model.encode(x)  # of your images x"
     return f"""---
 library_name: thalweg
 tags: [energy-based-model, {method.name}]
@@ -122,6 +125,6 @@ examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""
 ```python
 import thalweg as tw
 model = tw.load("FOLDER_OR_NAME")
-x = model.sample(64, seed=0){energy}
+{use}
 ```
 """

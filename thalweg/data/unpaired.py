@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, final
 from torch import Tensor
 
 from ..errors import InputError
-from ..random import seeded
+from ..random import normal_like, seeded
 from .base import Data
 
 
@@ -18,13 +18,16 @@ class UnpairedBatch(NamedTuple):
 
 
 def starts_of(config: Any, n: int, seed: int = 0) -> dict[str, Tensor]:
-    """What `sample` of a model needs besides a seed: `n` test images of the source domain of a translation, for others nothing."""
+    """What `sample` of a model needs besides a seed: `n` test images, of the source domain of a translation, or with the noise that a
+    model takes off (`start_noise`); for others nothing."""
     from . import load  # which imports this module
 
-    if not getattr(config, "source", ""):
+    source, std = getattr(config, "source", ""), getattr(config, "start_noise", 0.0)
+    if not source and not std:
         return {}
     channels, _, size = config.shape
-    return {"start": load(config.source, "test", size=size, channels=channels).batch(0, n, seed=seed).x}
+    x = load(source or config.data, "test", size=size, channels=channels).batch(0, n, seed=seed).x
+    return {"start": x + std * normal_like(x, seeded(seed, 3))}
 
 
 @final

@@ -6,7 +6,8 @@
         x⁻ ← T^s steps of x − ∇E^s(x) + η_t ε                                                          (eq. 3)
         update("energy_<side>", E^s(x⁺).mean() − E^s(x⁻).mean())                                        (eq. 2)
 
-With a `source`, chains start at images of another domain instead, and the trained chain translates them (eq. 4).
+With a `source`, chains start at images of another domain instead, and the trained chain translates them (eq. 4). With `start_noise`,
+which is ours, they start at the batch itself with noise, and the trained chain denoises.
 """
 
 import math
@@ -70,6 +71,8 @@ class Config:
     """η_0 of the noise's standard deviation η_t = η_0 − η_0/(T − t + 1), t = 1 … T (sec. A.2)"""
     data_noise: NotNegative = 0.0
     """standard deviation of Gaussian noise added to the images (sec. A.5: none)"""
+    start_noise: NotNegative = 0.0
+    """standard deviation of noise on the batch's own images, at which chains then start: a model that denoises; ours, 0 for none"""
     batch: Count = 128
     """images that the loop draws at once: the largest n^s"""
     images: Count = 300_000
@@ -107,8 +110,12 @@ class CFEBM(Method):
             raise InputError(f"cf_ebm: a batch of {c.batch} does not divide into stage_splits = {c.stage_splits} parts")
         if min(c.stage_images) < c.batch:
             raise InputError(f"cf_ebm: each of stage_images = {c.stage_images} must be a batch of {c.batch} or more")
-        if c.frozen_coarse and (c.source or not c.coarse_to_fine):
-            raise InputError("cf_ebm: frozen_coarse starts chains at coarse samples: it needs coarse_to_fine = True and no source")
+        if c.source and c.start_noise:
+            raise InputError(f"cf_ebm: chains start at images of {c.source} or at images with start_noise, not at both; leave one out")
+        if c.frozen_coarse and (c.source or c.start_noise or not c.coarse_to_fine):
+            raise InputError(
+                "cf_ebm: frozen_coarse starts chains at coarse samples: it needs coarse_to_fine = True, no source and no start_noise"
+            )
         try:
             self.net = self._network()
         except ValueError as error:
@@ -194,6 +201,9 @@ class CFEBM(Method):
         beta = self.beta(stage, seen)
         energy = partial(self.net, stage=stage, beta=beta)
         for x, source in self._parts(batch, c.stage_splits[stage], g):
+            if c.start_noise:
+                # each image beside its own chain, so that what the two have in common drops out of the loss
+                source = x + c.start_noise * random.normal_like(x, g)
             data = self._at_stage(x, stage)
             data = data + c.data_noise * random.normal_like(data, g) if c.data_noise else data
             trace = sample.Trace()
@@ -276,8 +286,8 @@ class CFEBM(Method):
         """`n` images [n, C, H, W] in [−1, 1] by the chain that training ended with: its starts, its stage, its T steps.
 
         `steps` of the last chain; more than T make a UserWarning, as images oversaturate. `noise` is another η_0 (Figure 16). `start`
-        [n, C, H, W] in [−1, 1] begins at given images, which a translation needs. `constraint` puts what was measured back into the last
-        chain's start and after each step; `trace` follows that chain, in the stage's size. Raises InputError for a translation
+        [n, C, H, W] begins at given images, which models that translate or denoise need. `constraint` puts what was measured back into
+        the last chain's start and after each step; `trace` follows that chain, in the stage's size. Raises InputError for such models
         without start, bad options, and constraints before the last stage.
         """
         c, device = self.config, self.images.device
@@ -288,6 +298,8 @@ class CFEBM(Method):
             raise InputError(f"cf_ebm: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
         if start is None and c.source:
             raise InputError(f"cf_ebm: this model translates images of {c.source}; give them as start, or use tasks.translate")
+        if start is None and c.start_noise:
+            raise InputError("cf_ebm: this model denoises; give images with noise as start, or use tasks.denoise")
         if constraint is not None:
             self._needs_last_stage("a constraint")
         if steps is not None and steps > self.chain_steps:
@@ -310,8 +322,8 @@ class CFEBM(Method):
         """y = x + std·ε moved by the trained chain towards images, [B, C, H, W] -> [B, C, H, W] in [−1, 1] (sec. 4.1, Figure 5).
 
         The paper's chain starts at y, knows nothing of `std` and goes on to images of its own; ours stays within std·√(C·H·W) of y, which
-        is how far the clean image lies (Morozov's discrepancy principle). It is no posterior mean. Raises InputError for std ≤ 0 and
-        before the last stage.
+        is how far the clean image lies (Morozov's discrepancy principle). One that was trained with `start_noise` goes where it was
+        trained to, and is best at that `std`. It is no posterior mean. Raises InputError for std ≤ 0 and before the last stage.
         """
         if not std > 0:
             raise InputError(f"cf_ebm: denoise needs std above 0, got {std}")
@@ -323,8 +335,9 @@ class CFEBM(Method):
             move = x - y
             return y + move * (radius / move.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
 
+        project = None if self.config.start_noise else near
         with frozen(self.net):
-            chain = self._chain(self.net, y, stage, random.seeded(seed, 3, device=y.device), beta=self.beta(stage, seen), project=near)
+            chain = self._chain(self.net, y, stage, random.seeded(seed, 3, device=y.device), beta=self.beta(stage, seen), project=project)
             return chain.contiguous()
 
     def _needs_last_stage(self, what: str) -> None:
@@ -334,12 +347,14 @@ class CFEBM(Method):
             raise InputError(f"cf_ebm: {what} needs images of {full}, and training has reached {now}; train on to the last stage")
 
     def criterion(self, held_out: Batch | UnpairedBatch, generator: random.Generator) -> float:
-        """The energy distance of samples, or of translations of the held-out source images, to the held-out images."""
+        """The energy distance to the held-out images of samples, of translated source images, or of themselves with noise, denoised."""
         from thalweg.evaluate import energy_distance
 
         if self.config.source and not isinstance(held_out, UnpairedBatch):
             raise InputError(f"cf_ebm: a translation from {self.config.source} needs held-out images of it too, as an UnpairedBatch")
         start = held_out.source if self.config.source else None
+        if self.config.start_noise:
+            start = held_out.x + self.config.start_noise * random.normal_like(held_out.x, generator)
         x = self.sample(len(held_out.x), seed=1, start=start)
         return float(energy_distance(x.flatten(1), held_out.x.flatten(1)))
 
@@ -366,6 +381,11 @@ CFEBM.PRESETS = {
     "fashion-mnist": Config(
         data="fashion-mnist", shape=(1, 28, 28), stage_steps=(15, 30, 50), stage_images=(50_000, 75_000, 100_000),
         stage_lr=(1e-3, 1e-3, 1e-3), stage_splits=(1, 1, 2), images=400_000, **_SMALL,
+    ),
+    # Ours: one size, few steps with hardly any noise, from images with noise. benchmarks/results/cf_ebm_denoiser_fashion-mnist.json
+    "denoise": Config(
+        data="fashion-mnist", shape=(1, 28, 28), start_noise=0.2, coarse_to_fine=False, stage_steps=(10,), stage_images=(32_768,),
+        stage_lr=(1e-3,), stage_splits=(1,), width=8, noise=0.002, batch=64, images=32_768,
     ),
     # from digits in colour on black to digits in colour on colour: what is to be found is the ground
     "translate": Config(data="coloured-digits", source="inked-digits", shape=(3, 8, 8), images=300_000, **_SMALL),
