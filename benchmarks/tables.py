@@ -523,6 +523,8 @@ def cf_ebm() -> str:
             text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
         if (RESULTS / f"cf_ebm_denoising{tail}.json").exists():
             text += "\n" + cf_ebm_denoising(f"cf_ebm_denoising{tail}", data)
+        if (RESULTS / f"cf_ebm_denoiser{tail}.json").exists():
+            text += "\n" + cf_ebm_denoiser(f"cf_ebm_denoiser{tail}", data)
         if (RESULTS / f"cf_ebm_translation{tail}.json").exists():
             text += "\n" + cf_ebm_translation(f"cf_ebm_translation{tail}", data)
     return text
@@ -574,6 +576,17 @@ def cf_ebm_denoising(name: str, data: str) -> str:
     head = ("model", "σ", "seeds", "PSNR of noisy images, dB", "gained within the noise's reach", "gained by the whole chain")
     text = f"Denoising, {data}, {r['runs'][0]['n']} test images:\n\n" + lines(head, rows) + "\n" + source(name, record)
     return text + f"\n\n![Denoising](images/cf_ebm_{data}_denoising_coarsetofine.png)\n"
+
+
+def cf_ebm_denoiser(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    gains = ("clamped gains", "linear gains", "denoised gains")
+    rows = [(x["row"], x["std"], str(x["seeds"]), f"{x['psnr_noisy']:.1f}", *(f"{x[key]:+.1f}" for key in gains)) for x in r["summary"]]
+    head = ("model", "σ", "seeds", "PSNR of noisy images, dB", "gained by clamping", "by the best linear filter", "by the chain")
+    text = f"Chains that start at images with noise of σ = 0.2 in training, {data}, {r['runs'][0]['n']:,} test images:\n\n"
+    text += lines(head, rows) + "\n" + source(name, record)
+    return text + f"\n\n![Denoising](images/cf_ebm_{data}_denoiser.png)\n"
 
 
 def cf_ebm_translation(name: str, data: str) -> str:
