@@ -66,5 +66,6 @@ def test_a_preset_trains_a_step_and_samples(name, key):
         with pytest.raises(InputError, match="no samples"):
             twin.sample(2)
         return
-    x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if source else {}))
+    begun = source or getattr(config, "start_noise", 0.0)
+    x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if begun else {}))
     assert x.shape == (2, *config.shape) and x.isfinite().all()
