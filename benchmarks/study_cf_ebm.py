@@ -50,7 +50,7 @@ SAMPLES = 1000
 DENOISED = 200
 STD = 0.2
 STDS = (0.1, STD, 0.4)
-DENOISERS: dict[str, dict[str, Any]] = {"denoise": {}, "30 steps": {"stage_steps": (30,)}, "noise 0.02 in the chain": {"noise": 0.02}}
+DENOISERS: dict[str, dict[str, Any]] = {"denoise": {}, "30 steps": {"stage_steps": (30,) * 3}, "noise 0.02 in the chain": {"noise": 0.02}}
 
 
 def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
