@@ -768,6 +768,8 @@ def ddaebm() -> str:
             text += lines(tuple(key.replace("_", " ") for key in keys), rows) + "\n" + source(path.stem, record) + "\n"
         if part == "levels" and (ROOT / "docs" / "images/ddaebm_digits_t4.png").exists():
             text += "\n![samples with four steps](images/ddaebm_digits_t4.png)\n"
+        if part == "stacked" and (ROOT / "docs" / "images/ddaebm_stacked-digits_ddaebm.png").exists():
+            text += "\n![three digits in red, green and blue](images/ddaebm_stacked-digits_ddaebm.png)\n"
         if part == "nice":
             for what in ("generator", "flow"):
                 if (ROOT / "docs" / f"images/ddaebm_fashion-mnist_nice_ddaebm_{what}.png").exists():
