@@ -14,7 +14,7 @@ and of samples beside CDRL and DRL.
     python -m benchmarks.study_ddaebm weighted --images 900000 --recipe quick --compile yes
     python -m benchmarks.study_ddaebm published --images 36000000 --compile yes --seeds 1
     python -m benchmarks.study_ddaebm levels nice ood cost
-    python -m benchmarks.study_ddaebm stacked --images 200000 --precision bf16
+    python -m benchmarks.study_ddaebm stacked --images 100000 --precision bf16
 """
 
 import argparse
