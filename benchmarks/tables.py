@@ -521,6 +521,8 @@ def cf_ebm() -> str:
         tail = "" if data == "digits" else f"_{data}"
         if (RESULTS / f"cf_ebm_ablation{tail}.json").exists():
             text += "\n" + cf_ebm_ablation(f"cf_ebm_ablation{tail}", data)
+        if (RESULTS / f"cf_ebm_others{tail}.json").exists():
+            text += "\n" + cf_ebm_others(f"cf_ebm_others{tail}", data)
         if (RESULTS / f"cf_ebm_denoising{tail}.json").exists():
             text += "\n" + cf_ebm_denoising(f"cf_ebm_denoising{tail}", data)
         if (RESULTS / f"cf_ebm_denoiser{tail}.json").exists():
@@ -530,9 +532,12 @@ def cf_ebm() -> str:
     return text
 
 
-def cf_ebm_ablation(name: str, data: str) -> str:
+def cf_ebm_others(name: str, data: str) -> str:
     record = load(name)
-    r = record["results"]
+    return cf_ebm_rows(record["results"], data) + "\n" + source(name, record) + "\n"
+
+
+def cf_ebm_rows(r: dict, data: str) -> str:
     rows = [
         (x["row"], str(x["seeds"]), str(x["diverged"]), str(x["repairs"]), number(x["frechet"]),
          signed(x["above_full"], x["standard_error"]),
@@ -542,7 +547,13 @@ def cf_ebm_ablation(name: str, data: str) -> str:
     head = ("model", "seeds", "diverged", "repairs by the guard", "Fréchet distance", "less the full model's", "highest energy")
     floor = "" if r["floor"] is None else f"; the floor of the Fréchet distance is {r['floor']:.1f}"
     size = "" if r["size"] is None else f" at {r['size']}×{r['size']}"
-    text = f"Parts of CF-EBM, {data}{size}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n" + lines(head, rows)
+    return f"Parts of CF-EBM, {data}{size}, {r['seconds']:.0f} CPU seconds a model{floor}:\n\n" + lines(head, rows)
+
+
+def cf_ebm_ablation(name: str, data: str) -> str:
+    record = load(name)
+    r = record["results"]
+    text = cf_ebm_rows(r, data)
     full = [x for x in r["runs"] if x["row"] == "coarse to fine"]
     fewer = "" if data == "digits" else "; of 500 samples, the last of 1,000, which is a little smaller for that alone"
     text += f"\nThe distance along the training, mean over seeds{fewer}:\n\n"
