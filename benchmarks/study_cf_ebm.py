@@ -13,7 +13,7 @@ distances to the target class, how much of the source is kept, and where the sal
     python -m benchmarks.study_cf_ebm ablation --data fashion-mnist --size 32 --width 8 --precision bf16 --seconds 1800 \\
         --rows "coarse to fine" "from scratch" --jobs 2
     python -m benchmarks.study_cf_ebm others --seconds 90 --seeds 1
-    python -m benchmarks.study_cf_ebm denoiser --data fashion-mnist --precision bf16
+    python -m benchmarks.study_cf_ebm denoiser --data fashion-mnist --precision bf16 --images 16384
     python -m benchmarks.study_cf_ebm translation --data fashion-mnist --size 16 --width 8 --precision bf16 --images 40000 --seeds 1
 """
 

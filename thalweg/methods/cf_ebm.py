@@ -385,8 +385,8 @@ CFEBM.PRESETS = {
     # Ours: from images with noise, few steps with hardly any, at full size from the start by the network of three stages.
     # benchmarks/results/cf_ebm_denoiser_fashion-mnist.json
     "denoise": Config(
-        data="fashion-mnist", shape=(1, 28, 28), start_noise=0.2, coarse_to_fine=False, stage_steps=(10,) * 3, stage_images=(32_768,) * 3,
-        stage_lr=(1e-3,) * 3, stage_splits=(1,) * 3, width=8, noise=0.002, batch=64, images=32_768,
+        data="fashion-mnist", shape=(1, 28, 28), start_noise=0.2, coarse_to_fine=False, stage_steps=(10,) * 3, stage_images=(16_384,) * 3,
+        stage_lr=(1e-3,) * 3, stage_splits=(1,) * 3, width=8, noise=0.002, batch=32, images=16_384, ema=0.995,
     ),
     # from digits in colour on black to digits in colour on colour: what is to be found is the ground
     "translate": Config(data="coloured-digits", source="inked-digits", shape=(3, 8, 8), images=300_000, **_SMALL),
