@@ -55,4 +55,4 @@ lint: $(VENV)/.installed
 
 clean:
 	@rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .coverage
-	@find thalweg tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests studies examples -name __pycache__ -type d -prune -exec rm -rf {} +

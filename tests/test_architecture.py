@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "thalweg"
+ROOT = Path(__file__).parents[1] / "src" / "thalweg"
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
 BASIC = {"errors", "random"}
 MATHS = {"energy", "noise", "sample", "objective"}

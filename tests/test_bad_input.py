@@ -94,7 +94,7 @@ COMMANDS = [
     # commands, methods, presets
     ("trian egc/digits --out new", ["unknown command 'trian' (did you mean 'train'?", "evaluate"]),
     ("list all", ["list takes no arguments, got 'all'"]),
-    ("bench speed", ["no folder benchmarks here", "clone"]),
+    ("bench speed", ["no folder studies here", "clone"]),
     ("train --out new", ["METHOD/PRESET", "thalweg train --help"]),
     ("train ecg/digits --out new", ["unknown method 'ecg' (did you mean 'egc'?", "short_run"]),
     ("train egc/digit --out new", ["egc has no preset 'digit' (did you mean 'digits'?"]),

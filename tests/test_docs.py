@@ -91,7 +91,7 @@ def test_commands_parse(line):
     assert command in cli.COMMANDS
     if command not in OPTIONS:
         assert not any(word.startswith("--") for word in words)
-        assert command != "bench" or not words or (ROOT / "benchmarks" / f"{words[0]}.py").exists()
+        assert command != "bench" or not words or (ROOT / "studies" / f"{words[0].replace(chr(46), chr(47))}.py").exists()
         return
     known = {f.name for f in dataclasses.fields(OPTIONS[command])}
     if command == "train":

@@ -1,14 +1,11 @@
 """A run killed with SIGKILL at random moments, and started again each time, ends bit-equal to one that was never killed."""
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.resume import METHODS, Starter, difference, run_with_kills
+from studies.checks.resume import METHODS, Starter, difference, run_with_kills
 
 IMAGES = 1280  # 80 updates and 40 states
 

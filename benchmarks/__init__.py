@@ -1,1 +1,0 @@
-"""Benchmarks: each one a command, `python -m benchmarks.NAME --out FILE.json`."""

@@ -1,0 +1,192 @@
+"""Settings: what every method's Config has, how values from outside are checked, and how a few of them are changed.
+
+Nothing here needs torch, so that `thalweg list` and `--help` answer at once.
+"""
+
+import math
+from abc import ABC
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from thalweg.errors import InputError, nearest
+
+# types of fields
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+# of every Config and spec: unknown fields are refused, so that a misspelt one is noticed
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+class DataNeeds(NamedTuple):
+    """What a model's data must be prepared with: an autoencoder whose latents it sees, a source domain that it translates from, and how
+    many views of an object stand next to each other in a batch."""
+
+    autoencoder: str = ""
+    source: str = ""
+    views: int = 1
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Common(ABC):
+    """The settings of every method; a method's own Config extends it."""
+
+    data: str = ""
+    """name of the data that the preset is for"""
+    shape: tuple[Count, ...]
+    """shape of one example, [D] or [C, H, W]"""
+    classes: Whole = 0
+    """number of labels, 0 where there are none or none is used"""
+    batch: Count = 128
+    """images per update"""
+    images: Count = 1_000_000
+    """length of training in images; learning rates have reached their end then"""
+    lr: Positive = 1e-3
+    """base learning rate of the energy"""
+    warm_up: Whole = 100
+    """updates over which learning rates rise"""
+    lr_end: Fraction = 0.0
+    """share of the learning rates that is left at the end, by a cosine; 1 for constant rates"""
+    clip: NotNegative = 1.0
+    """bound on each update's gradient norm, 0 for none"""
+    ema: Fraction = 0.999
+    """decay of the EMA twin"""
+
+    def rate(self, images: float, updates: float | None = None, *, start: int = 0) -> float:
+        """The factor of a base learning rate after `images` images: a linear warm-up, then a cosine from 1 to `lr_end` at the run's end.
+
+        `updates`: those that count for the warm-up, by default images / batch. `start`: images after which the optimizer begins.
+        """
+        updates = (images - start) / self.batch if updates is None else updates
+        done = min(1.0, (images - start) / max(1, self.images - start))
+        fallen = 0.5 * (1 + math.cos(math.pi * done))
+        return min(1.0, (updates + 1) / max(1, self.warm_up)) * (self.lr_end + (1 - self.lr_end) * fallen)
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What data must be prepared with for this model."""
+        return DataNeeds()
+
+    def fitted_to(self, data: Any) -> Self:
+        """This config with `shape` and `classes` of a data set."""
+        return replace(self, shape=tuple(data.shape), classes=len(data.classes))
+
+
+def make_config(kind: type, values: Mapping[str, Any], *, what: str) -> Any:
+    """A validated Config of `kind` from plain values (a loaded JSON, options); InputError names the field and the range."""
+    known = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{what} has no field '{key}'{nearest(key, known)}. Its fields: {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{what}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    # of a spec the place holds the kind, as in net.mlp.width, which is no part of the field's name
+    parts = [str(part) for part in error["loc"]]
+    place = ".".join(part for part in parts[:1] + parts[2:] if len(parts) > 2) or ".".join(parts) or "config"
+    given = error["input"]
+    return f"{place} = {given!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def changed(config: Any, **values: Any) -> Any:
+    """`config` with some fields replaced, validated again.
+
+    A field of a spec is named `net.width`, or `width` alone where one spec only has it. A spec is replaced whole by another one or by
+    the name of its kind (`net="unet"`: that kind with its defaults), and in part by a dict of its fields. InputError for what is
+    unknown, in more than one spec, or out of range.
+    """
+    return make_config(type(config), _merged(config, values), what=type(config).__module__.rpartition(".")[2] + ".Config")
+
+
+def _merged(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {f.name: getattr(config, f.name) for f in fields(config)}
+    whole = {key: value for key, value in values.items() if key in found}
+    for key, value in whole.items():  # specs first, whose fields others may then change
+        found[key] = _spec(type(config), key, found[key], value)
+    for key, value in values.items():
+        if key in whole:
+            continue
+        place = _place(type(config), found, key)
+        spec, _, field = place.partition(".")
+        found[spec] = _with_field(found[spec], field, value) if field else value
+    return found
+
+
+def _with_field(spec: Any, field: str, value: Any) -> Any:
+    return {f.name: getattr(spec, f.name) for f in fields(spec)} | {field: value} if is_dataclass(spec) else spec | {field: value}
+
+
+def _fields_of(spec: Any) -> list[str]:
+    return [f.name for f in fields(spec) if f.name != "kind"] if is_dataclass(spec) else [key for key in spec if key != "kind"]
+
+
+def _spec(kind: type, name: str, present: Any, value: Any) -> Any:
+    """The value for field `name`, where a spec is named by its kind or given in part."""
+    kinds = spec_kinds(kind).get(name)
+    if not kinds:
+        return value
+    if isinstance(value, str):
+        if value == "none":  # of a part that may be missing; the field's type says whether it may
+            return None
+        if value not in kinds:
+            raise InputError(f"{name} = '{value}' is not known{nearest(value, kinds)}: {', '.join(kinds)}")
+        return present if getattr(present, "kind", None) == value else kinds[value]()
+    if isinstance(value, Mapping) and "kind" not in value and is_dataclass(present):
+        known = _fields_of(present)
+        for field in value:
+            if field not in known:
+                raise InputError(
+                    f"{name} of kind '{present.kind}' has no field '{field}'{nearest(field, known)}. Its fields: {', '.join(known)}"
+                )
+        return {f.name: getattr(present, f.name) for f in fields(present)} | dict(value)
+    return value
+
+
+def _place(kind: type, found: Mapping[str, Any], key: str) -> str:
+    """Where the field `key` is: itself, or SPEC.FIELD of the one spec that has it. InputError otherwise."""
+    specs = {name: value for name, value in found.items() if is_dataclass(value) or (isinstance(value, dict) and "kind" in value)}
+    spec, dot, field = key.partition(".")
+    if dot and spec in specs and field in _fields_of(specs[spec]):
+        return key
+    homes = [] if dot else [name for name, value in specs.items() if key in _fields_of(value)]
+    if len(homes) == 1:
+        return f"{homes[0]}.{key}"
+    what = kind.__module__.rpartition(".")[2]
+    if homes:
+        raise InputError(f"{what}: '{key}' is a field of {' and '.join(homes)}; say which: {', '.join(f'{h}.{key}' for h in homes)}")
+    known = list(all_fields(found))
+    raise InputError(f"{what} has no field '{key}'{nearest(key, known)}. Its fields: {', '.join(known)}")
+
+
+def all_fields(config: Any) -> Iterator[str]:
+    """The names of all fields of a config, or of its values by name, with those of its specs as SPEC.FIELD."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)} if is_dataclass(config) else config
+    for name, value in values.items():
+        yield name
+        if is_dataclass(value) or (isinstance(value, dict) and "kind" in value):
+            yield from (f"{name}.{field}" for field in _fields_of(value))
+
+
+def spec_kinds(kind: type) -> dict[str, dict[str, type]]:
+    """For each field of a Config class that takes specs, its classes by kind."""
+    found = {}
+    hints = get_type_hints(kind)
+    for f in fields(kind):
+        hint = hints[f.name]
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        options = [option for one in options for option in (get_args(one) if get_origin(one) in (Union, UnionType) else (one,))]
+        kinds = {option.kind: option for option in options if is_dataclass(option) and hasattr(option, "kind")}
+        if kinds:
+            found[f.name] = kinds
+    return found

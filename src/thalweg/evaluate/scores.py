@@ -1,0 +1,100 @@
+"""Scores of an energy model for telling outliers from inliers; higher is always more outlying.
+
+energy       E(x), that is −log p(x) up to a constant
+joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that classify (JEM, arXiv:1912.03263, sec. 5.3);
+             a model's own joint score, where it has one (LIEBM, eq. 15)
+mass         ‖∇E(x)‖: little probability mass lies where the density is steep (JEM, "approximate mass")
+typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from thalweg.energy import score as score_of
+from thalweg.errors import InputError, nearest
+from thalweg.evaluate.ood import OODReport, ood
+from thalweg.nn.layers import frozen
+
+SCORES = ("energy", "joint", "mass", "typicality")
+REFERENCE = 5_000  # training examples whose mean energy is known well enough
+
+
+def energies(method, x: Tensor, *, batch: int = 512) -> Tensor:
+    """Energies of many examples x [N, ...] under a trained method, [N] nats, on the CPU, `batch` at a time without gradients."""
+    return _batched(method, x, batch, method.energy)
+
+
+def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -> Tensor:
+    device = next(method.parameters()).device
+    with torch.no_grad():
+        return torch.cat([score(part.to(device)).cpu() for part in x.split(batch)])
+
+
+def fitting_scores(method) -> tuple[str, ...]:
+    """The scores that a method has: all of `SCORES`, `joint` only where it classifies or has an `outlier_score`."""
+    return tuple(name for name in SCORES if name != "joint" or {"classify", "outlier_score"} & method.abilities)
+
+
+def outlier_scores(
+    method, x: Tensor, names: Iterable[str] | None = None, *, reference: Tensor | float | None = None, batch: int = 512
+) -> dict[str, Tensor]:
+    """Some of `SCORES` (all that fit when None) of x [N, ...] under a trained method: name -> [N] on the CPU, higher is more outlying.
+
+    reference: training examples [R, ...], or their mean energy, needed by `typicality`. Energies are computed once for all scores.
+    Raises InputError for an unknown score, one that the method does not have, or a missing reference.
+    """
+    names = fitting_scores(method) if names is None else tuple(names)
+    for name in names:
+        if name not in SCORES:
+            raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}. Scores: {', '.join(SCORES)}")
+        if name not in fitting_scores(method):
+            raise InputError(f"score '{name}' needs a model that classifies; {method.name} does not")
+    if "typicality" in names and (reference is None or (isinstance(reference, Tensor) and not len(reference))):
+        raise InputError("score 'typicality' needs training examples as reference")
+    found = {}
+    energy = energies(method, x, batch=batch) if set(names) != {"mass"} else None
+    for name in names:
+        if name == "energy":
+            found[name] = energy
+        elif name == "joint" and "outlier_score" in method.abilities:
+            found[name] = _batched(method, x, batch, method.outlier_score)
+        elif name == "joint":
+            found[name] = energy - _batched(method, x, batch, lambda part: method.classify(part).log_softmax(1).amax(1))
+        elif name == "mass":
+            with frozen(method):
+                found[name] = _batched(method, x, batch, lambda part: score_of(method.energy, part).flatten(1).norm(dim=1))
+        else:
+            centre = float(energies(method, reference, batch=batch).mean()) if isinstance(reference, Tensor) else reference
+            found[name] = (energy - centre).abs()
+    return found
+
+
+def ood_table(
+    method,
+    inliers: Tensor,
+    outliers: Mapping[str, Tensor],
+    *,
+    scores: Iterable[str] | None = None,
+    reference: Tensor | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> tuple[dict[str, dict[str, OODReport]], dict[str, dict[str, Tensor]]]:
+    """Detection of each kind of outliers by each score: reports[score][kind], and the scores themselves, values[score][kind].
+
+    inliers [N, ...]: test examples of the data the model knows, under the kind "held-out" among the values. outliers: name ->
+    [M, ...]. scores: all that fit the method when None. reference [R, ...]: training examples, of which 5,000 give the
+    mean energy for `typicality`. Intervals as in `ood`.
+    """
+    names = fitting_scores(method) if scores is None else tuple(scores)
+    centre = None
+    if "typicality" in names and reference is not None and len(reference):
+        centre = float(energies(method, reference[:REFERENCE]).mean())
+    by_kind = {kind: outlier_scores(method, x, names, reference=centre) for kind, x in {"held-out": inliers, **outliers}.items()}
+    values = {name: {kind: found[name] for kind, found in by_kind.items()} for name in names}
+    reports = {
+        name: {kind: ood(values[name]["held-out"], values[name][kind], bootstrap=bootstrap, seed=seed) for kind in outliers}
+        for name in names
+    }
+    return reports, values

@@ -1,0 +1,214 @@
+"""Autoencoders by name, for methods that work in their latent space: our own `autoencoder`, or diffusers' `AutoencoderKL`.
+
+A method whose config names an `autoencoder` is trained on latents; `as_images` makes a model of images of it, and `load` does so.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg import save
+from thalweg.data.base import Data
+from thalweg.data.latent import Autoencoder, Latents
+from thalweg.errors import InputError, require
+
+DIFFUSERS = "diffusers:"
+_WEIGHTS = "diffusion_pytorch_model"
+
+
+class Diffusers(nn.Module):
+    """diffusers' `AutoencoderKL` as an `Autoencoder`: posterior means, scaled by the numbers in its config.
+
+    z = (raw − mean)·scaling/std, with `scaling_factor`, `shift_factor` or `latents_mean` for mean (0 without), `latents_std`
+    for std (1 without), as diffusers' own pipelines do. Images of any size that the model divides; `latent_shape` is that of
+    its config's `sample_size`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        config = model.config
+        channels, factor = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+        size = config.sample_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        self.channels, self.factor = config.in_channels, factor
+        self.latent_shape = (channels, height // factor, width // factor)
+        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        mean = getattr(config, "shift_factor", None) if mean is None else mean
+        self.register_buffer("mean", _per_channel(0.0 if mean is None else mean, channels), persistent=False)
+        self.register_buffer("scale", config.scaling_factor / _per_channel(1.0 if std is None else std, channels), persistent=False)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [−1, 1] -> latents [B, c, H/f, W/f]. InputError for other channels, sides and ranges."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise InputError(
+                f"this AutoencoderKL needs images [B, {self.channels}, H, W], got {list(x.shape)}; load data with channels={self.channels}"
+            )
+        if x.shape[2] % self.factor or x.shape[3] % self.factor:
+            raise InputError(f"this AutoencoderKL needs sides that divide by {self.factor}, got {x.shape[2]}×{x.shape[3]}")
+        if len(x) and not (x.detach().abs() <= 1).all():
+            raise InputError(f"images must be finite and in [−1, 1], got values from {float(x.min()):g} to {float(x.max()):g}")
+        return (self.model.encode(x).latent_dist.mode() - self.mean) * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents [B, c, h, w] -> images [B, C, f h, f w] in [−1, 1]. InputError for other channels and what is not finite."""
+        if z.dim() != 4 or z.shape[1] != self.latent_shape[0]:
+            raise InputError(f"this AutoencoderKL needs latents [B, {self.latent_shape[0]}, h, w], got {list(z.shape)}")
+        if not z.detach().isfinite().all():
+            raise InputError("latents to decode hold NaN or infinity")
+        return self.model.decode(z / self.scale + self.mean).sample.clamp(-1, 1)
+
+
+def _per_channel(value: Any, channels: int) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float32).flatten().expand(channels).reshape(channels, 1, 1).clone()
+
+
+def load_autoencoder(name: str | Path, *, device: str = "cpu") -> Autoencoder:
+    """An autoencoder, frozen and in evaluation mode: a run folder, exported folder or hub name of the method `autoencoder`.
+
+    "diffusers:PATH" or "diffusers:USER/MODEL" is diffusers' `AutoencoderKL` (extra `latent`), weights from safetensors only; of a
+    whole pipeline the part `vae`, which from the hub is named: "diffusers:USER/PIPELINE/vae". Raises InputError where nothing is
+    there, it does not load, or is no autoencoder.
+    """
+    name = str(name)
+    if name.startswith(DIFFUSERS):
+        model: Any = Diffusers(_from_diffusers(name.removeprefix(DIFFUSERS)))
+    else:
+        model = save.load(name)
+        if not all(hasattr(model, part) for part in ("encode", "decode", "latent_shape")):
+            raise InputError(
+                f"{name} is a {model.name}, no autoencoder; train one: thalweg train autoencoder/fashion-mnist --out DIR, "
+                "or give diffusers:PATH_OR_NAME"
+            )
+    return model.to(save.usable(device)).eval().requires_grad_(False)
+
+
+def _from_diffusers(name: str) -> Any:
+    """AutoencoderKL by local folder or hub name, in float32. What a folder lacks is said before diffusers is asked."""
+    if not name:
+        raise InputError(f"'{DIFFUSERS}' needs a folder or a hub name behind it")
+    folder = Path(name)
+    options: dict[str, Any] = {}
+    if folder.is_dir():
+        folder = folder / "vae" if (folder / "model_index.json").exists() else folder
+        _check_folder(folder)
+        name, options = str(folder), {"local_files_only": True}
+    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") < 1:
+        raise InputError(f"there is no folder {name}; a hub name is USER/MODEL")
+    else:
+        user, model, *inside = name.split("/")
+        name, options = f"{user}/{model}", {"subfolder": "/".join(inside)} if inside else {}
+    kind = require("diffusers", "latent").AutoencoderKL
+    try:
+        model, found = kind.from_pretrained(
+            name, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=torch.float32, output_loading_info=True, **options
+        )
+    except Exception as error:  # diffusers, its hub client and safetensors each have kinds of their own
+        raise InputError(f"diffusers cannot load an AutoencoderKL from '{name}': {_first_line(error)}") from None
+    if missing := found.get("missing_keys"):  # these would stay at random values
+        raise InputError(f"the weights of '{name}' do not fit its config: {len(missing)} are missing, such as {sorted(missing)[0]}")
+    return model
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{folder} has no config.json of a diffusers model that can be read") from None
+    if kind != "AutoencoderKL":
+        raise InputError(f"{folder} holds a {kind}, not an AutoencoderKL")
+    if not any(folder.glob(f"{_WEIGHTS}*.safetensors")):
+        pickled = sorted(path.name for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{suffix}"))
+        if pickled:
+            raise InputError(
+                f"{folder} has its weights as a pickle only ({pickled[0]}), which can execute code and is not read; "
+                f"convert it to {_WEIGHTS}.safetensors"
+            )
+        raise InputError(f"{folder} has no weights: {_WEIGHTS}.safetensors is missing")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> Autoencoder:
+    return load_autoencoder(name)
+
+
+def wrap(data: Data, name: str | Path, *, device: str = "cpu") -> Data:
+    """`data` as `Latents` of the autoencoder `name`, encoded on `device`; `data` itself for an empty name.
+
+    Errors as of `load_autoencoder` and `Latents`; a set of other images than the autoencoder's is refused by its `encode`.
+    """
+    return Latents(data, load_autoencoder(name, device=device), device=save.usable(device)) if str(name) else data
+
+
+def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
+    """A function from latents [B, c, h, w] to images [B, C, H, W] in [−1, 1], for samples; the identity for an empty name.
+
+    The autoencoder is loaded once a process and follows the latents to their device. It computes in float32 and gives images in the
+    type of the latents, without gradients.
+    """
+    if not str(name):
+        return lambda z: z
+    autoencoder: Any = _loaded(str(name))
+
+    @torch.no_grad()
+    def decode(z: Tensor) -> Tensor:
+        images = [autoencoder.to(z.device).decode(part.float()) for part in z.split(64)]
+        return torch.cat(images).to(z.dtype)
+
+    return decode
+
+
+class Decoded(nn.Module):
+    """A model of latents as one of images: its samples decoded, its energy that of an image's latent, `config.shape` that of images.
+
+    `method` is the model itself. E(encode(x)) ranks images; as a density it is one of latents, not of images.
+    """
+
+    def __init__(self, method: Any, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.method, self.autoencoder, self.name = method, autoencoder, method.name
+        with torch.no_grad():
+            shape = autoencoder.decode(torch.zeros(1, *method.config.shape)).shape[1:]
+        self.config = replace(method.config, shape=tuple(shape))
+        self.abilities = method.abilities & {"sample", "labels", "concepts", "energy", "classify"}
+
+    def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """As of any method: nothing but a seed is needed."""
+        return {}
+
+    def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
+        """`n` images [n, C, H, W] in [−1, 1]; `options` go to the method's `sample`."""
+        z = self.method.sample(n, seed=seed, **options)
+        with torch.no_grad():
+            return torch.cat([self.autoencoder.decode(part.float()) for part in z.split(64)])
+
+    def energy(self, x: Tensor, **condition: Any) -> Tensor:
+        """The energy of the latents of images [B, C, H, W] -> [B], nats."""
+        return self.method.energy(self.autoencoder.encode(x), **condition)
+
+    def classify(self, x: Tensor, **condition: Any) -> Tensor:
+        return self.method.classify(self.autoencoder.encode(x), **condition)
+
+
+def as_images(method: Any) -> Any:
+    """`method` as a model of images: `Decoded` where its config names an autoencoder, else `method` itself."""
+    name = getattr(method.config, "autoencoder", "")
+    if not name:
+        return method
+    device = next(method.parameters()).device
+    return Decoded(method, _loaded(name).to(device)).eval()
+
+
+def load(name: str | Path, *, which: str = "last", device: str = "cpu") -> Any:
+    """A trained model by run folder, exported folder or hub name, see `save.load`; one of latents as a model of images."""
+    return as_images(save.load(name, which=which, device=device))

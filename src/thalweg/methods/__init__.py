@@ -1,0 +1,113 @@
+"""The methods, one file each; looked up in one literal dict, or in a file of one's own as `my_method.py:MyMethod`."""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thalweg import presets
+from thalweg.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from thalweg.methods.base import Method
+
+METHODS = {
+    "short_run": ("thalweg.methods.short_run", "ShortRun"),
+    "egc": ("thalweg.methods.egc", "EGC"),
+    "cdrl": ("thalweg.methods.cdrl", "CDRL"),
+    "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
+    "jem": ("thalweg.methods.jem", "JEM"),
+    "coopflow": ("thalweg.methods.coopflow", "CoopFlow"),
+    "cf_ebm": ("thalweg.methods.cf_ebm", "CFEBM"),
+    "nerf_lebm": ("thalweg.methods.nerf_lebm", "NeRFLEBM"),
+    "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
+    "ssl": ("thalweg.methods.ssl", "SSL"),
+    "liebm": ("thalweg.methods.liebm", "LIEBM"),
+}
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """METHOD and PRESET of METHOD/PRESET, the second empty where there is none; METHOD may be FILE.py:CLASS."""
+    own = re.fullmatch(r"(.+\.py:\w+)(?:/(.*))?", name)
+    if own:
+        return own[1], own[2] or ""
+    method, _, preset = name.partition("/")
+    return method, preset
+
+
+def find(name: str) -> "type[Method]":
+    """The class of a method by name, or of FILE.py:CLASS; InputError with the nearest name for one that is not there."""
+    if re.fullmatch(r".+\.py:\w+", name):
+        return _from_file(*name.rsplit(":", 1))
+    if name not in METHODS:
+        raise InputError(f"unknown method '{name}'{nearest(name, METHODS)}. Methods: {', '.join(METHODS)}, or your own as FILE.py:CLASS")
+    module, attribute = METHODS[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _from_file(file: str, attribute: str) -> "type[Method]":
+    """A class of a Python file, which is executed: only ever on the word of whoever runs the command."""
+    from thalweg.methods.base import Method
+
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever one's own code raises
+        raise InputError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    kind = getattr(module, attribute, None)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Method) and v is not Method]
+        raise InputError(f"{file} has no method '{attribute}'{nearest(attribute, known)}. Its methods: {', '.join(known) or 'none'}")
+    return kind
+
+
+def presets_of(kind: "type[Method]") -> dict[str, Mapping[str, Any]]:
+    """The rows of a method's presets, its own or those of thalweg/presets, with one for each toy where there is a recipe for toys."""
+    table = kind.PRESETS or presets.rows(kind.name)
+    return presets.with_toys(table) if isinstance(next(iter(table.values())), Mapping) else dict(table)
+
+
+def preset(name: str) -> "tuple[type[Method], Any]":
+    """The class and the config of METHOD/PRESET; a bare METHOD means its first preset, of one's own without presets its defaults."""
+    from thalweg.config import make_config
+
+    method_name, preset_name = split_name(name)
+    kind = find(method_name)
+    rows: Mapping[str, Any] = presets_of(kind) if kind.PRESETS or kind.name in METHODS else {"default": {}}
+    preset_name = preset_name or next(iter(rows))
+    if preset_name not in rows:
+        raise InputError(f"{method_name} has no preset '{preset_name}'{nearest(preset_name, rows)}. Its presets: {', '.join(rows)}")
+    if not isinstance(rows[preset_name], Mapping):  # until converted
+        return kind, rows[preset_name]
+    return kind, make_config(kind.Config, rows[preset_name], what=f"preset {name}")
+
+
+def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Method":
+    """A new method from METHOD/PRESET with some config fields changed: `tw.method("egc/digits", width=64)`.
+
+    A field of a network or chain is named alone where one of them has it, else as in `**{"net.width": 64}` or `net=dict(width=64)`.
+    `seed` sets the initial weights. With `data`, a data set, shape and classes are taken from it. InputError for unknown names or
+    values out of range.
+    """
+    import torch
+
+    from thalweg.config import changed
+
+    kind, config = preset(name)
+    if isinstance(data, str):
+        raise InputError(f"data must be a data set, as tw.data.load('{data}') gives, not its name")
+    if data is not None:
+        from thalweg.methods.base import fitted_to
+
+        config = fitted_to(config, data)
+    config = changed(config, **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(config)

@@ -1,0 +1,184 @@
+"""The one abstract class: what the loop, the tasks and the metrics ask of a method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from thalweg import random
+from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive, Whole, changed, make_config  # noqa: F401 (until converted)
+from thalweg.data.base import Batch
+from thalweg.errors import InputError
+
+# what a method may be able to do, as it is configured; the function that each stands for
+ABILITIES = {
+    "sample": "sample(n, seed=…) draws samples",
+    "labels": "sample(label=…) draws samples of a class",
+    "concepts": "sample(label=[n, M]) composes several concepts",
+    "energy": "energy(x) is −log p(x) in nats up to log Z",
+    "normalised": "log_z is known, so that −energy(x) − log_z is log p(x)",
+    "classify": "classify(x) is log p(label | x)",
+    "outlier_score": "outlier_score(x) is a score of its own, besides the energy",
+    "denoise": "denoise(y, std) takes Gaussian noise off",
+    "encode": "encode(x) gives a vector for each example",
+    "reconstruct": "reconstruct(x, mask) is the nearest that samples come to x where the mask is 1",
+    "start": "sample(start=z) is a function of z ~ N(0, I) of `latent_shape`, so that samples are interpolated by their starts",
+    "invert": "invert(x) is the start of which x is the sample",
+    "given": "sample needs given images, as `starts(n)` draws them",
+    "translate": "sample(start=x) turns images of one domain into another's",
+    "constraint": "sample(constraint=…) keeps what was measured",
+    "restore_latent": "generate, infer and informed_energy: restoration by a search in the generator's latents",
+    "views": "infer, render and draw_prior: objects in space, seen from new sides",
+    "cameras": "cameras are given with the images, not inferred",
+}
+
+
+@runtime_checkable
+class Update(Protocol):
+    """The verb between a method and whoever trains it: `update(name, loss)` takes one step of the optimizer `name`."""
+
+    images: int
+    """examples seen before this step"""
+    updates: int
+    """optimizer steps taken"""
+    generator: random.Generator
+    """where all randomness of a step comes from"""
+    ema: "Method"
+    """the EMA twin"""
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def __call__(self, name: str, loss: Tensor) -> None:
+        """Gradients of the scalar `loss` by the parameters of optimizer `name` alone, and one step."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        """`value` averaged over processes, for what a method adapts by a rule of its own."""
+
+    def log(self, **values: Tensor | float) -> None:
+        """Figures of this step; tensors are reduced to their mean when they are written."""
+
+
+class Method(nn.Module, ABC):
+    """A training algorithm and its networks. Subclasses are final; they share by calling functions, not by inheriting.
+
+    A method owns the order of its updates: `step` computes losses and hands each to `update`, the loop's one verb. All
+    randomness inside `step` is drawn from `update.generator`. Chains and other state that must survive a restart are
+    buffers. `sample` and `energy` are called on the EMA twin, a copy that the loop keeps.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Common]]
+    # named settings, where they are not in thalweg/presets: {"digits": dict(width=64)}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # logged keys whose magnitude the divergence guard watches
+    guarded: ClassVar[tuple[str, ...]] = ()
+    # buffers whose rows are chains of their own: in a data-parallel run each rank holds an equal part of the rows
+    sharded: tuple[str, ...] = ()
+    # log Z in nats where it is known
+    log_z: float | None = None
+    # options of `sample` under which it is a function of its `start`
+    held: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    @abstractmethod
+    def abilities(self) -> frozenset[str]:
+        """Which of `ABILITIES` this model has, as it is configured."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """A new optimizer for each name that `step` passes to `update`."""
+
+    @abstractmethod
+    def step(self, batch: Batch, update: Update) -> None:
+        """One iteration on a batch: every loss goes to `update(name, loss)`."""
+
+    @abstractmethod
+    def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
+        """`n` samples [n, ...], images in [−1, 1]; the same seed gives the same samples."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of the start of one sample; that of an example unless a method has latents of its own."""
+        return tuple(self.config.shape)
+
+    @property
+    def notice(self) -> str:
+        """One line for whoever begins to train this model as it is configured; empty where there is nothing to say."""
+        return ""
+
+    def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """What `sample` must be given besides a seed: nothing, or of a model that is "given" images, `n` test images as `start`."""
+        return {}
+
+    def learning_rate(self, name: str, images: int) -> float:
+        """What multiplies the base learning rate of optimizer `name` after `images` images, by default the config's rule."""
+        return self.config.rate(images)
+
+    def criterion(self, held_out: Batch, generator: random.Generator) -> float:
+        """How well the model does on held-out data, lower is better; the loop keeps the best state by it.
+
+        By default the energy distance between samples and `held_out`; a method with a held-out loss uses that.
+        """
+        from thalweg.evaluate import energy_distance
+
+        return float(energy_distance(self.sample(len(held_out.x), seed=1).flatten(1), held_out.x.flatten(1)))
+
+
+def has(method: Any, *needed: str) -> bool:
+    """Whether a model has all of the abilities."""
+    return all(ability in method.abilities for ability in needed)
+
+
+def needs(task: str, method: Any, *needed: str) -> None:
+    """Raises InputError unless a model has all of the abilities; `task` begins the message."""
+    for ability in needed:
+        if ability not in method.abilities:
+            what = ABILITIES[ability]
+            raise InputError(
+                f"{task}: this {method.name} model, as it is configured, cannot do that; needed is the ability '{ability}' ({what})"
+            )
+
+
+def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:
+    """Class labels [n] from one, or n of them; InputError for another number of labels, and where one is not in 0 … classes − 1."""
+    labels = torch.as_tensor(label, device=device)
+    if labels.dim() > 1 or labels.numel() not in (1, n):
+        raise InputError(f"label must be one label or {n}, one a sample, got shape {list(labels.shape)}")
+    labels = labels.expand(n)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"labels must be between 0 and {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+    return labels
+
+
+def check_start(method: Any, start: Tensor | None, n: int, shape: tuple[int, ...] | None = None) -> None:
+    """Raises InputError unless `start` is None or [n, *shape], by default of the model's latents."""
+    wanted = (n, *(method.latent_shape if shape is None else shape))
+    if start is not None and tuple(start.shape) != wanted:
+        raise InputError(f"{method.name}: start must have shape {wanted}, got {tuple(start.shape)}")
+
+
+def finished(x: Tensor) -> Tensor:
+    """Samples as they are handed out: images within [−1, 1] and in the usual memory layout, vectors as they are."""
+    return x.clamp(-1, 1).contiguous() if x.dim() == 4 else x
+
+
+def warm_up_cosine(updates: float, warm_up: int, done: float) -> float:  # until converted
+    import math
+
+    return min(1.0, (updates + 1) / max(1, warm_up)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def fitted_to(config: Any, data: Any) -> Any:  # until converted
+    from dataclasses import replace
+
+    return replace(config, shape=tuple(data.shape), classes=len(data.classes))

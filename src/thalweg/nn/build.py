@@ -1,0 +1,191 @@
+"""Specs of networks: what a config says of one, and how it is built for data of a shape.
+
+Every spec has `build(shape, *, out, channels, levels, classes)`. With `channels` 0 the network gives numbers: (x[, t][, label]) -> [B] for
+`out` 0, else [B, out]. With `channels` above 0 it gives a pair: a map [B, channels, H, W], and numbers [B, out] or None for `out` 0.
+`channels` = shape[0] is a map in the shape of x, of vectors too. `levels`: it takes a noise level t [B]; networks with a map always do.
+`classes`: it takes a label [B], −1 for none. InputError where a network does not fit the data or has no map. torch is imported when the
+first network is built.
+"""
+
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from thalweg.config import STRICT, Count, Fraction, Whole
+from thalweg.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, ...]
+
+
+def _image_shape(spec: Any, shape: Shape) -> tuple[int, int, int]:
+    """The one place that says which networks are for images."""
+    if len(shape) != 3:
+        raise InputError(f"a network of kind '{spec.kind}' needs images [C, H, W], got shape {tuple(shape)}; use kind 'mlp'")
+    return shape[0], shape[1], shape[2]
+
+
+def _options(spec: Any) -> dict[str, Any]:
+    """The spec's own fields, which its network's constructor takes by the same names."""
+    return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "kind"}
+
+
+def _made(network: "type[nn.Module]", *arguments: Any, **options: Any) -> "nn.Module":
+    """A network; what its constructor refuses of sizes is wrong input."""
+    try:
+        return network(*arguments, **options)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+@dataclass(frozen=True, config=STRICT)
+class MLP:
+    """A multilayer perceptron, for vectors and small images (`nn.mlp`)."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: Count = 128
+    """hidden units"""
+    depth: Count = 3
+    """hidden layers"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.mlp import MLP as Network
+        from thalweg.nn.patchnet import VectorNet
+
+        dim = math.prod(shape)
+        if channels:
+            if channels % shape[0]:
+                raise InputError(f"a network of kind 'mlp' gives maps in the shape of x, not of {channels} channels for {shape[0]}")
+            return VectorNet(dim, out=channels // shape[0], vector=out, classes=classes, **_options(self))
+        return Network(dim, out=out, levels=levels, classes=classes, **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class ConvNet:
+    """A residual convolutional network with strided convolutions between resolutions and no map (`nn.convnet`)."""
+
+    kind: Literal["convnet"] = "convnet"
+    widths: tuple[Count, ...] = (32, 64, 128)
+    """channels at each resolution"""
+    blocks: Whole = 0
+    """residual blocks at each resolution"""
+    spectral_norm: bool = False
+    """bound every convolution by spectral norm"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.convnet import ConvEnergy
+
+        if channels:
+            raise InputError("a network of kind 'convnet' has no map; use 'patch', 'patch_unet', 'unet' or, for vectors, 'mlp'")
+        return _made(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class PatchNet:
+    """A residual network on patches, at one resolution, fast where it is differentiated twice (`nn.patchnet`)."""
+
+    kind: Literal["patch"] = "patch"
+    width: Count = 64
+    """channels"""
+    blocks: Whole = 4
+    """residual blocks"""
+    patch: Count = 2
+    """side of the patches"""
+    embedding: Count = 128
+    """values of the embedding of levels and labels"""
+    dropout: Fraction = 0.0
+    """dropout in the residual blocks"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.patchnet import PatchNet as Network
+
+        return _with_map(Network, self, shape, out=out, channels=channels, levels=levels, classes=classes)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PatchUNet:
+    """Two resolutions of patches, pixels folded 2×2 and 4×4, with a skip between them: for small images (`nn.patchunet`)."""
+
+    kind: Literal["patch_unet"] = "patch_unet"
+    width: Count = 48
+    """channels where pixels are folded 2×2"""
+    deep_width: Count = 96
+    """channels where they are folded 4×4"""
+    blocks: Whole = 2
+    """residual blocks at the first, before and again after the second"""
+    deep_blocks: Whole = 4
+    """residual blocks at the second"""
+    hidden: Count = 256
+    """units that see the whole image"""
+    embedding: Count = 128
+    """values of the embedding of levels and labels"""
+    dropout: Fraction = 0.0
+    """dropout in the residual blocks"""
+    precise_first: bool = True
+    """the first layer stays in fp32 under autocast: rounding x to bf16 is as large as the noise of the lowest levels"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.patchunet import PatchUNet as Network
+
+        return _with_map(Network, self, shape, out=out, channels=channels, levels=levels, classes=classes)
+
+
+@dataclass(frozen=True, config=STRICT)
+class UNet:
+    """The UNet of diffusion models (`nn.unet`)."""
+
+    kind: Literal["unet"] = "unet"
+    width: Count = 64
+    """channels at the full resolution"""
+    multipliers: tuple[Count, ...] = (1, 2, 2, 2)
+    """channels at each resolution, times width"""
+    blocks: Count = 2
+    """residual blocks at each resolution"""
+    attention: Whole = 8
+    """self-attention at resolutions up to this many pixels"""
+    dropout: Fraction = 0.0
+    """dropout in the residual blocks"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.unet import UNet as Network
+
+        return _with_map(Network, self, shape, out=out, channels=channels, levels=levels, classes=classes)
+
+
+def _with_map(network: "type[nn.Module]", spec: Any, shape: Shape, *, out: int, channels: int, levels: bool, classes: int) -> "nn.Module":
+    """A network that has a map; where no map is asked for, its numbers alone."""
+    from thalweg.nn.layers import NumbersAlone
+
+    of_image = _image_shape(spec, shape)
+    if channels:
+        return _made(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
+    net = _made(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
+    return NumbersAlone(net, scalar=out == 0, levels=levels)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PooledNet:
+    """CoopFlow's energy of images, a residual network with average pooling and no map (`nn.convnet`; thesis, Table 4.3)."""
+
+    kind: Literal["pooled"] = "pooled"
+    widths: tuple[Count, ...] = (128, 256, 512, 1024)
+    """channels at each resolution"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.convnet import PooledEnergy
+
+        if out or channels or levels or classes:
+            raise InputError("a network of kind 'pooled' gives one energy: it has no map and takes neither levels nor labels")
+        return _made(PooledEnergy, _image_shape(self, shape), **_options(self))
+
+
+# what a config's field may say: any network, and any of those with a map in the shape of x
+Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
+MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]

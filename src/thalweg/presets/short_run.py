@@ -1,0 +1,31 @@
+"""Presets of `short_run`. docs/methods/short_run.md"""
+
+from thalweg.chain import MALA, Langevin
+from thalweg.nn.build import ConvNet
+
+# Toys: Metropolis-adjusted chains, because an unadjusted step of 0.1 widens a mode of std 0.15 by 12 % and the energy absorbs it;
+# jumps from the reference, because chains that cannot cross between modes leave the modes' weights undetermined, behind samples
+# that look right (docs/design.md)
+_TOY = dict(data="8gaussians", shape=(2,), chain=MALA(steps=10, jumps=2), reference_std=2.0, buffer=256, renew=0.0, sample_steps=200)
+# Images: unadjusted Langevin at full noise from a replay buffer. Ours: samples of digits looked at, settings not swept
+_IMAGE = dict(chain=Langevin(steps=20, step=0.2), data_noise=0.2, lr=3e-4, batch=128, sample_steps=200)
+_DIGITS = dict(data="digits", shape=(1, 8, 8), net=ConvNet(widths=(32, 64, 96, 128)), buffer=5_120, images=400_000)
+
+# fmt: off
+PRESETS = {
+    "toy":                dict(_TOY, images=750_000),
+    "25gaussians":        dict(_TOY, images=750_000, data="25gaussians", chain=MALA(steps=10, jumps=2, step=0.05)),
+    "digits":             dict(_IMAGE | _DIGITS),
+    "digits-conditional": dict(_IMAGE | _DIGITS, classes=10, conditional=True),
+    # 28 pixels halve twice
+    "fashion-mnist":      dict(_IMAGE, data="fashion-mnist", shape=(1, 28, 28), net=ConvNet(widths=(32, 64, 128)), buffer=10_240,
+                               images=2_000_000),
+    # a latent-space prior p(z) ∝ exp(f(z)) N(z; 0, I) (thesis, sec. 2.2.3): from Python, on any Data of vectors
+    "latent":             dict(data="gaussian", shape=(2,), start="noise", chain=Langevin(steps=60, step=0.4), reference_std=1.0,
+                               lr=2e-5, beta1=0.5, batch=128, images=5_000_000),
+    # the non-convergent short run of Nijkamp et al. 2019 in the terms of this file: noise starts, K = 100, noise of std 0.03 on data
+    "cifar10":            dict(data="hf:uoft-cs/cifar10", shape=(3, 32, 32), classes=10, net=ConvNet(widths=(64, 128, 256, 512)),
+                               start="noise", chain=Langevin(steps=100, step=0.01), data_noise=0.03, lr=1e-4, batch=128,
+                               images=10_000_000),
+}
+# fmt: on

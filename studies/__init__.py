@@ -1,0 +1,1 @@
+"""Studies: each one a command, `python -m studies.NAME --out FILE.json`."""

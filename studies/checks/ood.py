@@ -1,0 +1,71 @@
+"""Outlier detection by the four models of images: every score against every kind of outliers.
+
+Trains what is not yet under --runs (an hour on two cores), then measures all of them with `thalweg evaluate`'s own protocol:
+inliers are the test split, outliers are made ones and the test split of the other data set.
+
+    python -m studies.checks.ood --runs runs --out studies/results/ood.json
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+import thalweg as tw
+from studies.runner import table, write_results
+from thalweg import checkpoint, data, measure
+from thalweg.save import load
+
+# model: (preset, precision, images, fields that differ from the preset, the other data set)
+MODELS = {
+    "egc-digits": ("egc/digits", "fp32", None, {}, "fashion-mnist"),
+    "short_run-digits": ("short_run/digits", "bf16", 200_000, {"compile": True}, "fashion-mnist"),
+    "egc-fashion": ("egc/fashion-mnist", "bf16", 500_000, {"passes": "joint"}, "mnist-small"),
+    "short_run-fashion": ("short_run/fashion-mnist", "bf16", 150_000, {"compile": True}, "mnist-small"),
+}
+
+
+def trained(folder: Path, preset: str, precision: str, images: int | None, fields: dict) -> None:
+    """Train into `folder`, or go on there; a finished run returns at once."""
+    shorter = {} if images is None else {"images": images}
+    train = data.load(preset.split("/")[1])
+    method = tw.method(preset, data=train, **shorter, **fields)
+    tw.fit(method, train, folder, images=method.config.images, precision=precision, seed=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="studies/results/ood.json")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    results = {}
+    for name, (preset, precision, images, fields, other) in MODELS.items():
+        folder = options.runs / name
+        trained(folder, preset, precision, images, fields)
+        subject = measure.Subject(load(str(folder)), measure.Settings(outliers=(other,)))
+        seen = [row for row in checkpoint.read_stats(folder) if "seconds" in row][-1]
+        results[name] = {
+            "preset": preset,
+            "precision": precision,
+            "images": seen["images"],
+            "training_seconds": round(seen["seconds"]),
+            "inliers": min(len(subject.test.x), subject.settings.ood_images),
+            "ood": measure.ood(subject),
+        }
+        print(name + "\n" + table([short(score, found) for score, found in results[name]["ood"].items()]), flush=True)
+    print(write_results(options.out, results, seed=0, seconds=time.monotonic() - started))
+
+
+def short(score: str, found: dict) -> dict:
+    return {"score": score} | {kind: r["auroc"] for kind, r in found.items() if isinstance(r, dict)} | {"mean": found["mean_auroc"]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Record what `make quickstart` measured, and make README's picture from it.
+
+make quickstart && python -m studies.checks.quickstart --out studies/results/quickstart.json
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import thalweg as tw
+from studies.runner import write_results
+
+
+def picture(model, path: Path) -> None:
+    """Digits on request beside the energies of held-out digits and of what is no digit."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = torch.arange(10).repeat_interleave(12)
+    digits = model.sample(len(labels), seed=0, label=labels)
+    padded = torch.nn.functional.pad(digits, (1, 1, 1, 1), value=-1.0)
+    grid = padded.view(10, 12, 10, 10).permute(0, 2, 1, 3).reshape(100, 120)
+    test = tw.data.load(model.config.data, "test").all()
+    scores = {"held-out digits": tw.evaluate.energies(model, test.x)}
+    for kind, name in (("interpolation", "two digits mixed"), ("shuffled", "pixels shuffled"), ("uniform", "noise")):
+        scores[name] = tw.evaluate.energies(model, tw.evaluate.outliers(kind, test.x, len(test.x), 0))
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1.3))
+    left.imshow(grid, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    left.set_yticks([10 * i + 4.5 for i in range(10)], [str(i) for i in range(10)])
+    left.set_xticks([])
+    left.set_title("drawn on request, one row a digit")
+    low, high = (torch.cat(list(scores.values())).quantile(q) for q in (0.001, 0.9))
+    bins = torch.linspace(float(low), float(high), 70).tolist()
+    for name, values in scores.items():
+        right.hist(values.clamp(low, high).numpy(), bins=bins, alpha=0.6, label=name, density=True)
+    right.set_xlabel("energy E(x), nats: lower is more likely (last bin: and beyond)")
+    right.set_yticks([])
+    right.legend(frameon=False)
+    right.set_title("told apart by the same network's energy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--out", default="studies/results/quickstart.json")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/quickstart.png"))
+    options = parser.parse_args()
+    started = time.monotonic()
+    metrics = json.loads((options.run / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (options.run / "stats.jsonl").read_text().splitlines()]
+    figures = [row for row in rows if "loss/net" in row]
+    picture(tw.load(options.run), options.picture)
+    results = {
+        "training_seconds": figures[-1]["seconds"],
+        "images": figures[-1]["images"],
+        "events": [row["event"] for row in rows if "event" in row],
+        "config": json.loads((options.run / "config.json").read_text())["config"],
+        "metrics": metrics,
+    }
+    print(write_results(options.out, results, seed=metrics["settings"]["seed"], seconds=time.monotonic() - started))
+
+
+if __name__ == "__main__":
+    main()
