@@ -9,15 +9,16 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 import thalweg as tw
 from thalweg import checkpoint, random, sample
+from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
 from thalweg.distributed import World
 from thalweg.errors import Diverged
@@ -29,8 +30,8 @@ TOLERANCE = dict(rtol=1e-4, atol=2e-5)
 TIMEOUT = 150
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
     clip: float = 1.0
     ema: float = 0.9
     batch: int = 16
@@ -195,7 +196,7 @@ def test_two_processes_are_one_with_the_joined_batch(name, results, tmp_path):
 
 def test_each_process_moves_its_own_part_of_the_chains(results):
     method, _ = make("short_run")
-    before, after = method.chains, load(results / "short_run-0.pt")["method"]["chains"]
+    before, after = method.replay.chains, load(results / "short_run-0.pt")["method"]["replay.chains"]
     moved = (before != after).any(1)
     # 6 steps of 8 chains from 24 in each half; a process that used the other's part would leave its own as it was
     assert after.shape == (48, 2) and moved[:24].sum() >= 16 and moved[24:].sum() >= 16

@@ -2,20 +2,22 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 import thalweg as tw
 from thalweg import checkpoint, random
+from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
 from thalweg.distributed import World
 from thalweg.guard import Guard
 from thalweg.methods.base import Method
-from thalweg.train import Update, fit
+from thalweg.train import fit
+from thalweg.updates import Update
 
 TINY = {
     "short_run/8gaussians": dict(width=16, steps=2, sample_steps=5, batch=16, images=192, buffer=64),
@@ -32,8 +34,9 @@ def data_of(name: str):
     return tw.data.load(name.split()[0].split("/")[1])
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
+    shape: tuple[int, ...] = (2,)
     clip: float = 0.0
     ema: float = 0.9
     batch: int = 4
@@ -177,9 +180,7 @@ def test_stats_rows(tmp_path):
     rows = stats(tmp_path / "a")
     logged = [row for row in rows if "loss/energy" in row]
     assert [row["images"] for row in logged] == [48, 96, 144, 192]
-    assert {"images", "seconds", "loss/energy", "gradient_norm/energy", "energy_data", "energy_samples", "step_size", "acceptance"} <= set(
-        logged[0]
-    )
+    assert {"images", "seconds", "loss/energy", "gradient_norm/energy", "energy_data", "energy_samples", "acceptance"} <= set(logged[0])
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert [row["images"] for row in rows if "criterion" in row] == [96, 192]
     seconds = [row["seconds"] for row in rows]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import thalweg as tw
 from thalweg.data import Batch
 from thalweg.distributed import World
 from thalweg.energy import score
@@ -13,7 +14,7 @@ from thalweg.guard import Guard
 from thalweg.methods.base import Method
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.patchnet import PatchNet
-from thalweg.train import Update
+from thalweg.updates import Update
 
 
 class Holder(Method):
@@ -27,6 +28,9 @@ class Holder(Method):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"net": torch.optim.Adam(self.net.parameters(), lr=1e-2, fused=True)}
+
+    def learning_rate(self, name: str, images: int) -> float:
+        return 1.0
 
     def step(self, batch: Batch, update) -> None: ...
 
@@ -71,3 +75,28 @@ def test_update_equals_backward_and_step(kind: str, channels_last: bool) -> None
         plain.step()
     for (name, ours), theirs in zip(method.net.named_parameters(), reference.net.parameters()):
         assert torch.allclose(ours, theirs, atol=1e-4), f"{name}: {(ours - theirs).abs().max()}"
+
+
+def test_the_verb_alone_trains_as_the_loop_does():
+    """`tw.update(method).step(batch)` with its defaults, against `fit` on the same batches and seed: bit-equal weights and twin."""
+    fields = dict(width=16, steps=2, batch=16, images=64, buffer=64)
+    data = tw.data.toy("8gaussians")
+    looped, own = (tw.method("short_run/8gaussians", **fields) for _ in range(2))
+    twin = tw.fit(looped, data, seed=3, progress=False)
+    update = tw.updates.update(own, seed=3)
+    for start in range(0, 64, 16):
+        update.step(data.batch(start, 16, seed=3))
+    assert update.images == 64 and update.updates == 4
+    for theirs, ours in ((looped, own), (twin, update.ema)):
+        for a, b in zip(theirs.parameters(), ours.parameters()):
+            assert torch.equal(a, b)
+    assert isinstance(update, tw.methods.base.Update)  # the protocol that `step` is typed with
+
+
+def test_the_verb_takes_tensors_and_pairs():
+    method = tw.method("short_run/8gaussians", width=8, steps=1, batch=8, buffer=16, conditional=True, classes=8)
+    update = tw.updates.update(method)
+    update.step((torch.randn(8, 2), torch.arange(8)))
+    plain = tw.updates.update(tw.method("short_run/8gaussians", width=8, steps=1, batch=8, buffer=16))
+    plain.step(torch.randn(8, 2))
+    assert update.updates == plain.updates == 1

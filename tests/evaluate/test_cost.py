@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import thalweg as tw
+from thalweg.chain import MALA, Langevin
 from thalweg.errors import InputError
 from thalweg.evaluate.cost import cost
 from thalweg.methods.egc import EGC
 from thalweg.methods.egc import Config as EGCConfig
-from thalweg.methods.short_run import Config as ShortRunConfig
-from thalweg.methods.short_run import ShortRun
 
 
 def egc():
@@ -20,7 +20,7 @@ def egc():
 
 
 def short_run(**settings):
-    return ShortRun(ShortRunConfig(shape=(2,), width=16, start="noise", reference_std=1.0, **settings))
+    return tw.method("short_run", width=16, start="noise", reference_std=1.0, **settings)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def short_run(**settings):
         (egc(), {"steps": 7, "eta": 0.0}, 7),  # DDIM: one evaluation a step
         (egc(), {"steps": 5, "label": 3, "guidance": 2.0}, 5),  # guided too
         (egc(), {}, 50),
-        (short_run(steps=9), {}, 9),
-        (short_run(steps=9), {"steps": 4}, 4),
-        (short_run(steps=9, data_noise=0.1), {}, 10),  # one more to take the noise off
-        (short_run(steps=9, sampler="mala"), {}, 10),  # and one for the energy at the start
+        (short_run(chain=Langevin(steps=9)), {}, 9),
+        (short_run(chain=Langevin(steps=9)), {"steps": 4}, 4),
+        (short_run(chain=Langevin(steps=9), data_noise=0.1), {}, 10),  # one more to take the noise off
+        (short_run(chain=MALA(steps=9)), {}, 10),  # and one for the energy at the start
     ],
 )
 def test_evaluations_of_known_chains(method, options, evaluations):
@@ -45,7 +45,7 @@ def test_evaluations_of_known_chains(method, options, evaluations):
 
 def test_evaluations_without_a_gradient_are_told_apart():
     # MALA needs gradients, a jump of the independence sampler only energies: two before each jump and two a jump
-    report = cost(short_run(steps=4, sampler="mala", jumps=1, jump_every=2), 5)
+    report = cost(short_run(chain=MALA(steps=4, jumps=1, jump_every=2)), 5)
     assert report.gradients == 2 * 3 and report.evaluations == 2 * (3 + 2)
 
 
@@ -134,7 +134,7 @@ def profiled(sample) -> int:
 
 
 def test_memory_is_that_of_the_profiler_where_kernels_need_none_of_their_own():
-    method = short_run(steps=3, sampler="mala")
+    method = short_run(chain=MALA(steps=3))
     method.sample(32)
     expected = profiled(lambda: method.sample(32))
     assert cost(method, 32).memory == pytest.approx(expected / 32, rel=1e-4)

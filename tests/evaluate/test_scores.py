@@ -16,6 +16,7 @@ class TwoClasses(nn.Module):
     """Two Gaussians N(±1, I): E(x) = −logsumexp over y of −‖x − m_y‖²/2, so that min over y of E(x, y) = min ‖x − m_y‖²/2."""
 
     name = "two"
+    abilities = frozenset({"energy", "classify"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class Gaussian(nn.Module):
     """N(0, 4 I), which classifies nothing."""
 
     name = "gaussian"
+    abilities = frozenset({"energy"})
 
     def __init__(self) -> None:
         super().__init__()

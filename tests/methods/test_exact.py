@@ -174,7 +174,7 @@ def persistent(**fields):
 def test_renew_is_the_share_of_starts_that_are_new(renew):
     method = persistent(renew=renew, buffer=8000, batch=4000)
     start, rows, _ = method._start(torch.zeros(4000, 2), None, random.seeded(1))
-    new = (start != method.chains[rows]).any(1)
+    new = (start != method.replay.chains[rows]).any(1)
     assert len(set(rows.tolist())) == 4000, "without replacement"
     share = float(new.float().mean())
     assert abs(share - renew) <= BOUND * math.sqrt(renew * (1 - renew) / 4000)
@@ -185,10 +185,10 @@ def test_renew_is_the_share_of_starts_that_are_new(renew):
 def test_chains_are_written_back_to_the_rows_they_came_from(monkeypatch):
     """With a chain that adds 1 and no renewal, each row counts its own visits: no lineage is copied over another."""
     method = persistent(renew=0.0, conditional=True)
-    before, labels = method.chains.clone(), method.chain_labels.clone()
+    before, labels = method.replay.chains.clone(), method.replay.labels.clone()
     seen = []
 
-    def add_one(x: Tensor, steps: int, label: Tensor, *others, **options) -> Tensor:
+    def add_one(x: Tensor, label: Tensor, *others, **options) -> Tensor:
         # the row a chain came from is told by its fractional part, as visits add whole numbers
         origin = (((x[:, None] - before) - (x[:, None] - before).round()).abs().sum(2)).argmin(1)
         assert torch.equal(label, labels[origin])
@@ -198,44 +198,44 @@ def test_chains_are_written_back_to_the_rows_they_came_from(monkeypatch):
     monkeypatch.setattr(method, "_chain", add_one)
     for i in range(20):
         method.step(Batch(torch.randn(16, 2, generator=random.seeded(i)), torch.arange(16) % 2), Recorder(1, i))
-    visits = method.chains - before
+    visits = method.replay.chains - before
     assert float((visits - visits.round()).abs().max()) < 1e-4
     assert torch.equal(visits[:, 0].round(), visits[:, 1].round())
     assert int(visits[:, 0].round().sum()) == 20 * 16
     assert torch.equal(visits[:, 0].round().long(), torch.bincount(torch.cat(seen), minlength=64))
-    assert torch.equal(method.chain_labels, labels)
+    assert torch.equal(method.replay.labels, labels)
 
 
 def test_a_step_touches_only_the_drawn_rows():
     method = persistent(renew=1.0)
-    before = method.chains.clone()
+    before = method.replay.chains.clone()
     _, rows, _ = method._start(torch.zeros(16, 2), None, random.seeded(7))
     method.step(Batch(torch.zeros(16, 2)), Recorder(7))
-    changed = (method.chains != before).any(1).nonzero()[:, 0]
+    changed = (method.replay.chains != before).any(1).nonzero()[:, 0]
     assert set(changed.tolist()) == set(rows.tolist())
-    assert len(method.chains.unique(dim=0)) == 64, "no chain is there twice"
+    assert len(method.replay.chains.unique(dim=0)) == 64, "no chain is there twice"
 
 
 def test_the_buffer_is_saved_and_loaded():
     method = persistent(conditional=True)
     method.step(Batch(torch.zeros(16, 2), torch.zeros(16, dtype=torch.int64)), Recorder(3))
     state = method.state_dict()
-    assert {"chains", "chain_labels", "step_size"} <= set(state)
+    assert {"replay.chains", "replay.labels", "step_size.size"} <= set(state)
     other = persistent(conditional=True)
-    assert not torch.equal(other.chains, method.chains)
+    assert not torch.equal(other.replay.chains, method.replay.chains)
     other.load_state_dict(state)
-    assert torch.equal(other.chains, method.chains) and torch.equal(other.step_size, method.step_size)
+    assert torch.equal(other.replay.chains, method.replay.chains) and torch.equal(other.step_size.size, method.step_size.size)
     first, second = Recorder(4), Recorder(4)
     batch = Batch(torch.zeros(16, 2), torch.zeros(16, dtype=torch.int64))
     method.step(batch, first)
     other.step(batch, second)
-    assert torch.equal(other.chains, method.chains), "and the next step is the same"
+    assert torch.equal(other.replay.chains, method.replay.chains), "and the next step is the same"
 
 
 @pytest.mark.parametrize("start", ["noise", "data"])
 def test_other_starts_keep_no_buffer(start):
     method = persistent(start=start)
-    assert "chains" not in method.state_dict()
+    assert not any("chains" in key for key in method.state_dict())
     data = torch.full((16, 2), 3.0)
     begin, rows, _ = method._start(data, None, random.seeded(1))
     assert rows is None and torch.equal(begin, data) == (start == "data")

@@ -85,9 +85,9 @@ class Method(nn.Module, ABC):
         self.config = config
 
     @property
-    @abstractmethod
     def abilities(self) -> frozenset[str]:
-        """Which of `ABILITIES` this model has, as it is configured."""
+        """Which of `ABILITIES` this model has, as it is configured; by default "sample", and those named like a function of the class."""
+        return frozenset({"sample"} | {name for name in ("energy", "classify", "denoise", "encode") if callable(getattr(self, name, None))})
 
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -1,0 +1,101 @@
+"""Specs of networks: what they build for images and vectors, and what they refuse."""
+
+import pytest
+import torch
+
+from thalweg.energy import score, value_and_score
+from thalweg.errors import InputError
+from thalweg.nn.build import MLP, ConvNet, PatchNet, PatchUNet, PooledNet, UNet
+from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
+
+IMAGE, VECTOR = (2, 8, 8), (5,)
+SMALL = [
+    MLP(width=8, depth=2),
+    ConvNet(widths=(8, 8)),
+    PatchNet(width=8, blocks=1),
+    PatchUNet(width=8, deep_width=8, blocks=1, deep_blocks=1, hidden=8),
+    UNet(width=8, multipliers=(1, 1), blocks=1, attention=4),
+]
+WITH_MAP = [spec for spec in SMALL if spec.kind != "convnet"]
+
+
+def kinds(spec) -> str:
+    return spec.kind
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=kinds)
+@pytest.mark.parametrize("levels", [False, True])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_numbers(spec, levels, classes):
+    x, t, label = torch.randn(4, *IMAGE), torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 2, -1])
+    given = ((t,) if levels else ()) + ((label,) if classes and levels else ())
+    options = {"label": label} if classes and not levels else {}
+    assert spec.build(IMAGE, levels=levels, classes=classes)(x, *given, **options).shape == (4,)
+    assert spec.build(IMAGE, out=3, levels=levels, classes=classes)(x, *given, **options).shape == (4, 3)
+
+
+@pytest.mark.parametrize("spec", WITH_MAP, ids=kinds)
+@pytest.mark.parametrize("out", [0, 4])
+def test_a_map_in_the_shape_of_x(spec, out):
+    x, t = torch.randn(4, *IMAGE), torch.arange(4)
+    fields, numbers = spec.build(IMAGE, channels=IMAGE[0], out=out)(x, t)
+    assert fields.shape == x.shape and (numbers is None if not out else numbers.shape == (4, out))
+    if spec.kind == "mlp":
+        fields, _ = spec.build(VECTOR, channels=5)(torch.randn(4, 5), t)
+        assert fields.shape == (4, 5)
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=kinds)
+def test_energies_are_differentiated_twice(spec):
+    net = spec.build((1, 8, 8))
+    for p in net.parameters():  # layers that start at zero hide a missing path
+        torch.nn.init.normal_(p, std=0.1)
+    x = torch.randn(3, 1, 8, 8)
+    loss = score(net, x, create_graph=True).square().mean()
+    gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
+    assert any(g is not None and float(g.abs().max()) > 0 for g in gradients)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ConvNet().build((2,)), r"kind 'convnet' needs images \[C, H, W\], got shape \(2,\); use kind 'mlp'"),
+        (lambda: PatchNet().build((7,), channels=1), "kind 'patch' needs images"),
+        (lambda: ConvNet().build((1, 9, 9)), "height and width must divide by 4, got 9×9"),
+        (lambda: PatchUNet().build((1, 6, 8)), "height and width must divide by 4, got 6×8"),
+        (lambda: UNet().build((1, 12, 12)), "height and width must divide by 8"),
+        (lambda: ConvNet().build((1, 8, 8), channels=1), "has no map"),
+        (lambda: MLP().build((3, 8, 8), channels=2), "maps in the shape of x"),
+        (lambda: PooledNet().build((1, 8, 8), levels=True), "takes neither levels nor labels"),
+    ],
+)
+def test_what_does_not_fit_is_wrong_input(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_patch_unet_sees_the_whole_image_from_every_pixel():
+    net = PatchUNetNetwork((1, 16, 16), out=1, vector=2, width=8, deep_width=8, blocks=1, deep_blocks=1, hidden=16)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    x = torch.randn(1, 1, 16, 16)
+    _, slope = value_and_score(lambda x: net(x, torch.zeros(1))[0][:, 0, 0, 0], x)
+    assert float(slope[0, 0, -1, -1].abs()) > 0  # the far corner reaches the first pixel
+    _, slope = value_and_score(lambda x: net(x, torch.zeros(1))[1][:, 0], x)
+    assert (slope.abs() > 0).all()
+
+
+def test_patch_unet_starts_with_no_map_and_a_small_vector():
+    fields, vector = PatchUNetNetwork((3, 8, 12), out=3, vector=2)(torch.randn(2, 3, 8, 12), torch.arange(2))
+    assert fields.shape == (2, 3, 8, 12) and not fields.any() and 0 < float(vector.detach().abs().max()) < 1
+
+
+def test_patch_unet_keeps_its_first_layer_in_fp32():
+    """Under bf16 autocast a difference far below bf16's resolution of x still reaches the first layer's output."""
+    x = torch.ones(1, 1, 8, 8)
+    near = x + 1e-4
+    for precise, differs in ((True, True), (False, False)):
+        net = PatchUNetNetwork((1, 8, 8), out=1, vector=0, width=8, deep_width=8, precise_first=precise)
+        with torch.autocast("cpu", torch.bfloat16):
+            a, b = (net._first(torch.nn.functional.pixel_unshuffle(part, 2)) for part in (x, near))
+        assert (not torch.equal(a, b)) == differs
