@@ -5,7 +5,7 @@ import torch
 
 from thalweg.energy import score, value_and_score
 from thalweg.errors import InputError
-from thalweg.nn.build import MLP, ConvNet, PatchNet, PatchUNet, PooledNet, UNet
+from thalweg.nn.build import MLP, ConvNet, ExpandingNet, PatchNet, PatchUNet, PooledNet, UNet
 from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
 
 IMAGE, VECTOR = (2, 8, 8), (5,)
@@ -67,11 +67,19 @@ def test_energies_are_differentiated_twice(spec):
         (lambda: ConvNet().build((1, 8, 8), channels=1), "has no map"),
         (lambda: MLP().build((3, 8, 8), channels=2), "maps in the shape of x"),
         (lambda: PooledNet().build((1, 8, 8), levels=True), "takes neither levels nor labels"),
+        (lambda: ExpandingNet().build((2,), stages=2), "kind 'expanding' needs images"),
+        (lambda: ExpandingNet().build((1, 6, 8), stages=3), "sides that divide by 4, to 2 pixels or more, got 6×8"),
     ],
 )
 def test_what_does_not_fit_is_wrong_input(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_network_that_grows_has_an_energy_at_each_stage():
+    net = ExpandingNet(width=2, activation="celu", residual=False).build((3, 8, 8), stages=2)
+    assert [net(torch.randn(4, 3, side, side), stage=stage).shape for stage, side in enumerate((4, 8))] == [(4,), (4,)]
+    assert net.skip is None and net.activation is torch.nn.functional.celu
 
 
 def test_patch_unet_sees_the_whole_image_from_every_pixel():

@@ -35,7 +35,7 @@ def _options(spec: Any) -> dict[str, Any]:
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "kind"}
 
 
-def _made(network: "type[nn.Module]", *arguments: Any, **options: Any) -> "nn.Module":
+def made(network: "type[nn.Module]", *arguments: Any, **options: Any) -> "nn.Module":
     """A network; what its constructor refuses of sizes is wrong input."""
     try:
         return network(*arguments, **options)
@@ -84,7 +84,7 @@ class ConvNet:
 
         if channels:
             raise InputError("a network of kind 'convnet' has no map; use 'patch', 'patch_unet', 'unet' or, for vectors, 'mlp'")
-        return _made(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
+        return made(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,8 +165,8 @@ def _with_map(network: "type[nn.Module]", spec: Any, shape: Shape, *, out: int, 
 
     of_image = _image_shape(spec, shape)
     if channels:
-        return _made(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
-    net = _made(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
+        return made(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
+    net = made(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
     return NumbersAlone(net, scalar=out == 0, levels=levels)
 
 
@@ -183,7 +183,28 @@ class PooledNet:
 
         if out or channels or levels or classes:
             raise InputError("a network of kind 'pooled' gives one energy: it has no map and takes neither levels nor labels")
-        return _made(PooledEnergy, _image_shape(self, shape), **_options(self))
+        return made(PooledEnergy, _image_shape(self, shape), **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class ExpandingNet:
+    """CF-EBM's energy of images, which grows from a small resolution to a large one (`nn.expanding`; Zhao et al. 2021, Table 6)."""
+
+    kind: Literal["expanding"] = "expanding"
+    width: Count = 16
+    """c, channel multiplier: 4c channels up to 32 pixels, half as many for each doubling beyond (Table 6)"""
+    activation: Literal["silu", "relu", "leaky_relu", "gelu", "celu"] = "silu"
+    """Table 8; silu is the paper's Swish"""
+    spectral_norm: bool = True
+    """bound both convolutions of each Primal block by spectral norm (Table 9)"""
+    residual: bool = True
+    """residual connections in the Primal blocks (Table 9)"""
+
+    def build(self, shape: Shape, *, stages: int) -> "nn.Module":
+        """A network of images whose sides halve `stages` − 1 times to 2 pixels or more; InputError for others."""
+        from thalweg.nn.expanding import ExpandingEnergy
+
+        return made(ExpandingEnergy, _image_shape(self, shape), stages=stages, **_options(self))
 
 
 # what a config's field may say: any network, and any of those with a map in the shape of x
