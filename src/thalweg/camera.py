@@ -7,9 +7,20 @@ the angle in it from x towards y.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Optics(NamedTuple):
+    """How a model of objects sees: the distance of cameras that no data give to the origin, where rays begin and end (both in world
+    units), and the focal length in widths of the image."""
+
+    distance: float
+    near: float
+    far: float
+    focal: float
 
 
 def unit_vector(angle: Tensor) -> Tensor:

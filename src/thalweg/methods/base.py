@@ -27,10 +27,10 @@ ABILITIES = {
     "start": "sample(start=z) is a function of z ~ N(0, I) of `latent_shape`, so that samples are interpolated by their starts",
     "invert": "invert(x) is the start of which x is the sample",
     "given": "sample needs given images, as `starts(n)` draws them",
-    "translate": "sample(start=x) turns images of one domain into another's",
+    "translate": "sample(start=x, trace=…) turns images of one domain into another's",
     "constraint": "sample(constraint=…) keeps what was measured",
-    "restore_latent": "generate, infer and informed_energy: restoration by a search in the generator's latents",
-    "views": "infer, render and draw_prior: objects in space, seen from new sides",
+    "restore_latent": "generate, infer (unless inference is None), informed_energy and chain: restoration by a search in the latents",
+    "views": "infer, render, complete, draw_prior and optics: objects in space, seen from new sides",
     "cameras": "cameras are given with the images, not inferred",
 }
 
@@ -77,6 +77,10 @@ class Method(nn.Module, ABC):
     sharded: tuple[str, ...] = ()
     # log Z in nats where it is known
     log_z: float | None = None
+    # width of the bins over which `dequantise(x, noise)` spreads what a normalised density is of; None for data as they are
+    bin_width: float | None = None
+    # guidance of samples by label where none is asked for; 1 is p(x | label)
+    default_guidance: float = 1.0
     # options of `sample` under which it is a function of its `start`
     held: ClassVar[Mapping[str, Any]] = {}
 

@@ -338,6 +338,10 @@ class CDRL(Method):
     # --- training
 
     @property
+    def default_guidance(self) -> float:
+        return self.config.guidance
+
+    @property
     def abilities(self) -> frozenset[str]:
         c = self.config
         found = {"sample", "energy", "start"} | ({"constraint"} if c.sampler == "langevin" else set())

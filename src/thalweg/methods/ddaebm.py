@@ -205,6 +205,11 @@ class DDAEBM(Method):
         """log Z of every level in nats: 0 with network = 'nice', whose energies are normalised, None where it is not known."""
         return 0.0 if self.config.network == "nice" else None
 
+    @property
+    def bin_width(self) -> float | None:
+        """Of the bins over which `dequantise` spreads images of `grey_values` values in [−1, 1]."""
+        return 2 / (self.config.grey_values - 1) if self.config.grey_values else None
+
     def log_prob(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """log p_t(x) = −E(x, t) in nats, exact: [B, ...] -> [B]. Raises InputError unless network = 'nice'."""
         if self.log_z is None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg import checkpoint, random, sample
+from thalweg.chain import Langevin
 from thalweg.data.augment import Augmentation
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian
@@ -454,6 +455,12 @@ class LIEBM(Method):
             sums = update.mean(rows @ values.flatten(1).to(rows)).view(means.shape)
             given, count = (n.view(-1, *[1] * (means.dim() - 1)) for n in (new, self.class_count.clamp(min=1)))
             means += (sums - given * means) / count
+
+    @property
+    def chain(self) -> Langevin:
+        """How chains on images move, for restoration."""
+        c = self.config
+        return Langevin(steps=c.steps, step=c.step, noise=c.noise, clip=c.clip_move, clamp=c.clamp)
 
     def _chain(self, energy, x: Tensor, generator: random.Generator, *, steps: int | None = None, **options) -> Tensor:
         c = self.config

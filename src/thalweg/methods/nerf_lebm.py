@@ -232,6 +232,11 @@ class NeRFLEBM(Method):
         """Of cameras that no data give, to the origin."""
         return (self.config.near + self.config.far) / 2
 
+    @property
+    def optics(self) -> cameras.Optics:
+        """How the model sees, for the tasks."""
+        return cameras.Optics(self.distance, self.config.near, self.config.far, self.config.focal)
+
     # --- the densities
 
     def energy(self, z: Tensor) -> Tensor:
