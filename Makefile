@@ -15,7 +15,7 @@ help:
 	@echo "make quickstart   train, sample and evaluate a model of handwritten digits (minutes, no GPU needed)"
 	@echo "make test         the whole test suite"
 	@echo "make docs         the documentation, into site/"
-	@echo "make lint         ruff: style and formatting"
+	@echo "make lint         ruff and mypy: style, formatting, types"
 	@echo "make clean        remove what was built; runs/ and $(VENV) stay"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -52,6 +52,7 @@ docs: $(VENV)/.docs
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 clean:
 	@rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .coverage

@@ -37,6 +37,8 @@ class Config(Common):
     batch: int = 16
     images: int = 96
     shape: tuple[int, ...] = (2,)
+    warm_up: int = 0
+    lr_end: float = 1.0
 
 
 class Chained(Method):

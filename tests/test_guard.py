@@ -3,15 +3,16 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 import thalweg as tw
 from thalweg import checkpoint
+from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
 from thalweg.errors import Diverged
 from thalweg.guard import Guard
@@ -21,12 +22,15 @@ from thalweg.train import fit
 RATE = 0.01
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
+    shape: tuple[int, ...] = (2,)
     clip: float = 0.0
     ema: float = 0.9
     batch: int = 1
     images: int = 200
+    warm_up: int = 0
+    lr_end: float = 1.0
 
 
 class Rows:

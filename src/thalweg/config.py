@@ -143,11 +143,11 @@ def _spec(kind: type, name: str, present: Any, value: Any) -> Any:
             raise InputError(f"{name} = '{value}' is not known{nearest(value, kinds)}: {', '.join(kinds)}")
         return present if getattr(present, "kind", None) == value else kinds[value]()
     if isinstance(value, Mapping) and "kind" not in value and is_dataclass(present):
-        known = _fields_of(present)
+        known, own_kind = _fields_of(present), getattr(present, "kind", "")
         for field in value:
             if field not in known:
                 raise InputError(
-                    f"{name} of kind '{present.kind}' has no field '{field}'{nearest(field, known)}. Its fields: {', '.join(known)}"
+                    f"{name} of kind '{own_kind}' has no field '{field}'{nearest(field, known)}. Its fields: {', '.join(known)}"
                 )
         return {f.name: getattr(present, f.name) for f in fields(present)} | dict(value)
     return value
@@ -178,15 +178,18 @@ def all_fields(config: Any) -> Iterator[str]:
             yield from (f"{name}.{field}" for field in _fields_of(value))
 
 
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def spec_kinds(kind: type) -> dict[str, dict[str, type]]:
     """For each field of a Config class that takes specs, its classes by kind."""
     found = {}
     hints = get_type_hints(kind)
     for f in fields(kind):
-        hint = hints[f.name]
-        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        options = [option for one in options for option in (get_args(one) if get_origin(one) in (Union, UnionType) else (one,))]
-        kinds = {option.kind: option for option in options if is_dataclass(option) and hasattr(option, "kind")}
+        options = [option for one in _members(hints[f.name]) for option in _members(one)]
+        kinds: dict[str, Any] = {getattr(option, "kind", ""): option for option in options if is_dataclass(option)}
         if kinds:
             found[f.name] = kinds
     return found

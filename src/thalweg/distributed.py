@@ -63,7 +63,8 @@ class World:
 
     def share(self, batch: Batch, device: torch.device) -> Batch:
         """This rank's equal share of a joined batch, on `device`."""
-        return type(batch)(*(None if part is None else self.part(part).to(device, non_blocking=True) for part in batch))
+        parts: list[Any] = [None if part is None else self.part(part).to(device, non_blocking=True) for part in batch]
+        return type(batch)(*parts)
 
     def part(self, rows: Tensor) -> Tensor:
         """This rank's equal share of `rows`, a view."""

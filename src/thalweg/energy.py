@@ -5,7 +5,7 @@ gives an energy, so that they nest.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,8 +13,16 @@ from torch import Tensor
 Energy = Callable[..., Tensor]
 
 
+@overload
 def value_and_score(
-    energy: Energy, x: Tensor, *, create_graph: bool = False, aux: bool = False, **condition
+    energy: Energy, x: Tensor, *, create_graph: bool = False, aux: Literal[False] = False, **condition: Any
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def value_and_score(
+    energy: Callable[..., tuple[Tensor, Any]], x: Tensor, *, create_graph: bool = False, aux: Literal[True], **condition: Any
+) -> tuple[Tensor, Tensor, Any]: ...
+def value_and_score(
+    energy: Callable[..., Any], x: Tensor, *, create_graph: bool = False, aux: bool = False, **condition: Any
 ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Any]:
     """The energy and the score −∇ₓE of each row, in one forward and one backward pass.
 
@@ -27,7 +35,7 @@ def value_and_score(
 
     def evaluated(point: Tensor) -> tuple[Tensor, Any]:
         result = energy(point, **condition)
-        return result if aux else (result, None)
+        return (result[0], result[1]) if aux else (result, None)
 
     if torch.compiler.is_compiling():
 
@@ -49,7 +57,7 @@ def value_and_score(
     return (value, -gradient, extra) if aux else (value, -gradient)
 
 
-def score(energy: Energy, x: Tensor, *, create_graph: bool = False, **condition) -> Tensor:
+def score(energy: Energy, x: Tensor, *, create_graph: bool = False, **condition: Any) -> Tensor:
     """The score ∇ₓ log p(x) = −∇ₓE(x), shaped like `x` [B, ...]; see `value_and_score`."""
     return value_and_score(energy, x, create_graph=create_graph, **condition)[1]
 
@@ -71,7 +79,12 @@ def combine(energies: Sequence[Energy], weights: Sequence[float] | None = None) 
     weights = [1.0] * len(energies) if weights is None else list(weights)
     if not energies or len(weights) != len(energies):
         raise ValueError(f"combine needs one weight for each energy, got {len(energies)} energies and {len(weights)} weights")
-    return lambda x, **condition: sum(weight * energy(x, **condition) for weight, energy in zip(weights, energies))
+
+    def combined(x: Tensor, **condition: Any) -> Tensor:
+        first, *others = (weight * energy(x, **condition) for weight, energy in zip(weights, energies))
+        return sum(others, start=first)
+
+    return combined
 
 
 def compose(concepts: Sequence[Energy], unconditional: Energy, weights: Sequence[float] | None = None) -> Energy:

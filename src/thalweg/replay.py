@@ -19,6 +19,8 @@ class Replay(nn.Module):
     def __init__(self, size: int, fresh: Callable[..., Tensor], *, renew: float = 0.05, classes: int = 0) -> None:
         super().__init__()
         self.fresh, self.renew = fresh, renew
+        self.chains: Tensor
+        self.labels: Tensor
         self.register_buffer("chains", fresh(size, random.seeded(0), None))
         self.register_buffer("labels", torch.arange(size) % max(1, classes))
 
@@ -52,6 +54,7 @@ class AdaptiveStep(nn.Module):
     def __init__(self, first: float | list[float], target: float, *, low: float, high: float) -> None:
         super().__init__()
         self.target, self.low, self.high = target, low, high
+        self.size: Tensor
         self.register_buffer("size", torch.tensor(first))
 
     def adapt(self, trace: Trace, update, level: Tensor | None = None) -> None:

@@ -1,14 +1,12 @@
 """Samplers: plain functions from a start tensor and an energy to samples, every knob explicit.
 
 Langevin is x ← x − (s²/2)·∇E(x) + s·τ·ξ with step s and noise weight τ (1: exact dynamics as s → 0; 0: gradient descent).
-MALA and HMC correct the discretisation by accepting or rejecting. `ancestral` walks a noise schedule down, DDPM to DDIM.
-None of them clamps, clips or tempers unless asked to. A chain reads nothing back to the host until it ends.
+MALA and HMC correct the discretisation by accepting or rejecting (`thalweg.metropolis`, reachable from here). `ancestral` walks a noise
+schedule down, DDPM to DDIM. None of them clamps, clips or tempers unless asked to. A chain reads nothing back to the host until it ends.
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,59 +15,17 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.compiled import compiled_or_eager
-from thalweg.energy import Energy, score, temper, value_and_score
-from thalweg.errors import Diverged, InputError
+from thalweg.energy import Energy, score
+from thalweg.errors import InputError
+from thalweg.metropolis import hmc, independence, mala
 from thalweg.noise import Schedule
+from thalweg.trace import Knob, Trace, checked, knob
 
-Knob = float | Sequence[float] | Callable[[int], float]
+__all__ = ["Constraint", "Knob", "Trace", "ancestral", "annealed_langevin", "hmc", "independence", "langevin", "mala", "posterior_mean"]
+
 # constraint(x, signal, noise): a state x [B, ...] at the noise level where it is signal·x₀ + noise·ε, with what was measured of x₀
 # put back; signal and noise are numbers, or tensors that broadcast against x
 Constraint = Callable[[Tensor, Tensor | float, Tensor | float], Tensor]
-
-
-@dataclass
-class Trace:
-    """What a chain passed through, for those who ask: `langevin(..., trace=Trace(keep=16))`.
-
-    `keep` states at most, evenly spaced, on the CPU whatever the chain's length: `states` [≤ keep, B, ...] and their step
-    numbers `at`. `acceptance` [B] is the accepted share of each MALA or HMC chain, `displacement` [B] the distance from the
-    start to the end, per square root of the dimension.
-    """
-
-    keep: int = 0
-    at: list[int] = field(default_factory=list)
-    _states: list[Tensor] = field(default_factory=list, repr=False)
-    acceptance: Tensor | None = None
-    displacement: Tensor | None = None
-
-    @property
-    def states(self) -> Tensor:
-        return torch.stack(self._states)
-
-    def record(self, step: int, steps: int, x: Tensor) -> None:
-        """Keep x as the state after `step` of `steps` if that is one of the evenly spaced ones."""
-        if not self.keep:
-            return
-        slot = (step * (self.keep - 1)) // max(1, steps)  # of `keep` evenly spaced ones; a step that enters a new slot is kept
-        if step == 0 or slot > ((step - 1) * (self.keep - 1)) // max(1, steps):
-            self.at.append(step)
-            self._states.append(x.detach().to("cpu", torch.float32, copy=True))
-
-    def close(self, start: Tensor, x: Tensor, accepted: Tensor | None = None) -> None:
-        self.acceptance = accepted
-        self.displacement = (x - start).flatten(1).norm(dim=1) / math.sqrt(x[0].numel())
-
-
-def _knob(value: Knob, i: int) -> float:
-    return value(i) if callable(value) else value[i] if isinstance(value, Sequence) else value
-
-
-def _checked(x: Tensor, sampler: str) -> Tensor:
-    """One look at the end of a chain, so that a NaN is noticed where it arose and not three losses later."""
-    if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x.flatten(1)).all(1)).sum())
-        raise Diverged(f"{sampler}: {bad} of {len(x)} chains ended with NaN or infinite values; lower the step or check the energy")
-    return x
 
 
 def langevin(
@@ -102,8 +58,9 @@ def langevin(
     if not temperature > 0:
         raise ValueError(f"the temperature must be above 0, got {temperature}")
     move = _compiled_move(getattr(energy, "__self__", None), getattr(energy, "__func__", energy)) if compile else partial(_move, energy)
-    sizes, taus = [_knob(step, i) for i in range(steps)], [_knob(noise, i) for i in range(steps)]
-    gains, spreads = [0.5 * s * s / temperature for s in sizes], [s * tau for s, tau in zip(sizes, taus)]
+    sizes, taus = [knob(step, i) for i in range(steps)], [knob(noise, i) for i in range(steps)]
+    gains: Any = [0.5 * s * s / temperature for s in sizes]
+    spreads: Any = [s * tau for s, tau in zip(sizes, taus)]
     if compile:  # numbers would be constants of the compiled function, made anew for each; moved once, so that no step waits
         gains, spreads = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (gains, spreads))
     start = x = x.detach()
@@ -117,7 +74,7 @@ def langevin(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
-    return _checked(x, "langevin")
+    return checked(x, "langevin")
 
 
 def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clamp, condition: dict) -> Tensor:
@@ -192,128 +149,6 @@ def annealed_langevin(
     return x
 
 
-def _accept(x: Tensor, current: tuple, proposal: tuple, log_ratio: Tensor, generator: random.Generator) -> tuple[Tensor, tuple]:
-    """Per chain, the proposed (x, E, score) with probability min(1, exp(log_ratio)), else the current; a NaN is rejected."""
-    draw = random.uniform(len(x), generator=generator, device=x.device).log()
-    accepted = draw < log_ratio.nan_to_num(nan=-math.inf, neginf=-math.inf)
-    rows = accepted.view(-1, *[1] * (x.dim() - 1))
-    kept = tuple(torch.where(accepted if new.dim() == 1 else rows, new, old) for new, old in zip(proposal, current))
-    return accepted, kept
-
-
-def _squared_norm(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1)
-
-
-def mala(
-    energy: Energy,
-    x: Tensor,
-    *,
-    steps: int,
-    step: Knob = 0.1,
-    temperature: float = 1.0,
-    generator: random.Generator = None,
-    trace: Trace | None = None,
-    **condition,
-) -> Tensor:
-    """Metropolis-adjusted Langevin: the Langevin move as a proposal, accepted so that p(x) is exactly stationary.
-
-    As `langevin`, for the same cost: the energy and score at the current state are carried along. `trace.acceptance`
-    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998).
-    """
-    target = energy if temperature == 1.0 else temper(energy, temperature)
-    start = x = x.detach().clone()
-    value, drift = value_and_score(target, x, **condition)
-    accepted_steps = torch.zeros(len(x), device=x.device)
-    for i in range(steps):
-        if trace is not None:
-            trace.record(i, steps, x)
-        s = _knob(step, i)
-        xi = random.normal_like(x, generator)
-        proposal = x + 0.5 * s * s * drift + s * xi
-        new_value, new_drift = value_and_score(target, proposal, **condition)
-        # log q(x' → x) − log q(x → x') with q(x → ·) = N(x + s²/2·score(x), s² I)
-        back = (x - proposal - 0.5 * s * s * new_drift) / s
-        log_ratio = value - new_value + 0.5 * (_squared_norm(xi) - _squared_norm(back))
-        accepted, (x, value, drift) = _accept(x, (x, value, drift), (proposal, new_value, new_drift), log_ratio, generator)
-        accepted_steps += accepted
-    if trace is not None:
-        trace.record(steps, steps, x)
-        trace.close(start, x, accepted_steps / max(1, steps))
-    return _checked(x, "mala")
-
-
-def hmc(
-    energy: Energy,
-    x: Tensor,
-    *,
-    steps: int,
-    step: Knob = 0.1,
-    leapfrog: int = 5,
-    temperature: float = 1.0,
-    generator: random.Generator = None,
-    trace: Trace | None = None,
-    **condition,
-) -> Tensor:
-    """Hamiltonian Monte Carlo with unit mass: `steps` trajectories of `leapfrog` steps of size `step`, each accepted or not.
-
-    As `mala`; one trajectory costs `leapfrog` gradients (Neal 2011).
-    """
-    target = energy if temperature == 1.0 else temper(energy, temperature)
-    start = x = x.detach().clone()
-    value, drift = value_and_score(target, x, **condition)
-    accepted_steps = torch.zeros(len(x), device=x.device)
-    for i in range(steps):
-        if trace is not None:
-            trace.record(i, steps, x)
-        s = _knob(step, i)
-        momentum = random.normal_like(x, generator)
-        position, new_value, new_drift = x, value, drift
-        moving = momentum + 0.5 * s * new_drift
-        for j in range(leapfrog):
-            position = position + s * moving
-            new_value, new_drift = value_and_score(target, position, **condition)
-            moving = moving + (s if j < leapfrog - 1 else 0.5 * s) * new_drift
-        log_ratio = value - new_value + 0.5 * (_squared_norm(momentum) - _squared_norm(moving))
-        accepted, (x, value, drift) = _accept(x, (x, value, drift), (position, new_value, new_drift), log_ratio, generator)
-        accepted_steps += accepted
-    if trace is not None:
-        trace.record(steps, steps, x)
-        trace.close(start, x, accepted_steps / max(1, steps))
-    return _checked(x, "hmc")
-
-
-def independence(
-    energy: Energy,
-    x: Tensor,
-    *,
-    propose: Callable[[int], Tensor],
-    proposal_energy: Energy,
-    steps: int,
-    trace: Trace | None = None,
-    generator: random.Generator = None,
-    **condition,
-) -> Tensor:
-    """Metropolis–Hastings with proposals that do not depend on the state: chains jump between modes however far apart.
-
-    `propose(n)` draws [n, ...] from a distribution of energy `proposal_energy` (constants cancel); accepted with probability
-    min(1, p(x')q(x)/(p(x)q(x'))), so that p stays exactly stationary. Only worth while where p and q overlap, as in the
-    plane or a latent space; one energy and no gradient a step. The rest as `mala`.
-    """
-    start = x = x.detach().clone()
-    with torch.no_grad():
-        excess = energy(x, **condition) - proposal_energy(x)
-        accepted_steps = torch.zeros(len(x), device=x.device)
-        for _ in range(steps):
-            proposal = propose(len(x))
-            new_excess = energy(proposal, **condition) - proposal_energy(proposal)
-            accepted, (x, excess) = _accept(x, (x, excess), (proposal, new_excess), excess - new_excess, generator)
-            accepted_steps += accepted
-    if trace is not None:
-        trace.close(start, x, accepted_steps / max(1, steps))
-    return _checked(x, "independence")
-
-
 def ancestral(
     predict_noise: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
@@ -373,4 +208,4 @@ def ancestral(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
-    return _checked(x, "ancestral")
+    return checked(x, "ancestral")

@@ -93,8 +93,8 @@ class Update:
             raise KeyError(f"{type(self.method).__name__}.optimizers() has no '{name}', only {list(self.optimizers)}")
         parameters, optimizer = self.parameters[name], self.optimizers[name]
         self._agree()
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, gradients)]
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, found)]
         loss, *gradients = self.world.mean([loss.detach(), *gradients])
         norm = torch.nn.utils.get_total_norm(gradients)
         loss_value, norm_value = torch.stack([loss.float(), norm.float()]).tolist()  # the update's one wait for the device

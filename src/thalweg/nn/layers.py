@@ -20,6 +20,7 @@ class LevelEmbedding(nn.Module):
     def __init__(self, width: int, period: float = 10_000.0, sinusoids: int = 64) -> None:
         super().__init__()
         half = sinusoids // 2
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(-math.log(period) * torch.arange(half) / half), persistent=False)
         self.net = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
 

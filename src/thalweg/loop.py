@@ -1,0 +1,311 @@
+"""One training run: the loop over its steps, the state that a checkpoint holds, and the way back after a divergence.
+
+The run counts images, not iterations, and reseeds every step from (seed, rank, images), so that a run that was killed and started again is
+bit-equal to one that was not.
+"""
+
+import copy
+import json
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg import checkpoint, random
+from thalweg.data.base import Batch, Data
+from thalweg.distributed import World
+from thalweg.errors import Diverged, InputError
+from thalweg.guard import Guard
+from thalweg.methods.base import Method, has
+from thalweg.progress import Progress
+from thalweg.updates import SharedDivergence, Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `fit` was asked for, its defaults filled in; every count is of images."""
+
+    images: int
+    seconds: float | None
+    batch: int
+    seed: int
+    device: str
+    precision: str
+    held_out: Batch | None
+    clip: float
+    ema_decay: float
+    log_every: int
+    sample_every: int
+    save_every: int
+    shards: int | None
+    tries: int
+    picture: Callable[[Method, Path, int], None] | None
+    progress: bool
+    tensorboard: bool
+    clock: Callable[[], float]
+
+
+def _set_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+    home, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(home), leaf, value)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    parts: list[Any] = [None if part is None else part.to(device) for part in batch]
+    return type(batch)(*parts)
+
+
+class Run:
+    """One call of `fit`: the state that a checkpoint holds, and the loop over it."""
+
+    def __init__(self, method: Method, data: Data, out: Path | None, options: Options) -> None:
+        self.options = options
+        self.world = World.current()
+        self.shards = options.shards or self.world.size
+        if self.world.size > 1 and self.shards != self.world.size:
+            raise InputError(f"{self.world.size} processes draw noise in {self.world.size} shares, not in shards = {self.shards}")
+        if options.batch % self.shards:
+            raise InputError(f"a batch of {options.batch} does not divide over {self.shards} processes")
+        self.device = torch.device(self.world.device(options.device))
+        self._check_fit(method, data)
+        self.method, self.data, self.out = method.to(self.device), data, out
+        if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
+        self.guard = Guard(tries=options.tries)
+        self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
+        for name in self.method.sharded:
+            _set_buffer(self.method, name, self.world.part(self.method.get_buffer(name)).clone())
+        self.update = Update(
+            self.method, self.ema, self.world, clip=options.clip, ema_decay=options.ema_decay, guard=self.guard, seed=options.seed
+        )
+        self.best = math.inf
+        self.elapsed = 0.0
+        self.saved = -1  # images of the newest state
+        self.started = 0.0  # on the clock, less what was spent before a resume
+        self.kept: deque[dict[str, Any]] = deque(maxlen=checkpoint.KEEP)  # states of a run without a folder
+        self.writer: Any = None
+
+    def _check_fit(self, method: Method, data: Data) -> None:
+        shape, classes = tuple(method.config.shape), method.config.classes
+        if tuple(data.shape) != shape:
+            raise InputError(f"{method.name} is built for examples of shape {shape}, but {data.name} has {tuple(data.shape)}")
+        if classes and not 0 < len(data.classes) <= classes:
+            raise InputError(f"{method.name} is built for {classes} classes, but {data.name} has {len(data.classes)}")
+        if not any(p.requires_grad for p in method.parameters()):
+            raise InputError(
+                f"no weight of this {method.name} can learn: what fit and load return is for use. Train a run further by its folder, or "
+                f"call requires_grad_() on the model first"
+            )
+        concepts = getattr(data, "concepts", {})
+        learns_labels = has(method, "labels") or has(method, "classify")
+        # concepts are composed through p(x), which is trained beside p(x | label) by dropping labels
+        if concepts and learns_labels and not has(method, "concepts"):
+            raise InputError(f"{method.name} takes one label an image, but {data.name} has several concepts: {', '.join(concepts)}")
+        for name in method.sharded:
+            rows = len(method.get_buffer(name))
+            if rows < self.options.batch or rows % self.shards:
+                raise InputError(
+                    f"{method.name}: {rows} {name.rpartition('.')[2]} are too few for a batch of {self.options.batch}, "
+                    f"or do not divide over {self.shards} processes"
+                )
+
+    # --- state
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, the same on every rank; every rank must call it."""
+        self.sync_buffers()
+        whole = {name: self.ema.get_buffer(name) for name in self.method.sharded}
+        return {
+            "images": self.update.images,
+            "updates": self.update.updates,
+            "elapsed": self.elapsed,
+            "best": self.best,
+            "seed": self.options.seed,
+            "shards": self.shards,
+            "method": self.method.state_dict() | whole,
+            "ema": self.ema.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.update.optimizers.items()},
+            "guard": self.guard.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        if state["seed"] != self.options.seed:
+            theirs = state["seed"]
+            raise InputError(
+                f"the run in {self.out} was started with seed {theirs}, not {self.options.seed}; give that seed or another folder"
+            )
+        shards = state.get("shards", 1)
+        if shards != self.shards and (self.options.shards is not None or self.world.size > 1):
+            raise InputError(
+                f"the run in {self.out} draws noise for {shards} processes, not {self.shards}; "
+                f"give as many, or one process with shards = {shards}"
+            )
+        self.shards = shards
+        parts = {name: self.world.part(state["method"][name]) for name in self.method.sharded}
+        self.method.load_state_dict(state["method"] | parts)
+        self.ema.load_state_dict(state["ema"])
+        for name, optimizer in self.update.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.update.images, self.update.updates = state["images"], state["updates"]
+        self.elapsed, self.best = state["elapsed"], state["best"]
+        self.guard.load(state["guard"])
+
+    def sync_buffers(self) -> None:
+        """Copy the method's buffers (norms, spectral vectors, chains) to the twin before the twin is used; every rank must call it."""
+        for (name, fast), slow in zip(self.method.named_buffers(), self.ema.buffers()):
+            slow.copy_(self.world.whole(fast) if name in self.method.sharded else fast)
+
+    def save(self) -> None:
+        """Keep the present state, on disk or (a run without a folder) in memory."""
+        state, out = self.state(), self.out
+        if out is None:
+            self.kept.append(copy.deepcopy(state))
+        else:
+            self.world.on_first(lambda: checkpoint.save(out, state))
+        self.saved = self.update.images
+
+    # --- the loop
+
+    def go(self) -> Method:
+        """Load the newest state if there is one, train to the end, and return the EMA twin."""
+        options, out, state = self.options, self.out, None
+        if out is not None:
+            self.world.on_first(lambda: checkpoint.prepare(out, self.method))
+            state = self.world.on_first(lambda: checkpoint.latest(out))
+            if state is not None:
+                self.load(state)
+                self.saved = self.update.images
+            self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
+        if state is None:
+            self.save()  # where the guard goes back to if the start diverges
+        if options.tensorboard and out is not None and self.world.first:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.started = options.clock() - self.elapsed
+        parameters = sum(p.numel() for p in self.method.parameters())
+        title = (
+            f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of {options.batch}"
+        )
+        title += f", going on from {self.update.images:,}" if self.update.images else ""
+        # layers such as dropout draw from the global generator, which is the caller's again afterwards
+        with (
+            Progress(options.progress and self.world.first, title, options.images, options.seconds) as bar,
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+        ):
+            while self.update.images < options.images and not self.world.any(self.out_of_time()):
+                try:
+                    self.one_step(bar)
+                except Diverged as trouble:
+                    self.go_back(trouble)
+                self.elapsed = options.clock() - self.started
+        self.finish()
+        return self.ema
+
+    def out_of_time(self) -> bool:
+        """Whether the seconds that the run may take are spent."""
+        return self.options.seconds is not None and self.elapsed >= self.options.seconds
+
+    def one_step(self, bar: Progress) -> None:
+        update, options = self.update, self.options
+        update.begin(self.shards)
+        batch = self.world.share(self.data.batch(update.images, options.batch, options.seed), self.device)
+        self.method.train()
+        with self.autocast():
+            self.one_method_step(batch)
+        update.images += self.options.batch
+        self.elapsed = self.options.clock() - self.started
+        done = update.images >= self.options.images
+        if self.due(self.options.log_every) or done:
+            figures = update.figures()
+            self.write_stats({"images": update.images, "seconds": round(self.elapsed, 3), **figures})
+            bar.show(update.images, self.elapsed, figures)
+        if self.due(self.options.sample_every) or done:
+            self.look()
+        if self.due(self.options.save_every) or done:
+            self.guard.passed(update.images)
+            self.save()
+
+    def one_method_step(self, batch: Batch) -> None:
+        """`method.step`, such that a divergence on one rank is seen by all at their next update or at the step's end."""
+        try:
+            self.method.step(batch, self.update)
+        except SharedDivergence:
+            raise
+        except Diverged:
+            self.world.any(True)
+            raise
+        if self.world.any(False):
+            raise SharedDivergence("another process found its chains or losses not finite")
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the run asked for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
+
+    def due(self, every: int) -> bool:
+        """Whether this step crossed a multiple of `every` images."""
+        return self.update.images // every > (self.update.images - self.options.batch) // every
+
+    def look(self) -> None:
+        """A picture of samples and the held-out criterion, both of the EMA twin; the best state is kept."""
+        self.sync_buffers()
+        with self.autocast():  # chains for a look cost as much as those of training
+            self.best = self.world.on_first(self._look)
+
+    def _look(self) -> float:
+        out, images, picture, held_out, best = self.out, self.update.images, self.options.picture, self.options.held_out, self.best
+        if picture is not None and out is not None:
+            path = out / "samples" / f"{images:012d}.png"
+            with checkpoint.writing(path):
+                path.parent.mkdir(exist_ok=True)
+                picture(self.ema, path, images)
+        if held_out is not None:
+            value = self.ema.criterion(_to(held_out, self.device), random.seeded(self.options.seed, 7, device=self.device))
+            self.write_stats({"images": images, "seconds": round(self.elapsed, 3), "criterion": value})
+            if value < best:
+                best = value
+                if out is not None:
+                    checkpoint.write(out / "best.pt", {"images": images, "criterion": value, "ema": self.ema.state_dict()})
+        return best
+
+    def go_back(self, trouble: Diverged) -> None:
+        """Back to the last good state with a lower learning rate; raises the trouble again when the tries are used up."""
+        event = self.guard.react(str(trouble), self.update.images)  # raises when there are no tries left
+        kept = {"guard": self.guard.state(), "elapsed": self.elapsed, "best": self.best}  # best.pt stays, and so does the time
+        out = self.out
+        if out is None:
+            for _ in range(min(self.guard.depth, len(self.kept) - 1)):
+                self.kept.pop()
+            self.load(copy.deepcopy(self.kept.pop()) | kept)
+        else:
+            self.load(self.world.on_first(lambda: checkpoint.latest(out, skip=self.guard.depth)) | kept)
+            self.world.on_first(lambda: checkpoint.drop_after(out, self.update.images))
+            self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
+        self.write_stats({"images": self.update.images, "event": f"{event}; back to {self.update.images} images"})
+        self.save()  # so that a run that is killed now goes on with the lower rate
+
+    def write_stats(self, row: dict[str, Any]) -> None:
+        if not self.world.first:
+            return
+        if self.out is not None:
+            path = self.out / "stats.jsonl"
+            with checkpoint.writing(path), open(path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.writer is not None:
+            for key, value in row.items():
+                if isinstance(value, float) and key != "seconds":
+                    self.writer.add_scalar(key, value, row["images"])
+
+    def finish(self) -> None:
+        if self.saved != self.update.images:
+            self.save()
+        self.sync_buffers()
+        for name in self.method.sharded:
+            _set_buffer(self.method, name, self.ema.get_buffer(name).clone())
+        if self.writer is not None:
+            self.writer.close()
