@@ -4,17 +4,19 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, field
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from thalweg.chain import MALA, Langevin
-from thalweg.config import STRICT, Common, all_fields, changed, make_config, spec_kinds
+from thalweg.chain import MALA, Chain, Langevin
+from thalweg.config import STRICT, Common, Count, all_fields, changed, make_config, spec_kinds
 from thalweg.errors import InputError
 from thalweg.methods import METHODS, find, preset, presets_of
 from thalweg.methods.short_run import Config
-from thalweg.nn.build import MLP, ConvNet, Network
+from thalweg.nn.build import MLP, ConvNet, Network, PatchNet
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -110,3 +112,78 @@ def test_toys_have_the_labels_that_presets_say():
 def test_every_preset_says_its_data_shape_and_length(name):
     for key, row in presets_of(find(name)).items():
         assert not isinstance(row, dict) or {"data", "shape", "images"} <= set(row), key
+
+
+# --- specs in specs
+
+
+@dataclass(frozen=True, config=STRICT)
+class Teacher:
+    kind: Literal["teacher"] = "teacher"
+    pupils: Count = 3
+    chain: Chain = Langevin(steps=7)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tutor:
+    kind: Literal["tutor"] = "tutor"
+    rounds: Count = 2
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class School(Common):
+    net: Network = MLP()
+    learner: Annotated[Teacher | Tutor, Field(discriminator="kind")] = field(default_factory=Teacher)
+    helper: Annotated[Teacher | Tutor, Field(discriminator="kind")] | None = None
+
+
+SCHOOL = School(shape=(2,))
+
+
+def test_a_field_of_a_spec_is_named_in_full_or_alone():
+    for name in ("learner.chain.steps", "chain.steps", "steps"):
+        assert changed(SCHOOL, **{name: 9}).learner == Teacher(chain=Langevin(steps=9))
+    several = changed(SCHOOL, steps=9, pupils=5, **{"net.width": 6}, lr=0.1)
+    assert (several.learner, several.net, several.lr) == (Teacher(pupils=5, chain=Langevin(steps=9)), MLP(width=6), 0.1)
+    assert School(shape=(2,)) == SCHOOL
+
+
+def test_specs_in_specs_are_replaced_whole_or_in_part():
+    assert changed(SCHOOL, **{"learner.chain": "mala"}).learner.chain == MALA()
+    assert changed(SCHOOL, learner=dict(chain=dict(steps=2))).learner == Teacher(chain=Langevin(steps=2))
+    assert changed(SCHOOL, chain="mala", target_acceptance=0.6).learner.chain == MALA(target_acceptance=0.6)
+    assert changed(SCHOOL, learner="tutor", rounds=4).learner == Tutor(rounds=4)
+    assert changed(SCHOOL, helper="tutor").helper == Tutor() and changed(SCHOOL, helper="none").helper is None
+    whole = {"kind": "teacher", "pupils": 2, "chain": {"kind": "mala", "steps": 1}}
+    assert changed(SCHOOL, learner=whole, **{"chain.steps": 8}).learner == Teacher(pupils=2, chain=MALA(steps=8))
+
+
+def test_a_name_that_two_specs_have_must_say_which():
+    both = changed(SCHOOL, helper="teacher")
+    with pytest.raises(InputError, match=r"'pupils' is a field of learner and helper; say which: learner.pupils, helper.pupils"):
+        changed(both, pupils=4)
+    with pytest.raises(InputError, match=r"say which: learner.chain.steps, helper.chain.steps"):
+        changed(both, **{"chain.steps": 4})
+    assert changed(both, **{"helper.chain.steps": 4}).helper.chain.steps == 4
+    with pytest.raises(InputError, match=r"no field 'net.widths'"):
+        changed(SCHOOL, **{"net.widths": (3,)})
+    # a name from the root is not looked for in other specs
+    with pytest.raises(InputError, match=r"no field 'net.patch'"):
+        changed(SCHOOL, helper=Teacher(), **{"net.patch": 2})
+
+
+def test_what_is_out_of_range_is_named_by_its_place():
+    for values, place in (({"learner.chain.steps": -1}, "learner.chain.steps = -1"), ({"net": PatchNet(), "patch": 0}, "net.patch = 0")):
+        with pytest.raises(InputError, match=f"test_config.Config: {place}: input should be greater"):
+            changed(SCHOOL, **values)
+    with pytest.raises(InputError, match=r"shape.0 = 0: input should be greater"):
+        make_config(School, {"shape": (0,)}, what="x")
+    with pytest.raises(InputError, match="does not match any of the expected tags"):
+        changed(SCHOOL, net={"kind": "mpl", "width": 3}, width=4)
+    with pytest.raises(InputError, match="learner of kind 'teacher' has no field 'pupil'"):
+        changed(SCHOOL, learner=dict(pupil=1))
+
+
+def test_all_fields_are_listed():
+    assert {"net.width", "learner", "learner.chain", "learner.chain.step", "helper"} < set(all_fields(SCHOOL))
+    assert not [name for name in all_fields(SCHOOL) if name.endswith("kind")]

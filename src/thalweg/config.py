@@ -88,47 +88,52 @@ def make_config(kind: type, values: Mapping[str, Any], *, what: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        raise InputError(f"{what}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise InputError(f"{what}: " + "; ".join(_explain(e, kind) for e in error.errors())) from None
 
 
-def _explain(error: Mapping[str, Any]) -> str:
-    # of a spec the place holds the kind, as in net.mlp.width, which is no part of the field's name
-    parts = [str(part) for part in error["loc"]]
-    place = ".".join(part for part in parts[:1] + parts[2:] if len(parts) > 2) or ".".join(parts) or "config"
+def _explain(error: Mapping[str, Any], kind: type | None) -> str:
+    place, parts = [], [str(part) for part in error["loc"]]
+    while parts:
+        place.append(parts.pop(0))
+        kinds = spec_kinds(kind).get(place[-1], {}) if kind is not None else {}
+        # of a spec of several kinds the place holds the kind, as in net.mlp.width, which is no part of the field's name
+        kind = kinds.get(parts.pop(0) if len(kinds) > 1 and parts else next(iter(kinds), ""))
     given = error["input"]
-    return f"{place} = {given!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"{'.'.join(place) or 'config'} = {given!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def changed(config: Any, **values: Any) -> Any:
     """`config` with some fields replaced, validated again.
 
-    A field of a spec is named `net.width`, or `width` alone where one spec only has it. A spec is replaced whole by another one or by
-    the name of its kind (`net="unet"`: that kind with its defaults), and in part by a dict of its fields. InputError for what is
-    unknown, in more than one spec, or out of range.
+    A field of a spec is named `net.width`, or `width` alone where one spec only has it; specs may hold specs. A spec is replaced
+    whole by another one or by the name of its kind (`net="unet"`: that kind with its defaults), and in part by a dict of its fields.
+    InputError for what is unknown, in more than one spec, or out of range.
     """
-    return make_config(type(config), _merged(config, values), what=type(config).__module__.rpartition(".")[2] + ".Config")
+    found = _merged(type(config), _values(config), values)
+    return make_config(type(config), found, what=type(config).__module__.rpartition(".")[2] + ".Config")
 
 
-def _merged(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    found = {f.name: getattr(config, f.name) for f in fields(config)}
-    whole = {key: value for key, value in values.items() if key in found}
-    for key, value in whole.items():  # specs first, whose fields others may then change
-        found[key] = _spec(type(config), key, found[key], value)
-    for key, value in values.items():
-        if key in whole:
-            continue
-        place = _place(type(config), found, key)
-        spec, _, field = place.partition(".")
-        found[spec] = _with_field(found[spec], field, value) if field else value
+def _merged(kind: type, found: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields `found` of a config of class `kind`, or of a spec in it, with `values` put in."""
+    found = dict(found)
+    for key in sorted(values, key=lambda key: (key not in found, key.rpartition(".")[2] not in _spec_fields(kind))):
+        # specs first, whose fields others may then change
+        name, _, rest = (key if key in found else _place(kind, found, key)).partition(".")
+        found[name] = _inside(kind, name, found[name], {rest: values[key]}) if rest else _spec(kind, name, found[name], values[key])
     return found
 
 
-def _with_field(spec: Any, field: str, value: Any) -> Any:
-    return {f.name: getattr(spec, f.name) for f in fields(spec)} | {field: value} if is_dataclass(spec) else spec | {field: value}
+def _inside(kind: type, name: str, spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the spec `name` with values put in."""
+    own = _values(spec)
+    option = spec_kinds(kind)[name].get(own["kind"])
+    return own | dict(values) if option is None else _merged(option, own, values)  # a kind that is not known is refused later
 
 
-def _fields_of(spec: Any) -> list[str]:
-    return [f.name for f in fields(spec) if f.name != "kind"] if is_dataclass(spec) else [key for key in spec if key != "kind"]
+def _spec_fields(kind: type) -> set[str]:
+    """The names of fields that take specs, in a config and in its specs."""
+    kinds = spec_kinds(kind)
+    return set(kinds).union(*(_spec_fields(option) for options in kinds.values() for option in options.values()))
 
 
 def _spec(kind: type, name: str, present: Any, value: Any) -> Any:
@@ -143,39 +148,46 @@ def _spec(kind: type, name: str, present: Any, value: Any) -> Any:
             raise InputError(f"{name} = '{value}' is not known{nearest(value, kinds)}: {', '.join(kinds)}")
         return present if getattr(present, "kind", None) == value else kinds[value]()
     if isinstance(value, Mapping) and "kind" not in value and is_dataclass(present):
-        known, own_kind = _fields_of(present), getattr(present, "kind", "")
+        own_kind = getattr(present, "kind", "")
+        known = [key for key in _values(present) if key != "kind"]
         for field in value:
             if field not in known:
                 raise InputError(
                     f"{name} of kind '{own_kind}' has no field '{field}'{nearest(field, known)}. Its fields: {', '.join(known)}"
                 )
-        return {f.name: getattr(present, f.name) for f in fields(present)} | dict(value)
+        return _inside(kind, name, present, value)
     return value
 
 
 def _place(kind: type, found: Mapping[str, Any], key: str) -> str:
-    """Where the field `key` is: itself, or SPEC.FIELD of the one spec that has it. InputError otherwise."""
-    specs = {name: value for name, value in found.items() if is_dataclass(value) or (isinstance(value, dict) and "kind" in value)}
-    spec, dot, field = key.partition(".")
-    if dot and spec in specs and field in _fields_of(specs[spec]):
-        return key
-    homes = [] if dot else [name for name, value in specs.items() if key in _fields_of(value)]
+    """Where the field `key` of a spec is: as it is named, or SPEC.FIELD of the one spec that has it. InputError otherwise."""
+    known = list(all_fields(found))
+    whole = key in known or key.partition(".")[0] in found
+    homes = [place for place in known if place == key or (not whole and place.endswith(f".{key}"))]
     if len(homes) == 1:
-        return f"{homes[0]}.{key}"
+        return homes[0]
     what = kind.__module__.rpartition(".")[2]
     if homes:
-        raise InputError(f"{what}: '{key}' is a field of {' and '.join(homes)}; say which: {', '.join(f'{h}.{key}' for h in homes)}")
-    known = list(all_fields(found))
+        parts = [place.removesuffix(f".{key}") for place in homes]
+        raise InputError(f"{what}: '{key}' is a field of {' and '.join(parts)}; say which: {', '.join(homes)}")
     raise InputError(f"{what} has no field '{key}'{nearest(key, known)}. Its fields: {', '.join(known)}")
 
 
 def all_fields(config: Any) -> Iterator[str]:
     """The names of all fields of a config, or of its values by name, with those of its specs as SPEC.FIELD."""
-    values = {f.name: getattr(config, f.name) for f in fields(config)} if is_dataclass(config) else config
-    for name, value in values.items():
+    for name, value in _values(config).items():
         yield name
-        if is_dataclass(value) or (isinstance(value, dict) and "kind" in value):
-            yield from (f"{name}.{field}" for field in _fields_of(value))
+        if _is_spec(value):
+            yield from (f"{name}.{field}" for field in all_fields(value) if field != "kind")
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(config)} if is_dataclass(config) else dict(config)
+
+
+def _is_spec(value: Any) -> bool:
+    """A spec, or one that was given as a dict and is not validated yet."""
+    return is_dataclass(value) or (isinstance(value, dict) and "kind" in value)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
