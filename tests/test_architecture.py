@@ -27,6 +27,7 @@ ALLOWED = {
     "presets": {"chain", "config", "nn"},
     "sample": BASIC | MATHS | {"compiled", "metropolis", "trace"},
     "objective": BASIC | MATHS,
+    "denoising": BASIC,
     "prior": BASIC | MATHS | {"nn"},
     "data": BASIC | {"energy", "camera"},
     "evaluate": BASIC | MATHS | {"data", "nn"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "checkpoint": {"errors", ""},
     "methods": BASIC
     | MATHS
-    | {"camera", "chain", "checkpoint", "compiled", "config", "nn", "presets", "prior", "replay", "data", "evaluate"},
+    | {"camera", "chain", "checkpoint", "compiled", "config", "denoising", "nn", "presets", "prior", "replay", "data", "evaluate"},
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
     "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "updates", "methods.base"},
     "train": {"data", "errors", "loop", "methods.base"},

@@ -83,7 +83,7 @@ def make(name: str) -> tuple[Method, object]:
         fields = dict(width=8, blocks=1, levels=20, batch=16, images=96, warm_up=1)
         return tw.method("egc/digits", **fields), tw.data.load("digits")
     if name == "coopflow":
-        fields = dict(width=32, couplings=1, flow_width=8, mixtures=2, steps=2, batch=16, images=96, warm_up=1)
+        fields = dict(couplings=1, mixtures=2, steps=2, batch=16, images=96, warm_up=1) | {"net.width": 32, "initializer.width": 8}
         return tw.method("coopflow/digits", **fields), tw.data.load("digits")
     fields = dict(width=16, steps=2, step=0.7, sample_steps=5, batch=16, images=96, buffer=48, warm_up=1, renew=0.2, target_acceptance=0.6)
     return tw.method("short_run/8gaussians", **fields), tw.data.toy("8gaussians")

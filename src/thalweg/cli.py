@@ -283,8 +283,8 @@ class SampleOptions:
     """sampling steps"""
     eta: float | None = None
     """1 DDPM, 0 DDIM, where the method walks noise levels"""
-    noise: float | None = None
-    """weight of the noise in chains that is another than in training, where the method can (cf_ebm)"""
+    chain_noise: float | None = None
+    """standard deviation of a chain's first noise, where the method can and it is to be another than in training (cf_ebm)"""
     which: str = "last"
     """state of a run: last or best"""
     device: str = "auto"
@@ -317,7 +317,7 @@ def sample(arguments: list[str]) -> None:
         proposals=options.proposals,
         steps=options.steps,
         eta=options.eta,
-        noise=options.noise,
+        chain_noise=options.chain_noise,
     )
     print(path)
 

@@ -21,7 +21,7 @@ from thalweg.nn.layers import frozen
 BOUND = 4.5  # standard errors
 # three stages, 2×2, 4×4 and 8×8, of 16, 32 and 32 images and more
 SMALL = dict(
-    shape=(1, 8, 8), width=2, stage_steps=(3, 5, 4), stage_images=(16, 32, 32), stage_lr=(1e-2, 1e-3, 2e-3), stage_splits=(1, 1, 2),
+    shape=(1, 8, 8), width=2, stage_steps=(3, 5, 4), stage_images=(16, 32, 32), stage_lr_factors=(10, 1, 2), stage_splits=(1, 1, 2),
     batch=8, images=96, data_noise=0.0,
 )  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_coarse_steps_are_the_paper_s():
 
 def test_the_noise_of_a_chain_has_the_paper_s_standard_deviations():
     """On a flat energy a chain adds N(0, Σ η_t²), η_t = η − η/(T − t + 1); its steps one by one show each η_t, the last none."""
-    m, n = quadratic(0.0, noise=0.02), 4000
+    m, n = quadratic(0.0, chain_noise=0.02), 4000
     trace, steps = tw.sample.Trace(keep=5), 4
     m._chain(m.net, torch.zeros(n, 1, 8, 8), 2, random.seeded(1), steps=steps, trace=trace)
     for t, move in enumerate(trace.states.diff(dim=0), start=1):
@@ -113,10 +113,10 @@ def test_the_noise_of_a_chain_has_the_paper_s_standard_deviations():
 
 def test_a_step_follows_the_whole_gradient():
     """Without noise x ← (1 − step·a) x, whose coefficient is the paper's 1.0 and not ½."""
-    m, x = at(quadratic(0.3, noise=0.0), 1000), uniform(5, 1, 8, 8)
+    m, x = at(quadratic(0.3, chain_noise=0.0), 1000), uniform(5, 1, 8, 8)
     torch.testing.assert_close(m.sample(5, start=x, steps=1), 0.7 * x)
     torch.testing.assert_close(m.sample(5, start=x), 0.7**4 * x)
-    half = at(quadratic(0.3, noise=0.0, step=0.5), 1000)
+    half = at(quadratic(0.3, chain_noise=0.0, step=1.0), 1000)
     torch.testing.assert_close(half.sample(5, start=x, steps=1), 0.85 * x)
 
 
@@ -128,23 +128,23 @@ def chain_variance(variance: float, a: float, steps: int, eta: float) -> float:
 
 
 def test_chains_have_the_closed_form_variance():
-    m, n = at(quadratic(0.4, noise=0.1), 1000), 4000
+    m, n = at(quadratic(0.4, chain_noise=0.1), 1000), 4000
     x = m.sample(n, start=0.1 * random.normal(n, 1, 8, 8, generator=random.seeded(2)), seed=1)
     variance = chain_variance(0.01, 0.4, 4, 0.1)
     assert abs(float(x.var()) - variance) < BOUND * variance * math.sqrt(2 / x.numel())
-    loud = m.sample(n, start=torch.zeros(n, 1, 8, 8), noise=0.2, seed=1)
+    loud = m.sample(n, start=torch.zeros(n, 1, 8, 8), chain_noise=0.2, seed=1)
     variance = chain_variance(0.0, 0.4, 4, 0.2)
     assert abs(float(loud.var()) - variance) < BOUND * variance * math.sqrt(2 / x.numel()), "another η_0"
 
 
 def test_chains_end_within_the_range_of_images():
-    m, x = at(quadratic(-1.0, noise=0.0), 1000), uniform(6, 1, 8, 8)
+    m, x = at(quadratic(-1.0, chain_noise=0.0), 1000), uniform(6, 1, 8, 8)
     torch.testing.assert_close(m.sample(6, start=x), (2**4 * x).clamp(-1, 1))
 
 
 def test_smooth_sampling_mixes_the_coarse_sample_with_noise():
     """√(1 − β²)·Up(x) + β·u, x being ⌈T(1 − β)⌉ steps at the coarser stage."""
-    m = method(noise=0.0)
+    m = method(chain_noise=0.0)
     seen = 12  # of 32, β = 0.75: ⌈3·0.25⌉ = 1 step
     generator = random.seeded(3)
     with frozen(m.net):
@@ -163,6 +163,14 @@ def test_coarse_steps_are_run_at_the_coarse_stage():
     m.net.forward = lambda x, *, stage, beta: calls.append((x.shape[-1], stage, beta)) or forward(x, stage=stage, beta=beta)
     at(m, 16 + 4).sample(2)  # β = 0.25: ⌈3·0.75⌉ = 3 coarse steps, then 5
     assert calls == [(2, 0, 1.0)] * 3 + [(4, 1, 0.25)] * 5
+
+
+def test_learning_rates_are_the_stage_s_factor_times_the_config_s_rule():
+    m = method(lr=0.5, warm_up=4, lr_end=0.1)
+    assert [o.param_groups[0]["lr"] for o in m.optimizers().values()] == [5.0, 0.5, 1.0]
+    assert [m.learning_rate("energy_2", i) for i in (0, 8)] == [m.config.rate(0), m.config.rate(8)]
+    assert m.learning_rate("energy_2", 0) == 0.25 and m.learning_rate("energy_8", 96) == pytest.approx(0.1)
+    assert [method().learning_rate("energy_8", i) for i in (0, 50, 96)] == [1.0] * 3, "constant in the paper"
 
 
 # --- the network
@@ -270,7 +278,7 @@ def fixed_point() -> float:
 
 def z_score(a: float, repeats: int = 20, n: int = 800) -> float:
     """Of ∂loss/∂a, with chains that start at the data's law, as a translation between equal domains."""
-    m = quadratic(a, noise=ETA, stage_steps=(1, 1, STEPS), source="itself", batch=n, stage_images=(n, n, n))
+    m = quadratic(a, chain_noise=ETA, stage_steps=(1, 1, STEPS), source="itself", batch=n, stage_images=(n, n, n))
     found = []
     for seed in range(repeats):
         update = Recorder(m, 4 * n, seed)
@@ -289,7 +297,7 @@ def test_the_gradient_vanishes_where_chains_keep_the_law_of_the_data():
 
 
 def test_training_goes_to_the_fixed_point():
-    m = quadratic(0.9, noise=ETA, stage_steps=(1, 1, STEPS), stage_lr=(2e-2,) * 3, source="itself", batch=256, ema=0.9,
+    m = quadratic(0.9, chain_noise=ETA, stage_steps=(1, 1, STEPS), lr=2e-2, stage_lr_factors=(1,) * 3, source="itself", batch=256, ema=0.9,
                   stage_images=(256,) * 3, stage_splits=(1, 1, 1), images=256 * 150, beta1=0.0)  # fmt: skip
     found = tw.fit(m, Unpaired(Gaussian(), Gaussian()), progress=False)
     assert float(found.net.a) == pytest.approx(fixed_point(), rel=0.05)
@@ -381,7 +389,7 @@ def test_frozen_coarse_energies_stay_as_their_stage_left_them():
 
 
 def test_frozen_starts_are_the_coarse_samples_alone():
-    m = method(frozen_coarse=True, noise=0.0)
+    m = method(frozen_coarse=True, chain_noise=0.0)
     start = m._start(3, 1, 20, random.seeded(4), "cpu")
     assert torch.equal(start, F.interpolate(F.avg_pool2d(start, 2), scale_factor=2.0))
 
@@ -412,12 +420,12 @@ def test_inpainting_keeps_known_pixels_throughout():
 
 
 def test_denoising_is_the_chain_from_the_noisy_image_within_reach_of_the_noise():
-    m, y = at(quadratic(0.3, noise=0.0), 1000), uniform(4, 1, 8, 8)
+    m, y = at(quadratic(0.3, chain_noise=0.0), 1000), uniform(4, 1, 8, 8)
     torch.testing.assert_close(tasks.denoise(m, y, 2.0), 0.7**4 * y, msg="all of the chain lies within the radius 2·8")
     # the lowest energy ‖x‖² within 0.2·8 of y is on the way from y to 0
     shorter = 1 - 1.6 / y.flatten(1).norm(dim=1).view(4, 1, 1, 1)
     torch.testing.assert_close(tasks.denoise(m, y, 0.2), shorter * y)
-    still = at(quadratic(0.0, noise=0.0), 1000)
+    still = at(quadratic(0.0, chain_noise=0.0), 1000)
     torch.testing.assert_close(tasks.denoise(still, y, 0.2), y, msg="no move has no direction")
     noisy = at(quadratic(0.3), 1000)
     assert torch.equal(noisy.denoise(y, 0.2, seed=1), noisy.denoise(y, 0.2, seed=1))
@@ -443,7 +451,7 @@ def test_unpaired_data_are_two_streams():
 
 
 def test_training_chains_start_at_source_images():
-    m = quadratic(0.0, noise=0.0, source="there")
+    m = quadratic(0.0, chain_noise=0.0, source="there")
     for seen, factor in ((0, 4), (16, 2), (64, 1)):
         update = Recorder(m, seen)
         source = uniform(8, 1, 8, 8, seed=5)
@@ -456,7 +464,7 @@ def test_training_chains_start_at_source_images():
 def test_the_saliency_of_a_quadratic_energy():
     """Σ_t |a y_t| with y_t = (1 − a)^t x, for t = 0 … T − 1; channels add up."""
     a = 0.3
-    m, x = quadratic(a, noise=0.0, source="there", shape=(3, 8, 8)), uniform(40, 3, 8, 8)
+    m, x = quadratic(a, chain_noise=0.0, source="there", shape=(3, 8, 8)), uniform(40, 3, 8, 8)
     found = tasks.translate(at(m, 1000), x, frames=3)
     torch.testing.assert_close(found.x, 0.7**4 * x)
     torch.testing.assert_close(found.saliency, a * sum(0.7**t for t in range(4)) * x.abs().sum(1))
@@ -488,11 +496,11 @@ def test_translation_from_the_command_line(tmp_path):
     assert (tmp_path / "out.png").stat().st_size > 500
     # samples of a translation are translations of the source's test images
     assert main(["sample", str(run), "-n", "4", "--out", str(tmp_path / "drawn.npz")]) == 0
-    start = tw.data.starts_of(model.config, 4)["start"]
+    start = model.starts(4)["start"]
     assert torch.equal(start, tw.data.load(pictures, "test", size=8).batch(0, 4, seed=0).x)
     assert np.array_equal(np.load(tmp_path / "drawn.npz")["x"], model.sample(4, start=start).numpy())
-    assert main(["sample", str(run), "-n", "4", "--noise", "0", "--out", str(tmp_path / "still.npz")]) == 0
-    assert np.array_equal(np.load(tmp_path / "still.npz")["x"], model.sample(4, start=start, noise=0.0).numpy())
+    assert main(["sample", str(run), "-n", "4", "--chain-noise", "0", "--out", str(tmp_path / "still.npz")]) == 0
+    assert np.array_equal(np.load(tmp_path / "still.npz")["x"], model.sample(4, start=start, chain_noise=0.0).numpy())
     assert main(["evaluate", str(run), "--metrics", "cost", "-n", "8"]) == 0
     assert json.loads((run / "metrics.json").read_text())["cost"]["n"] == 8
 
@@ -501,6 +509,16 @@ def test_translation_from_the_command_line(tmp_path):
 def test_a_target_without_a_source_is_refused(words, capsys):
     assert main(["train", *words, "--dry-run"]) == 2
     assert "--target names the data of a translation" in capsys.readouterr().err
+
+
+def test_a_translation_begins_at_source_images_of_its_own_shape(tmp_path):
+    np.savez(tmp_path / "wide.npz", x=uniform(40, 1, 8, 16).numpy())
+    m = method(source=str(tmp_path / "wide.npz"), shape=(1, 8, 16))
+    assert m.config.data_needs == (("", m.config.source, 1)) and method().config.data_needs.source == ""
+    start = m.starts(5, seed=3)["start"]
+    assert torch.equal(start, tw.data.load(tmp_path / "wide.npz", "test").batch(0, 5, seed=3).x) and start.shape == (5, 1, 8, 16)
+    assert at(m, 1000).sample(5, start=start).shape == (5, 1, 8, 16)
+    assert method().starts(5) == {}
 
 
 def test_the_best_translation_is_chosen_by_held_out_images_of_both():
@@ -515,7 +533,7 @@ def test_the_best_translation_is_chosen_by_held_out_images_of_both():
 
 
 def test_training_chains_start_at_the_batch_with_noise():
-    m, n = quadratic(0.0, noise=0.0, start_noise=0.15, batch=800, stage_images=(800,) * 3, stage_splits=(1, 1, 1)), 800
+    m, n = quadratic(0.0, chain_noise=0.0, start_noise=0.15, batch=800, stage_images=(800,) * 3, stage_splits=(1, 1, 1)), 800
     x = 0.3 * uniform(n, 1, 8, 8, seed=7)  # which noise does not take out of [−1, 1]
     for seen, factor in ((0, 4), (800, 2), (1600, 1)):
         update = Recorder(m, seen)
@@ -530,8 +548,8 @@ def test_training_chains_start_at_the_batch_with_noise():
 def test_denoising_ends_in_the_variance_of_the_data():
     """Without noise in the chain the factor (1 − a)^T is s/√(s² + σ²), not the posterior mean's s²/(s² + σ²)."""
     noise = 0.15
-    m = quadratic(0.5, noise=0.0, start_noise=noise, stage_steps=(1, 1, STEPS), stage_lr=(2e-2,) * 3, batch=256, ema=0.9,
-                  stage_images=(256,) * 3, stage_splits=(1, 1, 1), images=256 * 150, beta1=0.0)  # fmt: skip
+    m = quadratic(0.5, chain_noise=0.0, start_noise=noise, stage_steps=(1, 1, STEPS), lr=2e-2, stage_lr_factors=(1,) * 3, batch=256,
+                  ema=0.9, stage_images=(256,) * 3, stage_splits=(1, 1, 1), images=256 * 150, beta1=0.0)  # fmt: skip
     found = tw.fit(m, Gaussian(), progress=False)
     factor = STD / math.sqrt(STD**2 + noise**2)
     assert (1 - float(found.net.a)) ** STEPS == pytest.approx(factor, rel=0.03)
@@ -553,7 +571,7 @@ def test_denoising_from_the_command_line(tmp_path, capsys):
     assert np.array_equal(np.load(tmp_path / "out.npz")["denoised"], tasks.denoise(model, images(60).x, 0.2).numpy())
     # samples are test images with noise, denoised
     assert main(["sample", str(run), "-n", "4", "--out", str(tmp_path / "drawn.npz")]) == 0
-    start = tw.data.starts_of(model.config, 4)["start"]
+    start = model.starts(4)["start"]
     moved = start - tw.data.load(tmp_path / "here.npz", "test", size=8).batch(0, 4, seed=0).x
     assert abs(float(moved.std()) - 0.2) < BOUND * 0.2 / math.sqrt(2 * 4 * 64)
     assert np.array_equal(np.load(tmp_path / "drawn.npz")["x"], model.sample(4, start=start).numpy())
@@ -578,7 +596,7 @@ def test_the_best_denoiser_is_chosen_by_held_out_images_with_noise():
     "make, message",
     [
         (lambda: method(stage_steps=(3, 5)), "one value a stage in each, got stage_steps 2, stage_images 3"),
-        (lambda: method(stage_steps=(), stage_images=(), stage_lr=(), stage_splits=()), "got stage_steps 0"),
+        (lambda: method(stage_steps=(), stage_images=(), stage_lr_factors=(), stage_splits=()), "got stage_steps 0"),
         (lambda: method(stage_splits=(1, 1, 3)), r"a batch of 8 does not divide into stage_splits = \(1, 1, 3\)"),
         (lambda: method(stage_images=(16, 4, 32)), r"each of stage_images = \(16, 4, 32\) must be a batch of 8 or more"),
         (lambda: method(frozen_coarse=True, source="there"), "frozen_coarse starts chains at coarse samples"),
@@ -588,11 +606,11 @@ def test_the_best_denoiser_is_chosen_by_held_out_images_with_noise():
         (lambda: method(frozen_coarse=True, coarse_to_fine=False), "frozen_coarse starts chains at coarse samples"),
         (lambda: method(shape=(1, 6, 8)), "3 stages need sides that divide by 4, to 2 pixels or more, got 6×8"),
         (lambda: method(shape=(1, 4, 4)), "to 2 pixels or more, got 4×4"),
-        (lambda: method(activation="tanh"), "activation = 'tanh'"),
+        (lambda: method(activation="tanh"), "net.activation = 'tanh'"),
         (lambda: method(shape=(2,)), "shape"),
         (lambda: method().sample(2, start=torch.zeros(2, 1, 4, 4)), r"start must have shape \(2, 1, 8, 8\), got \(2, 1, 4, 4\)"),
-        (lambda: method().sample(2, steps=0), "steps must be 1 or more and noise 0 or more, got steps = 0"),
-        (lambda: method().sample(2, noise=-0.1), "got steps = None and noise = -0.1"),
+        (lambda: method().sample(2, steps=0), "steps must be 1 or more and chain_noise 0 or more, got steps = 0"),
+        (lambda: method().sample(2, chain_noise=-0.1), "got steps = None, chain_noise = -0.1"),
         (lambda: method(source="there").sample(2), "this model translates images of there; give them as start"),
         (lambda: method().sample(2, constraint=lambda x, s, n: x), "a constraint needs images of 8×8, and training has reached 2×2"),
         (lambda: method().denoise(torch.zeros(1, 1, 8, 8), 0.1), "denoise needs images of 8×8, and training has reached 2×2"),

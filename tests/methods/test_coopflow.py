@@ -8,19 +8,23 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import random
+from thalweg.chain import Langevin
 from thalweg.data import Images
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
+from thalweg.nn.build import MLP, ConvNet, PooledNet
+from thalweg.nn.initializers import Flow, Generator, Noise
 
 DIM, STD, STEP, STEPS = 2, 1.5, 0.8, 5
 BOUND = 4.5  # standard errors
 TOY = dict(
-    network="mlp", width=8, depth=2, couplings=2, flow_width=8, flow_depth=1, steps=STEPS, step=STEP, batch=64, images=6400,
-    reference_std=0.0, clip=0.0, warm_up=0,
+    net=MLP(width=8, depth=2), initializer=Flow(couplings=2, width=8, depth=1, coupling="affine"), steps=STEPS, step=STEP, batch=64,
+    images=6400, reference_std=0.0, clip=0.0, warm_up=0,
 )  # fmt: skip
+FLOW = Flow(scales=2, couplings=1, width=8, depth=1, mixtures=2, grey_values=17)
 IMAGE = dict(
-    shape=(1, 8, 8), network="convnet", widths=(4, 8), scales=2, couplings=1, flow_width=8, flow_depth=1, mixtures=2,
-    levels=17, steps=3, step=0.3, noise=0.0, clip_move=0.1, clamp=True, reference_std=0.0, batch=8, images=64, step_ratio=4 / 3,
+    shape=(1, 8, 8), net=ConvNet(widths=(4, 8)), initializer=FLOW, chain=Langevin(steps=3, step=0.3, noise=0.0, clip=0.1, clamp=True),
+    reference_std=0.0, batch=8, images=64, step_ratio=4 / 3,
 )  # fmt: skip
 
 
@@ -245,20 +249,20 @@ def test_images_are_made_encoded_and_sampled():
     assert {round(float(v) * 8) / 8 for v in alone.sample(20).unique()} <= {k / 8 for k in range(-8, 9)}, "grey values of the data"
 
 
-@pytest.mark.parametrize("network", ["convnet", "pooled"])
-@pytest.mark.parametrize("initializer", ["flow", "generator", "noise"])
-def test_every_kind_trains_and_samples(initializer, network):
-    m = image_method(initializer=initializer, network=network)
+@pytest.mark.parametrize("net", [ConvNet(widths=(4, 8)), PooledNet(widths=(4, 8))], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("initializer", [FLOW, Generator(width=8), Noise()], ids=lambda spec: spec.kind)
+def test_every_kind_trains_and_samples(initializer, net):
+    m = image_method(initializer=initializer, net=net)
     before = {k: v.clone() for k, v in m.state_dict().items()}
     found = tw.fit(m, digits(), images=16, progress=False)
     assert found.sample(3).shape == (3, 1, 8, 8)
     moved = {k.partition(".")[0] for k, v in m.state_dict().items() if not torch.equal(before[k], v)}
-    assert {"net", *([] if initializer == "noise" else ["initializer"])} <= moved
+    assert {"net", *([] if initializer.kind == "noise" else ["initializer"])} <= moved
 
 
 def test_a_generator_learns_where_its_chains_end():
     m = image_method(initializer="generator")
-    z = random.normal(4, m.config.latent_dim, generator=random.seeded(75))
+    z = random.normal(4, m.config.initializer.latent_dim, generator=random.seeded(75))
     x = digits().x[:4]
     loss = m.initializer_loss(x, z, random.seeded(76))
     torch.testing.assert_close(loss, (m.initializer(z) - x).square().mean())
@@ -298,7 +302,7 @@ def test_the_langevin_flow_is_the_chain_without_noise():
 
 
 def test_its_gradient_is_that_of_finite_differences():
-    m = method(width=6).double()
+    m = method(**{"net.width": 6}).double()
     x = random.normal(1, 2, generator=random.seeded(78), dtype=torch.float64).requires_grad_(True)
     assert torch.autograd.gradcheck(lambda y: m.langevin_flow(y), (x,))
 
@@ -312,6 +316,31 @@ def test_an_image_of_the_model_is_found_again():
     assert float((found.x - x).square().mean()) < 0.01 * float((first - x).square().mean())
     torch.testing.assert_close(m.decode(found.latent), found.start, rtol=0, atol=1e-5)
     torch.testing.assert_close(m.langevin_flow(found.start).detach(), found.x)
+
+
+def test_an_image_s_latent_is_that_of_its_reconstruction():
+    m = image_method()
+    m._initialise(digits().x[:32], Losses(m, 0))
+    x = m.langevin_flow(m.sample(4, seed=1, use="initializer")).detach()
+    z, found = m.invert(x, seed=2), m.reconstruct(x, seed=2)
+    assert torch.equal(z, found.latent)
+    torch.testing.assert_close(m.sample(4, start=z, step_ratio=1.0), found.x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, {"sample", "energy", "start", "reconstruct", "constraint", "invert"}),
+        ({"noise": 1.0}, {"sample", "energy", "reconstruct", "constraint", "invert"}),
+        ({"noise": 1.0, "noise_decay": 10}, {"sample", "energy", "start", "reconstruct", "constraint", "invert"}),
+        ({"steps": 0}, {"sample", "energy", "start"}),
+        ({"initializer": "generator"}, {"sample", "energy", "start", "reconstruct", "constraint"}),
+        ({"initializer": "noise"}, {"sample", "energy", "reconstruct", "constraint"}),
+    ],
+    ids=str,
+)
+def test_abilities_are_those_of_the_parts(fields, wanted):
+    assert image_method(**fields).abilities == wanted
 
 
 def test_hidden_pixels_are_not_looked_at():
@@ -334,10 +363,12 @@ def test_hidden_pixels_are_not_looked_at():
         (lambda: method(steps=0, initializer="noise"), "steps = 0 trains the flow alone"),
         (lambda: method(pretrain=5, initializer="generator"), "pretrain and warm_up_energy are for initializer = 'flow'"),
         (lambda: method(noise=0.0, noise_decay=10), "noise_decay lets the noise fall"),
-        (lambda: method(network="convnet"), r"needs images \[C, H, W\], got shape \(2,\)"),
+        (lambda: method(net=ConvNet()), r"needs images \[C, H, W\], got shape \(2,\)"),
         (lambda: image_method(scales=4), "divide by 16, got 8×8"),
         (lambda: image_method(widths=(4, 8, 8, 8, 8)), "divide by 16, got 8×8"),
         (lambda: method(initializer="noise").encode(torch.zeros(1, 2)), "has no flow"),
+        (lambda: image_method(initializer="generator").invert(torch.zeros(1, 1, 8, 8)), "'generator' has no flow"),
+        (lambda: method(steps=0).invert(torch.zeros(1, 2)), "use encode and decode"),
         (lambda: method().sample(3, start=torch.zeros(3, 5)), r"start must have shape \(3, 2\)"),
         (lambda: method(steps=0).sample(3, constraint=lambda x, s, n: x), "a constraint needs a chain"),
         (lambda: method(steps=0).reconstruct(torch.zeros(1, 2)), "use encode and decode"),

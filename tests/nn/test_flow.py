@@ -23,7 +23,7 @@ def images(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
 def image_flow(shape=(1, 8, 8), *, dtype=torch.float64, spread=0.05, **options) -> ImageFlow:
     """With weights moved away from their start, where couplings hardly depend on what they see."""
     torch.manual_seed(0)
-    sizes = dict(scales=2, couplings=2, width=8, depth=1, mixtures=3, levels=16)
+    sizes = dict(scales=2, couplings=2, width=8, depth=1, mixtures=3, grey_values=16)
     flow = ImageFlow(shape, **(sizes | options)).to(dtype)
     flow.initialise(images(64, *shape, dtype=dtype), 0.5 + 0 * images(64, *shape, dtype=dtype))
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_probabilities_of_all_grey_images_add_up_to_one():
 
     With uniform noise: the weights of learned noise have no variance, and its density is tested by its Jacobian.
     """
-    flow = image_flow((1, 2, 2), scales=1, levels=3, variational=False, spread=0.01)
+    flow = image_flow((1, 2, 2), scales=1, grey_values=3, dequantisation="uniform", spread=0.01)
     grey, repeats = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 1000
     every = torch.cartesian_prod(grey, grey, grey, grey).view(81, 1, 2, 2).repeat(repeats, 1, 1, 1)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_dequantisation_noise_has_the_density_that_it_claims():
 
 
 def test_noise_of_a_grey_value_stays_in_its_bin():
-    flow, seen = image_flow(levels=16), []
+    flow, seen = image_flow(grey_values=16), []
     flow._encode = lambda y: seen.append(y) or (y, torch.zeros(len(y)))
     x = images(4, 1, 8, 8)
     flow.bound(x, draws(4, 1, 8, 8))
@@ -128,15 +128,15 @@ def test_noise_of_a_grey_value_stays_in_its_bin():
 
 
 def test_the_bound_is_finite_at_the_edges_of_the_bins():
-    flow = image_flow(levels=256, variational=False, dtype=torch.float32)
+    flow = image_flow(grey_values=256, dequantisation="uniform", dtype=torch.float32)
     x = torch.ones(2, 1, 8, 8)
     noise = torch.full_like(x, 9.0)  # rounds to the very edge
     assert flow.bound(x, noise).isfinite().all() and flow.bound(-x, -noise).isfinite().all()
 
 
 def test_sampled_grey_values_are_grey_values():
-    flow = image_flow(levels=5, dtype=torch.float32)
-    x = flow.decode_levels(draws(50, 1, 8, 8, dtype=torch.float32)).detach()
+    flow = image_flow(grey_values=5, dtype=torch.float32)
+    x = flow.decode_grey_values(draws(50, 1, 8, 8, dtype=torch.float32)).detach()
     assert {round(float(v), 6) for v in x.unique()} <= {-1.0, -0.5, 0.0, 0.5, 1.0}
 
 

@@ -149,8 +149,10 @@ def test_the_ddaebm_study_pairs_rows_by_seed():
 
 
 def test_every_row_of_the_cf_ebm_and_liebm_studies_is_a_config():
-    rows = [("cf_ebm", fields) for fields, _ in study_cf_ebm.ROWS.values()]
-    rows += [("liebm", fields) for _, fields in study_liebm.ROWS.values()] + [("liebm", fields) for fields in study_liebm.SETTINGS.values()]
+    for fields, _ in study_cf_ebm.ROWS.values():
+        config = thalweg.method("cf_ebm/digits", **fields).config
+        assert all(getattr(config, key, getattr(config.net, key, None)) == value for key, value in fields.items()), fields
+    rows = [("liebm", fields) for _, fields in study_liebm.ROWS.values()] + [("liebm", fields) for fields in study_liebm.SETTINGS.values()]
     for name, fields in rows:
         config = changed(find(name).PRESETS["digits"], **fields)
         assert all(getattr(config, key) == value for key, value in fields.items()), (name, fields)

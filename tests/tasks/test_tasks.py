@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import random, tasks
+from thalweg.chain import Langevin
 from thalweg.cli import main
 from thalweg.errors import InputError
 from thalweg.methods.short_run import Config, ShortRun
+from thalweg.nn.build import MLP
+from thalweg.nn.initializers import Flow
 from thalweg.tasks import masks, operators
 
 BOUND = 4.0
@@ -500,9 +503,9 @@ def test_wrong_input_is_refused(case):
 @pytest.fixture(scope="module")
 def coopflow():
     """Untrained, but for the norms of its flow."""
-    small = dict(network="mlp", width=16, depth=2, scales=2, couplings=1, flow_width=8, flow_depth=1, mixtures=2, levels=17)
-    chain = dict(steps=3, step=0.3, noise=0.0, clip_move=0.1, clamp=True, reference_std=0.0)
-    method = tw.method("coopflow/spiral", seed=0, shape=(1, 8, 8), **small, **chain)
+    flow = Flow(scales=2, couplings=1, width=8, depth=1, mixtures=2, grey_values=17)
+    chain = Langevin(steps=3, step=0.3, noise=0.0, clip=0.1, clamp=True)
+    method = tw.method("coopflow/digits", seed=0, net=MLP(width=16, depth=2), initializer=flow, chain=chain)
     method.initializer.initialise(images(32, 1, 8, 8), 0.5 + 0 * images(32, 1, 8, 8))
     return method
 

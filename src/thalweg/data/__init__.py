@@ -14,7 +14,7 @@ from .objects import ViewBatch, Views, beside, carla, meshes, shapenet
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
 from .toy import TOYS, Toy, toy
-from .unpaired import Unpaired, UnpairedBatch, starts_of
+from .unpaired import Unpaired, UnpairedBatch
 
 _COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
@@ -74,7 +74,6 @@ __all__ = [
     "paired",
     "shapenet",
     "stacked",
-    "starts_of",
     "toy",
 ]
 

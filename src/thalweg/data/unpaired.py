@@ -1,11 +1,11 @@
 """Two sets of images for unpaired translation, as one stream."""
 
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 from torch import Tensor
 
 from ..errors import InputError
-from ..random import normal_like, seeded
+from ..random import seeded
 from .base import Data
 
 
@@ -15,19 +15,6 @@ class UnpairedBatch(NamedTuple):
     x: Tensor
     label: Tensor | None
     source: Tensor
-
-
-def starts_of(config: Any, n: int, seed: int = 0) -> dict[str, Tensor]:
-    """What `sample` of a model needs besides a seed: `n` test images, of the source domain of a translation, or with the noise that a
-    model takes off (`start_noise`); for others nothing."""
-    from . import load  # which imports this module
-
-    source, std = getattr(config, "source", ""), getattr(config, "start_noise", 0.0)
-    if not source and not std:
-        return {}
-    channels, _, size = config.shape
-    x = load(source or config.data, "test", size=size, channels=channels).batch(0, n, seed=seed).x
-    return {"start": x + std * normal_like(x, seeded(seed, 3))}
 
 
 @final

@@ -1,90 +1,89 @@
-"""CF-EBM: an energy that grows from coarse images to fine ones, with its chains (Zhao et al., ICLR 2021).
+"""CF-EBM: an energy that grows from coarse images to fine ones, with its chains. docs/methods/cf_ebm.md
 
     for each stage s, with N images:                                                                   (Algorithm 1)
-        E^s(x) = E^{s−1}(β·Primal(x) + (1 − β)·Fade(x)),  β = min(1, 2m/N) after m images of the stage
+        E^s(x) = E^{s−1}(β·Primal(x) + (1 − β)·Fade(x)),  β = min(1, 2m/N) after m images of the stage      (sec. 3.2)
         x⁻ = U(−1, 1), or while β < 1  √(1 − β²)·Up(⌈T^{s−1}(1 − β)⌉ steps on E^{s−1}) + β·U(−1, 1)
         x⁻ ← T^s steps of x − ∇E^s(x) + η_t ε                                                          (eq. 3)
         update("energy_<side>", E^s(x⁺).mean() − E^s(x⁻).mean())                                        (eq. 2)
 
-With a `source`, chains start at images of another domain instead, and the trained chain translates them (eq. 4). With `start_noise`,
-which is ours, they start at the batch itself with noise, and the trained chain denoises.
+Zhao et al., ICLR 2021. With a `source`, chains start at images of another domain instead, and the trained chain translates them (eq. 4).
 """
 
 import math
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from thalweg import random, sample
+from thalweg import random
+from thalweg.chain import Langevin, measured_back
+from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.data.unpaired import UnpairedBatch
+from thalweg.denoising import noisy, within_reach
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole
-from thalweg.nn.expanding import ExpandingEnergy
+from thalweg.methods.base import Method, Update, check_start
+from thalweg.nn.build import ExpandingNet
 from thalweg.nn.layers import frozen
 from thalweg.objective import contrastive
+from thalweg.sample import Constraint, Trace
 
 
-@dataclass(frozen=True, config=STRICT)
-class Config:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
     """Settings of `cf_ebm`. Fields that begin with `stage_` hold one value a stage, from coarse to fine; each stage doubles the side."""
 
-    data: str = "digits"
-    """name of the data that the preset is for; of a translation the target domain"""
-    source: str = ""
-    """name of the source domain's data (sec. 3.3), empty for a model that draws images from noise"""
-    shape: tuple[Count, Count, Count] = (1, 8, 8)
+    shape: tuple[Count, Count, Count]
     """shape of one example, [C, H, W]; the last stage's size"""
-    classes: Whole = 0
-    """number of labels; not used"""
-    width: Count = 16
-    """c, channel multiplier: 4c channels up to 32 pixels, half as many for each doubling beyond (Table 6)"""
-    activation: Literal["silu", "relu", "leaky_relu", "gelu", "celu"] = "silu"
-    """Table 8; silu is the paper's Swish"""
-    spectral_norm: bool = True
-    """bound both convolutions of each Primal block by spectral norm (Table 9)"""
-    residual: bool = True
-    """residual connections in the Primal blocks (Table 9)"""
+    source: str = ""
+    """name of the source domain's data (sec. 3.3), empty for a model that draws images from noise; `data` is then the target"""
+    net: ExpandingNet = ExpandingNet(width=16)
+    """the energy's network"""
     coarse_to_fine: bool = True
     """False trains at full size from the start, with the last stage's settings (Table 9, d)"""
     frozen_coarse: bool = False
     """keep a copy of each stage's energy as it was at its end, whose samples are where the next stage's chains start (sec. A.8)"""
     stage_steps: tuple[Count, ...] = (15, 30)
-    """T^s, Langevin steps (sec. A.2)"""
+    """T^s, chain steps (sec. A.2)"""
     stage_images: tuple[Count, ...] = (50_000, 100_000)
     """N^s, images of a stage; β = 1 from half of them. The last stage goes on until the run's end (sec. A.2)"""
-    stage_lr: tuple[Positive, ...] = (1e-3, 1e-3)
-    """α, learning rate of Adam (sec. A.2)"""
+    stage_lr_factors: tuple[Positive, ...] = (1.0, 1.0)
+    """factors of `lr` (sec. A.2)"""
     stage_splits: tuple[Count, ...] = (1, 1)
     """parts that a batch is cut into, each with chains and an update of its own: n^s is `batch` divided by this"""
     carry_optimizer: bool = True
     """Adam's moments of the layers that a stage takes over go on; False begins each stage without any"""
-    step: Positive = 1.0
-    """coefficient of the gradient in x ← x − step·∇E + η_t ε (sec. A.2: 1.0, without eq. 3's ½)"""
-    noise: NotNegative = 0.02
-    """η_0 of the noise's standard deviation η_t = η_0 − η_0/(T − t + 1), t = 1 … T (sec. A.2)"""
+    step: Positive = math.sqrt(2)
+    """s; the paper's coefficient of the gradient is s²/2 = 1 (sec. A.2: 1.0, without eq. 3's ½)"""
+    chain_noise: NotNegative = 0.02
+    """η_0 of the standard deviation η_t = η_0 − η_0/(T − t + 1) of the chain's noise, t = 1 … T (sec. A.2)"""
     data_noise: NotNegative = 0.0
-    """standard deviation of Gaussian noise added to the images (sec. A.5: none)"""
+    """standard deviation of Gaussian noise added to data (sec. A.5: none)"""
     start_noise: NotNegative = 0.0
-    """standard deviation of noise on the batch's own images, at which chains then start: a model that denoises; ours, 0 for none"""
-    batch: Count = 128
-    """images that the loop draws at once: the largest n^s"""
+    """standard deviation of noise on the batch's own images, where chains then start: a model that denoises; ours, 0 for none"""
     images: Count = 300_000
     """length of training in images, all stages together"""
+    warm_up: Whole = 0
+    """updates over which learning rates rise"""
+    lr_end: Fraction = 1.0
+    """share of the learning rates that is left at the end, by a cosine; 1 for constant rates"""
     beta1: Fraction = 0.5
     """Adam's β₁ (sec. A.2)"""
     beta2: Fraction = 0.999
     """Adam's β₂ (sec. A.2)"""
     clip: NotNegative = 0.0
-    """bound on the gradient's norm, 0 for none"""
+    """bound on each update's gradient norm, 0 for none"""
     ema: Fraction = 0.99
     """decay of the EMA twin: short, as a stage is a few hundred updates"""
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(source=self.source)
 
 
 class CFEBM(Method):
@@ -102,7 +101,7 @@ class CFEBM(Method):
         super().__init__(config)
         c = config
         self.stages = len(c.stage_steps)
-        lengths = {name: len(getattr(c, name)) for name in ("stage_steps", "stage_images", "stage_lr", "stage_splits")}
+        lengths = {name: len(getattr(c, name)) for name in ("stage_steps", "stage_images", "stage_lr_factors", "stage_splits")}
         if not self.stages or len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {count}" for name, count in lengths.items())
             raise InputError(f"cf_ebm: there must be one value a stage in each, got {found}")
@@ -116,19 +115,16 @@ class CFEBM(Method):
             raise InputError(
                 "cf_ebm: frozen_coarse starts chains at coarse samples: it needs coarse_to_fine = True, no source and no start_noise"
             )
-        try:
-            self.net = self._network()
-        except ValueError as error:
-            raise InputError(f"cf_ebm: {error}") from None
+        self.net = c.net.build(c.shape, stages=self.stages)
         kept = self.stages - 1 if c.frozen_coarse else 0
-        self.coarse = torch.nn.ModuleList(self._network() for _ in range(kept)).requires_grad_(False)
+        self.coarse = torch.nn.ModuleList(c.net.build(c.shape, stages=self.stages) for _ in range(kept)).requires_grad_(False)
         self.register_buffer("images", torch.tensor(0))
 
-    def _network(self) -> ExpandingEnergy:
-        c = self.config
-        return ExpandingEnergy(
-            c.shape, stages=self.stages, width=c.width, activation=c.activation, spectral_norm=c.spectral_norm, residual=c.residual
-        )
+    @property
+    def abilities(self) -> frozenset[str]:
+        found = {"sample", "energy", "denoise", "constraint"}
+        found |= {"given", "translate"} if self.config.source else {"given"} if self.config.start_noise else set()
+        return frozenset(found)
 
     # --- stages
 
@@ -181,70 +177,55 @@ class CFEBM(Method):
 
     # --- training
 
-    @property
-    def abilities(self) -> frozenset[str]:
-        found = {"sample", "energy", "denoise", "constraint"}
-        found |= {"given", "translate"} if self.config.source else {"given"} if self.config.start_noise else set()
-        return frozenset(found)
-
-    def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
-        """Test images of the source domain of a translation, or with the noise that a model takes off; for others nothing."""
-        from thalweg import data
-
-        c = self.config
-        if not c.source and not c.start_noise:
-            return {}
-        channels, _, size = c.shape
-        x = data.load(c.source or c.data, "test", size=size, channels=channels).batch(0, n, seed=seed).x
-        return {"start": x + c.start_noise * random.normal_like(x, random.seeded(seed, 3))}
-
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """One Adam a stage, of the layers in use: moments of a layer count from its first gradient, not from the run's start."""
         c = self.config
-        stages = range(0 if c.coarse_to_fine else self.stages - 1, self.stages)
-        return {
-            self._optimizer(s): torch.optim.Adam(self.net.parameters_of(s), lr=c.stage_lr[s], betas=(c.beta1, c.beta2), fused=True)
-            for s in stages
-        }
+        made = {}
+        for stage in range(0 if c.coarse_to_fine else self.stages - 1, self.stages):
+            rate, betas = c.lr * c.stage_lr_factors[stage], (c.beta1, c.beta2)
+            made[self._optimizer(stage)] = torch.optim.Adam(self.net.parameters_of(stage), lr=rate, betas=betas, fused=True)
+        return made
 
     def _optimizer(self, stage: int) -> str:
         return f"energy_{self.net.sizes[stage][0]}"
 
-    def step(self, batch: Batch | UnpairedBatch, update: Any) -> None:
+    def step(self, batch: Batch | UnpairedBatch, update: Update) -> None:
         c, g = self.config, update.generator
         stage, seen = self.stage_at(update.images)
         self._expand(stage, update)
         self.images.fill_(update.images)
         beta = self.beta(stage, seen)
         energy = partial(self.net, stage=stage, beta=beta)
-        for x, source in self._parts(batch, c.stage_splits[stage], g):
-            if c.start_noise:
-                # each image beside its own chain, so that what the two have in common drops out of the loss
-                source = x + c.start_noise * random.normal_like(x, g)
-            data = self._at_stage(x, stage)
-            data = data + c.data_noise * random.normal_like(data, g) if c.data_noise else data
-            trace = sample.Trace()
-            with frozen(self.net, self.coarse):
-                start = self._start(len(x), stage, seen, g, x.device) if source is None else self._at_stage(source, stage)
-                samples = self._chain(self.net, start, stage, g, beta=beta, trace=trace)
+        for x, given in self._parts(batch, c.stage_splits[stage], g):
+            data, trace = self._at_stage(x, stage), Trace()
+            data = noisy(data, c.data_noise, g) if c.data_noise else data
+            start = self._start(len(x), stage, seen, g, x.device) if given is None else self._at_stage(given, stage)
+            samples = self._chain(self.net, start, stage, g, beta=beta, trace=trace)
             loss, positive, sampled = contrastive(energy, data, samples)
             update(self._optimizer(stage), loss)
             update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement, beta=beta)
 
     def _parts(self, batch: Batch | UnpairedBatch, count: int, generator: random.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """A batch in `count` parts of images and source images; each process's share of the batch gives its part of each."""
-        source = None
-        if self.config.source:
+        """A batch in `count` parts of images, and of given images where chains start, None for noise.
+
+        Each process's share of the batch gives its part of each.
+        """
+        c, source = self.config, None
+        if c.source:
             if not isinstance(batch, UnpairedBatch):
-                raise InputError(f"cf_ebm: a translation from {self.config.source} needs its images too; train on data.Unpaired")
+                raise InputError(f"cf_ebm: a translation from {c.source} needs its images too; train on data.Unpaired")
             source = batch.source
         shares = len(generator) if isinstance(generator, tuple) else 1
         if len(batch.x) % (shares * count):
             raise InputError(f"cf_ebm: a batch of {len(batch.x)} does not divide over {shares} processes and stage_splits of {count}")
         for rows in torch.arange(len(batch.x), device=batch.x.device).view(shares, count, -1).unbind(1):
-            yield batch.x[rows.flatten()], None if source is None else source[rows.flatten()]
+            x = batch.x[rows.flatten()]
+            if c.start_noise:
+                yield x, noisy(x, c.start_noise, generator)
+            else:
+                yield x, None if source is None else source[rows.flatten()]
 
-    def _expand(self, stage: int, update: Any) -> None:
+    def _expand(self, stage: int, update: Update) -> None:
         """On entering a stage: hand Adam's moments over, and keep the coarser energy where it is to stay."""
         for left in range(self.reached[0], stage):
             before, after = (update.optimizers[self._optimizer(s)] for s in (left, left + 1))
@@ -259,34 +240,56 @@ class CFEBM(Method):
 
     # --- chains
 
-    def _start(self, n: int, stage: int, seen: int, generator: random.Generator, device: Any, noise: float | None = None) -> Tensor:
+    def _start(self, n: int, stage: int, seen: int, generator: random.Generator, device: Any, eta: float | None = None) -> Tensor:
         """Where a stage's chains start: smooth sampling (sec. 3.2, ii b), or samples of the frozen coarser stage (sec. A.8)."""
 
         def uniform(s: int) -> Tensor:
             return random.uniform(n, self.config.shape[0], *self.net.sizes[s], low=-1.0, high=1.0, generator=generator, device=device)
 
         if stage and self.config.frozen_coarse:
-            x = self._start(n, stage - 1, 0, generator, device, noise)
-            return F.interpolate(self._chain(self.coarse[stage - 1], x, stage - 1, generator, noise=noise), scale_factor=2.0)
+            x = self._start(n, stage - 1, 0, generator, device, eta)
+            return F.interpolate(self._chain(self.coarse[stage - 1], x, stage - 1, generator, eta=eta), scale_factor=2.0)
         steps = self.coarse_steps(stage, seen)
         if not steps:
             return uniform(stage)
-        x = self._chain(self.net, uniform(stage - 1), stage - 1, generator, steps=steps, noise=noise)
+        x = self._chain(self.net, uniform(stage - 1), stage - 1, generator, steps=steps, eta=eta)
         beta = self.beta(stage, seen)
         return math.sqrt(1 - beta**2) * F.interpolate(x, scale_factor=2.0) + beta * uniform(stage)
 
     def _chain(
-        self, net: Any, x: Tensor, stage: int, generator: random.Generator, *, beta: float = 1.0, steps: int | None = None,
-        noise: float | None = None, **options: Any,
-    ) -> Tensor:  # fmt: skip
-        """T steps of x ← x − step·∇E + η_t ε on a stage's energy, clamped to [−1, 1] at the end; T is the stage's unless given."""
+        self,
+        net: torch.nn.Module,
+        x: Tensor,
+        stage: int,
+        generator: random.Generator,
+        *,
+        beta: float = 1.0,
+        steps: int | None = None,
+        eta: float | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """T steps of x ← x − s²/2·∇E + η_t ε on a stage's energy, clamped to [−1, 1] at the end; T is the stage's unless given."""
         c = self.config
-        steps = c.stage_steps[stage] if steps is None else steps
-        s, eta = math.sqrt(2 * c.step), c.noise if noise is None else noise  # langevin's gradient coefficient is s²/2, its noise s·τ
-        x = x.to(memory_format=torch.channels_last) if x.shape[1] > 1 else x
-        taus = [(eta - eta / (steps - i)) / s for i in range(steps)]  # t = i + 1; the last step has none
-        x = sample.langevin(net, x, steps=steps, step=s, noise=taus, generator=generator, stage=stage, beta=beta, **options)
+        steps, eta = c.stage_steps[stage] if steps is None else steps, c.chain_noise if eta is None else eta
+        taus = [(eta - eta / (steps - i)) / c.step for i in range(steps)]  # t = i + 1; the last step has no noise
+        chain = Langevin(steps=steps, step=c.step)
+        with frozen(net):
+            x = chain(net, x, noise=taus, generator=generator, stage=stage, beta=beta, **options)
         return x.clamp(-1, 1)
+
+    # --- use
+
+    def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """Test images of the source domain of a translation, or with the noise that a model takes off; for others nothing."""
+        from thalweg import data
+
+        c = self.config
+        if not c.source and not c.start_noise:
+            return {}
+        channels, height, width = c.shape
+        # images that are no square come at the size that they have
+        x = data.load(c.source or c.data, "test", size=height if height == width else None, channels=channels).batch(0, n, seed=seed).x
+        return {"start": noisy(x, c.start_noise, random.seeded(seed, 3)) if c.start_noise else x}
 
     @torch.no_grad()
     def sample(
@@ -295,24 +298,23 @@ class CFEBM(Method):
         *,
         seed: int = 0,
         steps: int | None = None,
-        noise: float | None = None,
+        chain_noise: float | None = None,
         start: Tensor | None = None,
-        constraint: sample.Constraint | None = None,
-        trace: sample.Trace | None = None,
+        constraint: Constraint | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """`n` images [n, C, H, W] in [−1, 1] by the chain that training ended with: its starts, its stage, its T steps.
 
-        `steps` of the last chain; more than T make a UserWarning, as images oversaturate. `noise` is another η_0 (Figure 16). `start`
+        `steps` of the last chain; more than T make a UserWarning, as images oversaturate. `chain_noise` is another η_0 (Figure 16). `start`
         [n, C, H, W] begins at given images, which models that translate or denoise need. `constraint` puts what was measured back into
         the last chain's start and after each step; `trace` follows that chain, in the stage's size. Raises InputError for such models
         without start, bad options, and constraints before the last stage.
         """
-        c, device = self.config, self.images.device
+        c, device = self.config, self.device
         stage, seen = self.reached
-        if (steps is not None and steps < 1) or (noise is not None and not 0 <= noise < math.inf):
-            raise InputError(f"cf_ebm: steps must be 1 or more and noise 0 or more, got steps = {steps} and noise = {noise}")
-        if start is not None and tuple(start.shape) != (n, *c.shape):
-            raise InputError(f"cf_ebm: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
+        if (steps is not None and steps < 1) or (chain_noise is not None and not 0 <= chain_noise < math.inf):
+            raise InputError(f"cf_ebm: steps must be 1 or more and chain_noise 0 or more, got steps = {steps}, chain_noise = {chain_noise}")
+        check_start(self, start, n)
         if start is None and c.source:
             raise InputError(f"cf_ebm: this model translates images of {c.source}; give them as start, or use tasks.translate")
         if start is None and c.start_noise:
@@ -322,40 +324,27 @@ class CFEBM(Method):
         if steps is not None and steps > self.chain_steps:
             warnings.warn(f"cf_ebm: {steps} steps where {self.chain_steps} were trained: samples oversaturate beyond them", stacklevel=2)
         generator = random.seeded(seed, 1, device=device)
-
-        def measured_back(x: Tensor) -> Tensor:
-            return x if constraint is None else constraint(x, 1.0, 0.0)
-
-        with frozen(self.net, self.coarse):
-            x = self._start(n, stage, seen, generator, device, noise) if start is None else self._at_stage(start.to(device), stage)
-            x = self._chain(
-                self.net, measured_back(x), stage, generator, beta=self.beta(stage, seen), steps=steps, noise=noise, trace=trace,
-                project=None if constraint is None else measured_back,
-            )  # fmt: skip
-        return self._full_size(x, stage).contiguous()
+        project = measured_back(constraint)
+        x = self._start(n, stage, seen, generator, device, chain_noise) if start is None else self._at_stage(start.to(device), stage)
+        x = x if project is None else project(x)
+        options = dict(beta=self.beta(stage, seen), steps=steps, eta=chain_noise, trace=trace, project=project)
+        return self._full_size(self._chain(self.net, x, stage, generator, **options), stage).contiguous()
 
     @torch.no_grad()
     def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
         """y = x + std·ε moved by the trained chain towards images, [B, C, H, W] -> [B, C, H, W] in [−1, 1] (sec. 4.1, Figure 5).
 
-        The paper's chain starts at y, knows nothing of `std` and goes on to images of its own; ours stays within std·√(C·H·W) of y, which
-        is how far the clean image lies (Morozov's discrepancy principle). One that was trained with `start_noise` goes where it was
-        trained to, and is best at that `std`. It is no posterior mean. Raises InputError for std ≤ 0 and before the last stage.
+        The paper's chain starts at y, knows nothing of `std` and goes on to images of its own; ours stays within reach of the noise
+        (`denoising.within_reach`). One that was trained with `start_noise` goes where it was trained to, and is best at that `std`. It is
+        no posterior mean. Raises InputError for std ≤ 0 and before the last stage.
         """
         if not std > 0:
             raise InputError(f"cf_ebm: denoise needs std above 0, got {std}")
         self._needs_last_stage("denoise")
         stage, seen = self.reached
-        radius = std * math.sqrt(y[0].numel())
-
-        def near(x: Tensor) -> Tensor:
-            move = x - y
-            return y + move * (radius / move.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
-
-        project = None if self.config.start_noise else near
-        with frozen(self.net):
-            chain = self._chain(self.net, y, stage, random.seeded(seed, 3, device=y.device), beta=self.beta(stage, seen), project=project)
-            return chain.contiguous()
+        project = None if self.config.start_noise else within_reach(y, std)
+        generator = random.seeded(seed, 3, device=y.device)
+        return self._chain(self.net, y, stage, generator, beta=self.beta(stage, seen), project=project).contiguous()
 
     def _needs_last_stage(self, what: str) -> None:
         stage, _ = self.reached
@@ -367,63 +356,12 @@ class CFEBM(Method):
         """The energy distance to the held-out images of samples, of translated source images, or of themselves with noise, denoised."""
         from thalweg.evaluate import energy_distance
 
-        if self.config.source and not isinstance(held_out, UnpairedBatch):
-            raise InputError(f"cf_ebm: a translation from {self.config.source} needs held-out images of it too, as an UnpairedBatch")
-        start = held_out.source if self.config.source else None
-        if self.config.start_noise:
-            start = held_out.x + self.config.start_noise * random.normal_like(held_out.x, generator)
+        c, start = self.config, None
+        if c.source:
+            if not isinstance(held_out, UnpairedBatch):
+                raise InputError(f"cf_ebm: a translation from {c.source} needs held-out images of it too, as an UnpairedBatch")
+            start = held_out.source
+        elif c.start_noise:
+            start = noisy(held_out.x, c.start_noise, generator)
         x = self.sample(len(held_out.x), seed=1, start=start)
         return float(energy_distance(x.flatten(1), held_out.x.flatten(1)))
-
-
-# Ours: sizes and budgets for small images, with the paper's rates, steps and noise; the data noise is ours as well (sec. A.5: none)
-_SMALL = dict(width=16, data_noise=0.03, batch=128)
-# Sec. A.2, one column a stage: 8, 16, 32, 64, 128 pixels
-_PAPER = {
-    "stage_steps": (15, 30, 50, 50, 60),
-    "stage_images": (50_000, 75_000, 100_000, 125_000, 150_000),
-    "stage_lr": (1e-3, 1e-3, 1e-3, 1.2e-3, 1.5e-3),
-    "stage_splits": (1, 2, 4, 4, 8),  # batches of 256, 128, 64, 64 and 32
-}
-
-
-def _paper(stages: int, **fields: Any) -> Config:
-    """The paper's settings up to a stage; not run here. The run ends with the last stage's budget."""
-    columns = {name: values[:stages] for name, values in _PAPER.items()} | fields
-    return Config(**({"width": 32, "batch": 256, "images": sum(columns["stage_images"])} | columns))
-
-
-CFEBM.PRESETS = {
-    "digits": Config(data="digits", shape=(1, 8, 8), images=300_000, **_SMALL),
-    "fashion-mnist": Config(
-        data="fashion-mnist", shape=(1, 28, 28), stage_steps=(15, 30, 50), stage_images=(50_000, 75_000, 100_000),
-        stage_lr=(1e-3, 1e-3, 1e-3), stage_splits=(1, 1, 2), images=400_000, **_SMALL,
-    ),
-    # Ours: from images with noise, few steps with hardly any, at full size from the start by the network of three stages.
-    # studies/results/cf_ebm_denoiser_fashion-mnist.json
-    "denoise": Config(
-        data="fashion-mnist", shape=(1, 28, 28), start_noise=0.2, coarse_to_fine=False, stage_steps=(10,) * 3, stage_images=(16_384,) * 3,
-        stage_lr=(1e-3,) * 3, stage_splits=(1,) * 3, width=8, noise=0.002, batch=32, images=16_384, ema=0.995,
-    ),
-    # from digits in colour on black to digits in colour on colour: what is to be found is the ground
-    "translate": Config(data="coloured-digits", source="inked-digits", shape=(3, 8, 8), images=300_000, **_SMALL),
-    # studies/results/cf_ebm_translation_fashion-mnist.json; the other way by --source, --target and --size 16
-    "translate-shoes": Config(
-        data="fashion-mnist:ankle boot", source="fashion-mnist:sneaker", shape=(1, 16, 16), classes=0, width=8, data_noise=0.03, batch=64,
-        stage_images=(4096, 8192), images=16_384,
-    ),
-    # one vendor's emoji in the other's style, measured at 16×16
-    "translate-emoji": Config(
-        data="emoji-google", source="emoji-twitter", shape=(3, 16, 16), classes=0, width=8, data_noise=0.03, batch=64,
-        stage_images=(4096, 8192), images=16_384,
-    ),
-    "cifar10": _paper(3, data="hf:uoft-cs/cifar10", shape=(3, 32, 32)),
-    "celeba-64": _paper(4, data="pictures/", shape=(3, 64, 64)),
-    "celebahq-128": _paper(5, data="pictures/", shape=(3, 128, 128)),
-    # sec. A.8: 15 steps a stage, η_0 = 0.03, 200,000 iterations, here of 32 images
-    "celebahq-128-frozen": _paper(
-        5, data="pictures/", shape=(3, 128, 128), frozen_coarse=True, stage_steps=(15,) * 5, noise=0.03, images=6_400_000
-    ),
-    # sec. A.9.2: c = 16; the paper's 256 pixels have one stage more, whose settings it does not give
-    "translate-128": _paper(5, data="target/", source="source/", shape=(3, 128, 128), width=16),
-}  # fmt: skip

@@ -164,8 +164,8 @@ class ImageFlow(nn.Module):
     """A multiscale flow of images [B, C, H, W] in [−1, 1], H and W divisible by 2^scales.
 
     Each scale folds 2×2 pixels into channels, has `couplings` rounds of ActNorm, 1×1 convolution and `MixtureCoupling`, and
-    passes on half of the channels (Dinh et al. 2017). Images of `levels` grey values are spread over their bins by noise,
-    uniform or learned (`variational`); x in [−1, 1] lies at (1 − 1/levels) x of the flow's own interval (−1, 1).
+    passes on half of the channels (Dinh et al. 2017). Images of `grey_values` grey values are spread over their bins by noise,
+    learned (`dequantisation` "variational") or "uniform"; x in [−1, 1] lies at (1 − 1/grey_values) x of the flow's own interval (−1, 1).
     """
 
     def __init__(
@@ -178,14 +178,14 @@ class ImageFlow(nn.Module):
         depth: int = 2,
         mixtures: int = 4,
         attention: bool = False,
-        levels: int = 256,
-        variational: bool = True,
+        grey_values: int = 256,
+        dequantisation: str = "variational",
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
         if height % 2**scales or breadth % 2**scales:
             raise ValueError(f"a flow of {scales} scales needs height and width that divide by {2**scales}, got {height}×{breadth}")
-        self.shape, self.levels = shape, levels
+        self.shape, self.grey_values = shape, grey_values
         self.scales = nn.ModuleList()
         sizes = dict(width=width, depth=depth, mixtures=mixtures, attention=attention)
         for scale in range(scales):
@@ -193,40 +193,40 @@ class ImageFlow(nn.Module):
             parts = (part for _ in range(couplings) for part in (ActNorm(channels), Mixing(channels), MixtureCoupling(channels, **sizes)))
             self.scales.append(nn.ModuleList(parts))
             channels //= 2 if scale < scales - 1 else 1
-        self.dequantisation = Dequantisation(shape[0], width=width, depth=1, mixtures=mixtures) if variational else None
+        self.dequantisation = Dequantisation(shape[0], width=width, depth=1, mixtures=mixtures) if dequantisation == "variational" else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z [B, C, H, W] and log|det ∂z/∂x| [B] of images x, whose values must lie within ±(1 + 1/levels)."""
-        squeeze = 1 - 1 / self.levels
+        """z [B, C, H, W] and log|det ∂z/∂x| [B] of images x, whose values must lie within ±(1 + 1/grey_values)."""
+        squeeze = 1 - 1 / self.grey_values
         z, log_det = self._encode(squeeze * x)
         return z, log_det + math.log(squeeze) * x[0].numel()
 
     def decode(self, z: Tensor) -> Tensor:
-        """The inverse of `encode`; noise of a dequantised model is still in it, so that x may lie beyond ±1 by 1/levels."""
-        return self._decode(z) / (1 - 1 / self.levels)
+        """The inverse of `encode`; noise of a dequantised model is still in it, so that x may lie beyond ±1 by 1/grey_values."""
+        return self._decode(z) / (1 - 1 / self.grey_values)
 
-    def decode_levels(self, z: Tensor) -> Tensor:
+    def decode_grey_values(self, z: Tensor) -> Tensor:
         """`decode` with each value brought to the grey value in whose bin it lies: what a model of grey values samples."""
-        bins = ((self._decode(z) + 1) / 2 * self.levels).floor().clamp(0, self.levels - 1)
-        return 2 * bins / (self.levels - 1) - 1
+        bins = ((self._decode(z) + 1) / 2 * self.grey_values).floor().clamp(0, self.grey_values - 1)
+        return 2 * bins / (self.grey_values - 1) - 1
 
     def bound(self, x: Tensor, noise: Tensor) -> Tensor:
         """A lower bound of the log-probability of grey values x, in nats [B]; `noise` is N(0, I) in the shape of x (Ho et al. 2019, eq. 5).
 
         Of images that are not whole grey values, such as refined samples, it is that of their bin's noise around them.
         """
-        width = 2 / self.levels
+        width = 2 / self.grey_values
         if self.dequantisation is None:
             v, log_q = torch.special.ndtr(noise), 0.0
         else:
             v, log_q = self.dequantisation(x, noise)
-        z, log_det = self._encode((1 - 1 / self.levels) * x + (v - 0.5) * width)
+        z, log_det = self._encode((1 - 1 / self.grey_values) * x + (v - 0.5) * width)
         return _log_normal(z) + log_det + math.log(width) * x[0].numel() - log_q
 
     @torch.no_grad()
     def initialise(self, x: Tensor, noise: Tensor, mean: Mean = lambda value: value) -> None:
         """Set every ActNorm from a batch x, front to back (Salimans and Kingma 2016); `noise` uniform in the shape of x."""
-        self._encode((1 - 1 / self.levels) * x + (noise - 0.5) * 2 / self.levels, mean=mean)
+        self._encode((1 - 1 / self.grey_values) * x + (noise - 0.5) * 2 / self.grey_values, mean=mean)
 
     def _encode(self, y: Tensor, *, mean: Mean | None = None) -> tuple[Tensor, Tensor]:
         # logit: z may lie anywhere, y in (−1, 1); noise may round to the bin's very edge

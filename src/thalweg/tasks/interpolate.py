@@ -63,8 +63,8 @@ def latents(method: Any, x: Tensor, *, seed: int = 0) -> Tensor:
     """
     check_images("latents", x, check_images_model("latents", method))
     x = x.float().to(device_of(method, x))
-    if hasattr(method, "invert"):
+    if {"invert", "reconstruct"} <= getattr(method, "abilities", set()):  # its inverse is a search that begins at draws
+        return method.invert(x, seed=seed)
+    if hasattr(method, "invert") and hasattr(method.config, "levels"):
         return method.invert(x, steps=min(200, method.config.levels))  # in fewer, some images do not come back
-    if hasattr(method, "reconstruct") and getattr(method.config, "initializer", "") == "flow":
-        return method.reconstruct(x, seed=seed).latent
     raise InputError(f"latents: {method.name} cannot say from which noise an image comes; egc and coopflow with a flow can")
