@@ -70,7 +70,7 @@ def make_runs(root: Path) -> None:
     np.savez(root / "range.npz", x=np.full((40, 1, 8, 8), 255.0, np.float32))
     np.savez(root / "other_key.npz", images=np.zeros((40, 1, 8, 8), np.uint8))
     np.savez(root / "odd.npz", x=np.zeros((40, 1, 9, 9), np.uint8), y=np.arange(40) % 10)
-    unable = tw.method("ddaebm/digits", width=8, blocks=1, encoder_width=8)  # it takes no constraint and does not denoise
+    unable = tw.method("ddaebm/digits", blocks=1, **{"net.width": 8, "encoder.width": 8})  # it takes no constraint and does not denoise
     tw.save_pretrained(unable, root / "unable")
     Image.fromarray(np.full((8, 9), 255, np.uint8)).save(root / "wide.png")
     np.savez(root / "many.npz", x=np.zeros((101, 1, 8, 8), np.uint8))

@@ -79,8 +79,8 @@ def test_ddaebm_constants():
 
 
 def test_ddaebm_times_of_lsun_church():
-    assert noise.vp_times(4, first=0.0, spacing="drl") == pytest.approx([0.0, 166 / 999, 332 / 999, 498 / 999, 1.0])
-    assert noise.vp_times(8, first=0.0, spacing="drl")[1:4] == pytest.approx([71 / 999, 142 / 999, 213 / 999])
+    assert noise.vp_times(4, first_time=0.0, spacing="drl") == pytest.approx([0.0, 166 / 999, 332 / 999, 498 / 999, 1.0])
+    assert noise.vp_times(8, first_time=0.0, spacing="drl")[1:4] == pytest.approx([71 / 999, 142 / 999, 213 / 999])
     for spacing in ("even", "drl"):
         times, s = noise.vp_times(4, spacing=spacing), noise.vp(4, spacing=spacing)
         assert times[0] == 1e-3 and times[4] == 1.0
@@ -90,7 +90,7 @@ def test_ddaebm_times_of_lsun_church():
             noise.vp_times(levels, spacing=spacing)
     for first in (-0.1, 1.0):
         with pytest.raises(ValueError, match="the time of level 0"):
-            noise.vp(4, first=first)
+            noise.vp(4, first_time=first)
 
 
 @pytest.mark.parametrize("name, floor", [("ddpm", 0.2755), ("latent", 0.3091)])

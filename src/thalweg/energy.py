@@ -4,6 +4,7 @@ There is no base class. The functions here differentiate, scale, condition and c
 gives an energy, so that they nest.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -105,3 +106,9 @@ def tilt(negative_energy: Callable[..., Tensor], reference: Energy) -> Energy:
 def gaussian(x: Tensor, std: float = 1.0) -> Tensor:
     """The energy of N(0, std² I) up to its constant, ‖x‖²/(2 std²): [B, ...] -> [B]."""
     return x.flatten(1).square().sum(1) / (2 * std**2)
+
+
+def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(x; mean, exp(log_variance)) in nats, summed over all axes but the first: [B, ...] -> [B]; `log_variance` broadcasts."""
+    squares = (x - mean).square() * (-log_variance).exp()
+    return -0.5 * (squares + log_variance + math.log(2 * math.pi)).flatten(1).sum(1)

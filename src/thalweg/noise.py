@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg import random
+from thalweg.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -119,31 +120,31 @@ def linear_beta(levels: int = 1000, start: float = 1e-4, stop: float = 0.02) -> 
     return _from_squared_signal(squared)
 
 
-def vp_times(levels: int = 4, first: float = 1e-3, spacing: str = "even") -> list[float]:
-    """The times t' of `vp`, T + 1 from `first` to 1: "even", or with "drl" most of them in the first half (DDAEBM, B.1, LSUN church).
+def vp_times(levels: int = 4, first_time: float = 1e-3, spacing: str = "even") -> list[float]:
+    """The times t' of `vp`, T + 1 from `first_time` to 1: "even", or with "drl" most of them in the first half (DDAEBM, B.1, LSUN church).
 
-    The latter are t ⌊500/(T − 1)⌋/999 for t < T. Raises ValueError for another spacing, a `first` outside [0, 1) and, with
+    The latter are t ⌊500/(T − 1)⌋/999 for t < T. Raises InputError for another spacing, a `first_time` outside [0, 1) and, with
     "drl", T below 2 or above 501.
     """
-    if not 0 <= first < 1:
-        raise ValueError(f"the time of level 0 is in [0, 1), got {first}")
+    if not 0 <= first_time < 1:
+        raise InputError(f"the time of level 0 is in [0, 1), got {first_time}")
     if spacing not in ("even", "drl"):
-        raise ValueError(f"the spacing of levels is 'even' or 'drl', got '{spacing}'")
+        raise InputError(f"the spacing of levels is 'even' or 'drl', got '{spacing}'")
     if spacing == "even":
         shares = [t / levels for t in range(levels)]
     else:
         if not 2 <= levels <= 501:
-            raise ValueError(f"levels spaced as in DRL are 2 to 501, got {levels}")
+            raise InputError(f"levels spaced as in DRL are 2 to 501, got {levels}")
         shares = [t * (500 // (levels - 1)) / 999 for t in range(levels)]
-    return [first + (1 - first) * share for share in (*shares, 1.0)]
+    return [first_time + (1 - first_time) * share for share in (*shares, 1.0)]
 
 
-def vp(levels: int = 4, beta_min: float = 0.1, beta_max: float = 20.0, first: float = 1e-3, spacing: str = "even") -> Schedule:
+def vp(levels: int = 4, beta_min: float = 0.1, beta_max: float = 20.0, first_time: float = 1e-3, spacing: str = "even") -> Schedule:
     """The variance-preserving SDE at the times t' of `vp_times` (DDAEBM, eq. 47–48): ᾱ² = exp(−β_min t' − ½(β_max − β_min) t'²).
 
-    `first` > 0 keeps σ̄_0 above 0.
+    `first_time` > 0 keeps σ̄_0 above 0.
     """
-    times = vp_times(levels, first, spacing)
+    times = vp_times(levels, first_time, spacing)
     return _from_squared_signal([math.exp(-beta_min * u - 0.5 * (beta_max - beta_min) * u * u) for u in times])
 
 

@@ -11,11 +11,16 @@ import thalweg as tw
 from thalweg import random
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
+from thalweg.importance import Proposals
+from thalweg.nn.build import MLP, ConvEncoder, MLPEncoder, PatchNet, UNet
 
 DIM = 2
 STD = 1.5  # of the data, N(0, STD² I)
 BOUND = 4.5  # standard errors
-SETTINGS = {"width": 8, "blocks": 2, "reference_std": 0.0, "batch": 16, "images": 1600, "reconstruction_floor": 0.0, "encoder_floor": 1e-8}
+NETWORKS = {"net": MLP(width=8, depth=2), "encoder": MLPEncoder(width=8, depth=2)}
+SETTINGS = NETWORKS | {"reference_std": 0.0, "batch": 16, "images": 1600, "reconstruction_floor": 0.0, "encoder_floor": 1e-8}
+WITHOUT_ENCODER = {"objective": "kl", "encoder": None}
+SMALL_IMAGES = {"net": PatchNet(width=8, embedding=16, blocks=1), "encoder": ConvEncoder(width=32)}
 
 
 def method(**fields):
@@ -86,8 +91,8 @@ class LinearEncoder(nn.Module):
 def exact(**fields):
     """A method whose networks are the optimum for Gaussian data."""
     m = method(**fields)
-    m.energy_net, m.generator = Quadratic(m.schedule), LinearGenerator(m.schedule)
-    if m.encodes:
+    m.net, m.generator = Quadratic(m.schedule), LinearGenerator(m.schedule)
+    if m.encoder is not None:
         m.encoder = LinearEncoder(m.schedule, m.generator)
     return m
 
@@ -131,7 +136,7 @@ def test_exact_networks_sample_the_data():
 
 
 def test_the_last_step_adds_no_noise_and_others_do():
-    m = exact(latent=False).float()
+    m = exact(latent=False, encoder=None).float()
     one = m.sample(1000, seed=3, steps=1)
     start = random.normal(1000, DIM, generator=random.seeded(3, 1))
     expected, _ = m.schedule.posterior(m.generator.m.detach()[4] * start, start, 4, 0)
@@ -157,16 +162,16 @@ def test_each_step_is_one_evaluation_of_the_generator(monkeypatch):
 def energy_gradients(factor: float, *, t: int, gamma: float = 0.0, repeats: int = 30, rows: int = 2500) -> list[tuple[Tensor, ...]]:
     """Gradients by a_{t−1} where generated points are exact draws of the model's own conditional with energy factor·‖x‖²/(2v)."""
     m = exact()
-    m.energy_net = Quadratic(m.schedule, factor)
+    m.net = Quadratic(m.schedule, factor)
     levels = torch.full((rows,), t)
     alpha, beta = m.schedule.step_alpha(t).double(), m.schedule.step_variance(t).double()
-    precision = m.energy_net.a.detach()[t - 1] + alpha**2 / beta
+    precision = m.net.a.detach()[t - 1] + alpha**2 / beta
     found = []
     for i in range(repeats):
         x_s, x_t = pair(m, levels, seed=10 * i)
         generated = alpha / beta * x_t / precision + normal(rows, DIM, seed=10 * i + 5) / precision.sqrt()
         loss, _, _ = m.energy_loss(x_s, generated, x_t, levels, torch.tensor(gamma))
-        found.append((torch.autograd.grad(loss, m.energy_net.a)[0][t - 1],))
+        found.append((torch.autograd.grad(loss, m.net.a)[0][t - 1],))
     return found
 
 
@@ -213,7 +218,7 @@ def test_gradient_penalty_is_that_of_energy_and_forward_step():
     torch.testing.assert_close(penalty, slope.square().sum(1) / 2, rtol=1e-6, atol=1e-8)
     losses = [float(m.energy_loss(x_s, x_s, x_t, t, torch.tensor(gamma))[0].detach()) for gamma in (0.0, 0.3)]
     assert losses[1] - losses[0] == pytest.approx(0.3 * float(penalty.mean())), "weight γ on ½‖·‖²"
-    free, zero = method(gamma=0.0, gamma_end=0.0), torch.tensor(0.0)
+    free, zero = method(penalty=0.0, penalty_end=0.0), torch.tensor(0.0)
     (loss, gap, none), (same_loss, same_gap, _) = (model.energy_loss(x_s, x_t, x_t, t, zero) for model in (free, m))
     assert float(loss.detach()) == pytest.approx(float(same_loss.detach())) != 0 and not none.any(), "no penalty is looked at"
     torch.testing.assert_close(gap, same_gap)
@@ -222,7 +227,7 @@ def test_gradient_penalty_is_that_of_energy_and_forward_step():
 def test_generated_weight():
     x, t = normal(6, DIM, seed=1), torch.full((6,), 2)
     full, tenth = (exact(generated_weight=w).energy_loss(x, 2 * x, x, t, torch.tensor(0.0))[0] for w in (1.0, 0.1))
-    a = exact().energy_net.a[1]
+    a = exact().net.a[1]
     square = x.square().sum(1).mean() / 2
     torch.testing.assert_close(full, a * square * (1 - 4))
     torch.testing.assert_close(tenth, a * square * (1 - 0.4))
@@ -231,51 +236,44 @@ def test_generated_weight():
 # --- importance weights of proposals
 
 
-def proposals_of(factor: float, t: int, *, k: int, rows: int, defensive: int = 0) -> tuple[Tensor, Tensor, Tensor, float]:
-    """x_t [rows, D], draws [k, rows, D] and weights [k, rows] of the exact generator under factor times the true energy, and a_{t−1}."""
-    m = exact(proposals=k, defensive=defensive, reference_std=2.0 * bool(defensive))
-    m.energy_net = Quadratic(m.schedule, factor)
-    a = float(m.energy_net.a[t - 1].detach())
-    if defensive:  # `energy` adds that of the reference
-        with torch.no_grad():
-            m.energy_net.a[t - 1] -= 1 / (4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2)
+@pytest.mark.parametrize("defensive", [0, 2])
+@pytest.mark.parametrize("t", [1, 2, 3, 4])
+def test_weights_are_those_of_the_models_own_networks(t, defensive):
+    """Of a wrong generator and its exact encoder: [K, B] weights by the closed form of both conditionals, and of the reference's."""
+    k, rows, wide = 8, 50, 2.0
+    m = exact(proposals=Proposals(count=k, defensive=defensive), reference_std=wide * bool(defensive))
+    v_s = wide**2 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2
+    with torch.no_grad():
+        m.generator.c *= 1.3
+    m.encoder = LinearEncoder(m.schedule, m.generator)
     levels = torch.full((rows,), t)
     _, x_t = pair(m, levels, seed=3)
     x_s, weight = m.weighted(x_t, normal(k * rows, DIM, seed=6), levels, normal(k * rows, DIM, seed=7))
-    return x_t, x_s.view(k, rows, DIM), weight, a
-
-
-@pytest.mark.parametrize("t", [1, 2, 3, 4])
-def test_proposals_of_the_exact_generator_have_equal_weights(t):
-    _, _, weight, _ = proposals_of(1.0, t, k=8, rows=50)
-    torch.testing.assert_close(weight, torch.full_like(weight, 1 / 8), rtol=1e-4, atol=0.0)  # the encoder answers in single precision
-
-
-@pytest.mark.parametrize("defensive", [0, 2000])
-@pytest.mark.parametrize("t", [1, 2, 3, 4])
-def test_weights_turn_proposals_into_draws_of_the_energy(t, defensive):
-    """p(x_s | x_t) of E = a|x|²/2 is Gaussian with precision a + α²/β and mean α x_t/β over it, which is not the generator's."""
-    schedule = method().schedule
-    alpha, beta = float(schedule.step_alpha(t)), float(schedule.step_variance(t))
-    for factor in (0.7, 1.5):
-        x_t, x_s, weight, a = proposals_of(factor, t, k=4000, rows=40, defensive=defensive)
-        precision = a + alpha**2 / beta
-        residual = x_s - alpha / beta * x_t / precision
-        square = (weight[..., None] * residual.square()).sum(0)  # [rows, D], each an estimate of 1/precision
-        error = float(square.std()) / math.sqrt(square.numel())
-        bias = 4 / 4000 / precision  # of weights that sum to 1
-        assert abs(float(square.mean()) - 1 / precision) < BOUND * error + bias
-    assert abs(float(residual.square().mean()) - 1 / precision) > 2 * (BOUND * error + bias), "without weights they are not"
+    x_s = x_s.view(k, rows, DIM)
+    one, zero = torch.ones(rows, 1, dtype=torch.float64), torch.zeros(rows, 1, dtype=torch.float64)
+    p, std = m.schedule.posterior(one, zero, levels, t - 1)
+    r, _ = m.schedule.posterior(zero, one, levels, t - 1)
+    place, spread = (p * m.generator.m[t] + r) * x_t, (p.square() * m.generator.c[t] ** 2 + std.square()).sqrt()
+    density = torch.distributions.Normal(place, spread).log_prob(x_s).sum(2).exp()
+    alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
+    if defensive:
+        variance = 1 / (1 / v_s + alpha**2 / beta)
+        of_reference = torch.distributions.Normal(variance * alpha / beta * x_t, math.sqrt(variance)).log_prob(x_s).sum(2).exp()
+        density = (1 - defensive / k) * density + defensive / k * of_reference
+    energy = m.energy(x_s.flatten(0, 1), t=t - 1).view(k, rows) + (x_t - alpha * x_s).square().sum(2) / (2 * beta)
+    expected = (-energy - density.log()).softmax(0)
+    torch.testing.assert_close(weight, expected.detach(), rtol=1e-3, atol=1e-6)  # the encoder answers in single precision
+    assert float(weight.std()) > 1e-4, "they differ"
 
 
 def test_chosen_samples_follow_the_energies_where_the_generator_does_not():
     """Energies of 1.5 times the precision a: x_s has variance 1/p + (α/(β p))² Var x_t, p = 1.5 a + α²/β; the generator draws the data."""
-    n, m = 20_000, exact(proposals=2).float()
-    m.energy_net = Quadratic(m.schedule, 1.5)
+    n, m = 20_000, exact().float()
+    m.net = Quadratic(m.schedule, 1.5)
     expected = 1.0
     for t in (4, 3, 2, 1):
         alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
-        precision = float(m.energy_net.a[t - 1].detach()) + alpha**2 / beta
+        precision = float(m.net.a[t - 1].detach()) + alpha**2 / beta
         expected = 1 / precision + (alpha / beta / precision) ** 2 * expected
     x = m.sample(n, seed=1, proposals=64)
     own = m.sample(n, seed=1)
@@ -291,8 +289,8 @@ def test_chosen_samples_follow_the_energies_where_the_generator_does_not():
     [
         ({}, {"proposals": 0}),
         ({}, {"proposals": 4, "steps": 2}),
-        ({"objective": "kl", "posterior": False}, {"proposals": 4}),
-        ({"proposals": 4, "defensive": 2, "reference_std": 2.0}, {"proposals": 2}),
+        (WITHOUT_ENCODER, {"proposals": 4}),
+        ({"proposals": Proposals(count=4, defensive=2), "reference_std": 2.0}, {"proposals": 2}),
     ],
 )
 def test_chosen_samples_need_what_weighs_them(fields, options):
@@ -300,93 +298,17 @@ def test_chosen_samples_need_what_weighs_them(fields, options):
         method(**fields).sample(4, **options)
 
 
-@pytest.mark.parametrize("t", [1, 2, 3, 4])
-def test_defensive_draws_are_of_the_reference_given_the_next_level(t):
-    """x_t = α x_s + √β ε with x_s ~ N(0, v): the mean is the regression of x_s on x_t, the variance what that leaves."""
-    m = exact(proposals=4, defensive=1, reference_std=2.0)
-    levels = torch.full((200_000,), t)
-    v = 4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2
-    alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
-    x_s = math.sqrt(v) * normal(200_000, DIM, seed=1)
-    x_t = alpha * x_s + math.sqrt(beta) * normal(200_000, DIM, seed=2)
-    mean, variance = m._of_reference(x_t, levels)
-    left = x_s - mean
-    assert abs(float((left * x_t).mean())) < BOUND * float((left * x_t).std()) / math.sqrt(left.numel())
-    assert abs(float(left.square().mean() / variance[0, 0]) - 1) < BOUND * math.sqrt(2 / left.numel())
-
-
-def test_defensive_draws_find_what_the_generator_does_not_reach():
-    """A generator that stays at the middle: from its own draws hardly anything of the energy's law is known."""
-    t, k, rows = 1, 4000, 40
-    found = []
-    for defensive in (0, 1000):
-        m = exact(proposals=k, defensive=defensive, reference_std=2.0)
-        with torch.no_grad():
-            m.generator.c *= 0.05
-            m.generator.m *= 0.0
-        m.encoder = LinearEncoder(m.schedule, m.generator)
-        levels = torch.full((rows,), t)
-        _, x_t = pair(m, levels, seed=3)
-        x_s, weight = m.weighted(x_t, normal(k * rows, DIM, seed=6), levels, normal(k * rows, DIM, seed=7))
-        a = float(m.energy_net.a[t - 1].detach()) + 1 / (4.0 * m.schedule.signal[t - 1] ** 2 + m.schedule.noise[t - 1] ** 2)
-        alpha, beta = float(m.schedule.step_alpha(t)), float(m.schedule.step_variance(t))
-        precision = a + alpha**2 / beta
-        square = (weight[..., None] * (x_s.view(k, rows, DIM) - alpha / beta * x_t / precision).square()).sum(0)
-        found.append((float(square.mean()) * precision, BOUND * float(square.std()) * precision / math.sqrt(square.numel()) + 0.01))
-    (_, spread), (with_them, error) = found
-    assert abs(with_them - 1) < error < spread / 20, found
-
-
-@pytest.mark.parametrize("defensive", [0, 1])
-@pytest.mark.parametrize("t", [1, 2])
-def test_contrast_is_right_at_the_true_energy_with_two_draws_of_a_wrong_generator(t, defensive):
-    """The expected gradient in a, E = a|x|²/2, is 0 with the data point among the draws; without it few draws bias it."""
-    rows, k = 100_000, 2
-    m = exact(proposals=k, defensive=defensive, reference_std=2.0 * bool(defensive))
-    v = [4.0 * signal**2 + noise**2 for signal, noise in zip(m.schedule.signal, m.schedule.noise)]
-    with torch.no_grad():
-        if defensive:  # `energy` adds that of the reference
-            m.energy_net.a -= 1 / torch.tensor(v[: len(m.energy_net.a)], dtype=m.energy_net.a.dtype)
-        m.generator.c *= 1.5
-        m.generator.m *= 0.9
-    m.encoder = LinearEncoder(m.schedule, m.generator)
-    levels = torch.full((rows,), t)
-    x_s, x_t = pair(m, levels, seed=3)
-    z, noise = normal((k + 1) * rows, DIM, seed=6), normal(k * rows, DIM, seed=7)
-    found = {}
-    for data in (None, x_s):
-        draws, weight = m.weighted(x_t, z if data is not None else z[: k * rows], levels, noise, data)
-        assert weight.shape == (k + (data is not None), rows)
-        torch.testing.assert_close(weight.sum(0), torch.ones(rows, dtype=weight.dtype))
-        slope = 0.5 * (x_s.square().sum(1) - (weight * draws.square().sum(1).view(weight.shape)).sum(0))
-        found[data is not None] = float(slope.mean() / (slope.std() / math.sqrt(rows)))
-    assert abs(found[True]) < BOUND, found
-    assert abs(found[False]) > 2 * BOUND, found
-
-
-def test_contrast_stops_an_energy_that_runs_away():
-    """Data that no draw comes near weigh nearly 1, and leave no gradient."""
-    m = exact(proposals=4, contrast=True)
-    levels = torch.full((64,), 1)
-    x_s, x_t = pair(m, levels, seed=3)
-    m._energy = lambda x, t: 10 * (x - 20).square().sum(1)
-    _, weight = m.weighted(x_t, normal(5 * 64, DIM, seed=6), levels, normal(4 * 64, DIM, seed=7), x_s + 20)
-    assert float(weight[-1].min()) > 1 - 1e-6
-
-
 def test_proposals_take_part_in_the_step():
-    m, update = exact(proposals=4), Recorder()
-    m.step(Batch(normal(16, DIM, seed=1), None), update)
-    torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 4.0, dtype=torch.float64))
-    m, update = exact(proposals=4, contrast=True), Recorder()
-    m.step(Batch(normal(16, DIM, seed=1), None), update)
-    torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), 5.0, dtype=torch.float64))
-    for fields in ({"proposals": 2}, {"contrast": True}):
-        with pytest.raises(InputError, match="proposals above 1 and contrast weigh by the encoder"):
-            method(**fields, objective="kl", posterior=False)
-    for fields in ({"proposals": 4, "defensive": 4, "reference_std": 2.0}, {"proposals": 4, "defensive": 1, "reference_std": 0.0}):
+    for contrast, count in ((False, 4.0), (True, 5.0)):
+        m, update = exact(proposals=Proposals(count=4, contrast=contrast)), Recorder()
+        m.step(Batch(normal(16, DIM, seed=1), None), update)
+        torch.testing.assert_close(update.logged["effective_proposals"], torch.full((16,), count, dtype=torch.float64))
+    for proposals in (Proposals(count=2), Proposals(count=1, contrast=True)):
+        with pytest.raises(InputError, match="proposals are weighted by the encoder"):
+            method(proposals=proposals, **WITHOUT_ENCODER)
+    for defensive, reference_std in ((4, 2.0), (1, 0.0)):
         with pytest.raises(InputError, match="defensive draws are of N"):
-            method(**fields)
+            method(proposals=Proposals(count=4, defensive=defensive), reference_std=reference_std)
 
 
 # --- the generator's and encoder's update (eq. 17, 19)
@@ -397,7 +319,7 @@ def generator_gradients(*, t: int, stretch: float = 1.0, repeats: int = 30, rows
     with torch.no_grad():
         m.generator.c.mul_(stretch)
     levels = torch.full((rows,), t)
-    parameters = [*m.generator.parameters(), *(m.encoder.parameters() if m.encodes else ())]
+    parameters = [*m.generator.parameters(), *(m.encoder.parameters() if m.encoder is not None else ())]
     found = []
     for i in range(repeats):
         x_s, x_t = pair(m, levels, seed=10 * i)
@@ -424,22 +346,22 @@ def test_generator_gradient_points_to_the_exact_width(objective):
 
 
 def test_without_the_entropy_the_generator_collapses():
-    """posterior = False is a WGAN: at the exact networks the width still shrinks, as nothing holds it up."""
-    scores = z_scores(generator_gradients(t=1, objective="kl", posterior=False))
+    """Without an encoder it is a WGAN: at the exact networks the width still shrinks, as nothing holds it up."""
+    scores = z_scores(generator_gradients(t=1, **WITHOUT_ENCODER))
     assert float(scores[1]) > 10
 
 
 def parts_of(m, rows: int = 64) -> dict[str, Tensor]:
     t = torch.arange(rows) % 4 + 1
     x_s, x_t = pair(m, t, seed=3)
-    z = m._latents(rows, random.seeded(4), None).double()
+    z = m._latents(rows, random.seeded(4)).double()
     mean, std = m.reverse(x_t, z, t, t - 1)
     loss, parts = m.generator_loss(mean + std * normal(rows, DIM, seed=5), z, x_s, x_t, t, normal(rows, DIM, seed=6))
     return {"loss": loss.detach(), "ratio": m.ratio[t]} | parts
 
 
 def test_loss_is_the_sum_of_its_parts():
-    p = parts_of(method(w=0.6, w_mid=0.2, entropy_weight=0.1))
+    p = parts_of(method(elbo_weight=0.6, elbo_weight_mid=0.2, entropy_weight=0.1))
     ratio = p["ratio"] * (p["latent_kl"] + p["reconstruction"])
     torch.testing.assert_close(p["loss"], (p["conditional_energy"] + 0.1 * p["entropy"] + ratio).mean())
 
@@ -451,8 +373,8 @@ def test_kl_drops_the_second_bound():
 
 
 def test_without_latent_the_second_bound_is_the_exact_likelihood():
-    m = method(latent=False)
-    assert m.encoder is None and not m._latents(3, random.seeded(0), None).any()
+    m = method(latent=False, encoder=None)
+    assert m.encoder is None and not m._latents(3, random.seeded(0)).any()
     p = parts_of(m)
     assert set(p) == {"loss", "ratio", "conditional_energy", "reconstruction"}
     torch.testing.assert_close(p["loss"], (p["conditional_energy"] + p["reconstruction"]).mean())
@@ -478,23 +400,23 @@ def test_encoder_floor():
 
 def test_importance_ratio():
     """λ(t − 1) by the time of x_t: w at t' = 1 and w_mid at ½ (LSUN's 0.6 and 0.2), all 1 for w = w_mid = 1."""
-    ratio = method(w=0.6, w_mid=0.2).ratio
+    ratio = method(elbo_weight=0.6, elbo_weight_mid=0.2).ratio
     assert float(ratio[4]) == pytest.approx(0.6)
     assert float(ratio[2]) == pytest.approx(0.2, rel=5e-3), "t' = 0.5005"
     assert float(ratio[1]) == pytest.approx(0.2 / 3, rel=1e-2) and float(ratio[3]) == pytest.approx(0.38027, rel=1e-3)
     assert torch.equal(method().ratio, torch.ones(5, dtype=torch.float64))
-    early = method(w=0.6, w_mid=0.2, spacing="drl")
+    early = method(elbo_weight=0.6, elbo_weight_mid=0.2, spacing="drl")
     assert float(early.ratio[3]) == pytest.approx(0.6 * (1e-3 + 0.999 * 498 / 999) ** (math.log(1 / 3) / math.log(0.5)), rel=1e-6)
     with pytest.raises(tw.InputError, match="levels spaced as in DRL are 2 to 501, got 1"):
         method(levels=1, spacing="drl")
 
 
 def test_noise_of_level_0():
-    """σ̄₀² = 1 − exp(−0.1 t' − 9.95 t'²) at t' = `first`: 0.010 at the paper's 1e-3, 0.045 at 1e-2."""
+    """σ̄₀² = 1 − exp(−0.1 t' − 9.95 t'²) at t' = `first_time`: 0.010 at the paper's 1e-3, 0.045 at 1e-2."""
     for first, std in ((1e-3, 0.01049), (1e-2, 0.04464)):
-        assert method(first=first).schedule.noise[0] == pytest.approx(std, rel=1e-3)
+        assert method(first_time=first).schedule.noise[0] == pytest.approx(std, rel=1e-3)
     with pytest.raises(tw.InputError, match="the time of level 0 is in"):
-        method(first=1.0)
+        method(first_time=1.0)
 
 
 # --- the step
@@ -522,7 +444,7 @@ def test_step_updates_the_energy_and_then_the_generator():
     generator = [*m.generator.parameters(), *m.encoder.parameters()]
     kept = torch.autograd.grad(update.losses["energy"], generator, allow_unused=True)
     assert all(g is None for g in kept), "the energy's loss does not move the generator"
-    still = torch.autograd.grad(update.losses["generator"], [*m.energy_net.parameters()], retain_graph=True, allow_unused=True)
+    still = torch.autograd.grad(update.losses["generator"], [*m.net.parameters()], retain_graph=True, allow_unused=True)
     assert all(g is None for g in still), "nor the generator's loss the energy"
     assert all(p.requires_grad for p in m.parameters())
     moved = torch.autograd.grad(update.losses["generator"], generator)
@@ -531,7 +453,7 @@ def test_step_updates_the_energy_and_then_the_generator():
 
 
 def test_penalty_weight_and_rates_follow_their_cosines():
-    m = method(gamma=0.4, gamma_end=0.1, lr_end=0.2)
+    m = method(penalty=0.4, penalty_end=0.1, lr_end=0.2)
     found = []
     m._energy_loss = lambda *a: (found.append(float(a[4])), m.energy_loss(*a))[1]
     for images in (0, 800, 1600, 5000):
@@ -541,7 +463,7 @@ def test_penalty_weight_and_rates_follow_their_cosines():
 
 
 def test_optimizers_are_adam_without_momentum():
-    m = method(lr=3e-4, lr_energy=2e-4)
+    m = method(lr_generator=3e-4, lr=2e-4)
     groups = {name: o.param_groups[0] for name, o in m.optimizers().items()}
     assert groups["energy"]["lr"] == 2e-4 and groups["generator"]["lr"] == 3e-4
     assert all(g["betas"] == (0.0, 0.9) for g in groups.values())
@@ -553,12 +475,12 @@ def test_optimizers_are_adam_without_momentum():
 
 
 def test_energy_of_images_is_the_squared_distance_to_a_denoiser():
-    m = tw.method("ddaebm/digits", width=8, blocks=1)
+    m = tw.method("ddaebm/digits", **SMALL_IMAGES)
     x = random.normal(3, 1, 8, 8, generator=random.seeded(1))
     with torch.no_grad():
-        for p in m.energy_net.parameters():
+        for p in m.net.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=random.seeded(2)))
-        expected = 0.5 * (x - m.energy_net(x, torch.full((3,), 2))[0]).square().sum((1, 2, 3))
+        expected = 0.5 * (x - m.net(x, torch.full((3,), 2))[0]).square().sum((1, 2, 3))
         torch.testing.assert_close(m.energy(x, t=2), expected)
         assert not torch.allclose(m.energy(x, t=2), m.energy(x))
 
@@ -586,15 +508,15 @@ def test_the_game_leads_to_the_closed_form(objective, seed=0):
     Over four seeds every ratio to the truth ended within 0.05 of 1. The energy of level 0 is not asked for: it is an
     integral of the generator's error of some per cent, and takes far longer.
     """
-    fields = {"gamma": 0.0, "gamma_end": 0.0, "lr": 0.02, "lr_energy": 0.004, "lr_end": 0.0, "batch": 400, "images": 400 * 300}
+    fields = {"penalty": 0.0, "penalty_end": 0.0, "lr_generator": 0.02, "lr": 0.004, "lr_end": 0.0, "batch": 400, "images": 400 * 300}
     m = exact(objective=objective, levels=2, beta_min=2.0, beta_max=2.0, **fields).float()  # signal² 0.998, 0.37, 0.13
     truth = {name: p.detach().clone() for name, p in m.named_parameters()}
     with torch.no_grad():
-        m.energy_net.a.mul_(torch.tensor([1.0, 1.3, 1.0]))
+        m.net.a.mul_(torch.tensor([1.0, 1.3, 1.0]))
         m.generator.c.mul_(torch.tensor([1.0, 1.2, 0.8]))
     found = dict(tw.fit(m, GaussianData(), progress=False, seed=seed).named_parameters())
     ratio = {name: found[name] / truth[name] for name in truth}
-    assert float(ratio["energy_net.a"][1]) == pytest.approx(1, abs=0.1)
+    assert float(ratio["net.a"][1]) == pytest.approx(1, abs=0.1)
     assert ratio["generator.c"][1:].tolist() == pytest.approx([1, 1], abs=0.1)
     assert ratio["encoder.on_s"][1:].tolist() == pytest.approx([1, 1], abs=0.1)
 
@@ -602,9 +524,11 @@ def test_the_game_leads_to_the_closed_form(objective, seed=0):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: method(posterior=False), "needs the encoder"),
-        (lambda: method(network="unet"), "needs images"),
-        (lambda: tw.method("ddaebm/digits", reference_std=1.0), "for network = 'mlp'"),
+        (lambda: method(encoder=None), "needs the encoder"),
+        (lambda: method(latent=False), "nothing to encode"),
+        (lambda: method(net="unet"), "needs images"),
+        (lambda: method(encoder="conv"), "needs images"),
+        (lambda: tw.method("ddaebm/digits", reference_std=1.0), "for a network of kind 'mlp'"),
         (lambda: tw.method("ddaebm/digits", patch=3), "must divide"),
         (lambda: method().float().energy(torch.zeros(2, 2), t=4), "levels 0 to 3, got t = 4"),
         (lambda: method().float().sample(2, steps=5), "1 to 4 steps, got steps = 5"),
@@ -623,9 +547,9 @@ def test_samples_are_fixed_by_the_seed():
     assert not torch.equal(m.sample(8, seed=1), m.sample(8, seed=2))
 
 
-@pytest.mark.parametrize("network", ["patch", "unet"])
-def test_image_generators_use_noise_level_and_latent(network):
-    m = tw.method("ddaebm/digits", seed=0, network=network, width=8, blocks=1, multipliers=(1, 2))
+@pytest.mark.parametrize("net", [SMALL_IMAGES["net"], UNet(width=8, blocks=1, multipliers=(1, 2), attention=16)], ids=["patch", "unet"])
+def test_image_generators_use_noise_level_and_latent(net):
+    m = tw.method("ddaebm/digits", seed=0, **(SMALL_IMAGES | {"net": net}))
     with torch.no_grad():
         for p in m.generator.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=random.seeded(2)))

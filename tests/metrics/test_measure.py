@@ -51,7 +51,7 @@ def test_each_metric_of_images_gives_rows_pictures_and_json(metric, digits, tmp_
 
 
 def test_a_normalised_energy_has_its_exact_likelihood():
-    m = tw.method("ddaebm/digits-nice", seed=0, width=8, blocks=1)
+    m = tw.method("ddaebm/digits-nice", seed=0, **{"net.width": 8, "net.depth": 1, "encoder.width": 8, "encoder.depth": 1})
     s = subject(m)
     found = measure.measure(s, ("likelihood",))
     assert "log_partition" not in found["likelihood"]

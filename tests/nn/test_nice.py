@@ -9,6 +9,8 @@ from torch import Tensor
 import thalweg as tw
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
+from thalweg.nn.build import NICE as NICESpec
+from thalweg.nn.build import MLPEncoder
 from thalweg.nn.nice import NICE
 from thalweg.random import integers, normal, seeded, uniform
 
@@ -60,9 +62,9 @@ def test_at_the_start_it_is_a_standard_normal():
 
 
 def method(**fields):
-    sizes = {"shape": (2,), "width": 8, "blocks": 2, "reference_std": 0.0, "network": "nice"}
+    sizes = {"shape": (2,), "net": NICESpec(width=8, depth=2), "encoder": MLPEncoder(width=8, depth=2), "reference_std": 0.0}
     m = tw.method("ddaebm/25gaussians", seed=0, **(sizes | fields)).double()
-    moved(m.energy_net)
+    moved(m.net)
     return m
 
 
@@ -95,24 +97,11 @@ def of_images(**fields):
     return method(shape=(1, 2, 2), grey_values=5, **fields)
 
 
-def test_logits_of_spread_images_and_back():
-    m, x = of_images(), pictures(50)
-    u = uniform(50, 1, 2, 2, generator=seeded(63), dtype=torch.float64)
-    spread = m.dequantise(x, u)
-    y, log_slope = m.logits(spread)
-    # the k-th grey value fills the k-th fifth of the unit interval
-    torch.testing.assert_close(y, torch.logit(1e-6 + (1 - 2e-6) * (2 * (x + 1) + u) / 5))
-    torch.testing.assert_close(m._from_logits(y), spread)
-    h = 1e-6
-    numeric = ((m.logits(spread + h)[0] - m.logits(spread - h)[0]) / (2 * h)).log().flatten(1).sum(1)
-    torch.testing.assert_close(log_slope, numeric, rtol=1e-4, atol=1e-4)
-
-
 def test_likelihood_of_images_is_that_of_logits_and_the_slope():
     m = of_images()
     x = m.dequantise(pictures(9), uniform(9, 1, 2, 2, generator=seeded(64), dtype=torch.float64))
-    y, log_slope = m.logits(x)
-    torch.testing.assert_close(m.log_prob(x), log_slope - m.energy_net(y, torch.zeros(9, dtype=torch.long)))
+    y, log_slope = m.logits.encode(x)
+    torch.testing.assert_close(m.log_prob(x), log_slope - m.net(y, torch.zeros(9, dtype=torch.long)))
     found = tw.evaluate.log_likelihood(m.energy, x, 0.0)
     assert found.exact and found.value.value == pytest.approx(float(m.log_prob(x).detach().mean()))
 
@@ -131,8 +120,8 @@ def test_a_step_trains_on_logits_of_spread_images():
 
 def test_black_images_are_no_divergence():
     """Logits of black pixels lie near −7: a random encoder takes them for z that are thousands of nats from the prior."""
-    m = tw.method("ddaebm/fashion-mnist-nice", seed=0, shape=(1, 16, 16), width=64).float()
-    x0, _ = m.logits(m.dequantise(-torch.ones(32, 1, 16, 16), uniform(32, 1, 16, 16, generator=seeded(65))))
+    m = tw.method("ddaebm/fashion-mnist-nice", seed=0, shape=(1, 16, 16), **{"net.width": 64, "encoder.width": 64}).float()
+    x0, _ = m.logits.encode(m.dequantise(-torch.ones(32, 1, 16, 16), uniform(32, 1, 16, 16, generator=seeded(65))))
     t, z = torch.ones(32, dtype=torch.long), normal(32, 50, generator=seeded(66))
     noises = [normal(32, 1, 16, 16, generator=seeded(67, i)) for i in range(3)]
     x_s, x_t, generated = m.pairs(x0, t, z, *noises)

@@ -207,6 +207,61 @@ class ExpandingNet:
         return made(ExpandingEnergy, _image_shape(self, shape), stages=stages, **_options(self))
 
 
+@dataclass(frozen=True, config=STRICT)
+class NICE:
+    """A flow of additive couplings, whose energy is normalised at every noise level: for vectors and small images (`nn.nice`)."""
+
+    kind: Literal["nice"] = "nice"
+    width: Count = 1000
+    """hidden units of each coupling"""
+    depth: Count = 5
+    """hidden layers of each coupling"""
+    couplings: Count = 4
+    """coupling layers"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: int = 0, classes: int = 0) -> "nn.Module":
+        """As of the other specs, but `levels` is T, the last level: each has a scale of its own."""
+        from thalweg.nn.nice import NICE as Network
+
+        if out or channels or classes:
+            raise InputError("a network of kind 'nice' gives one energy at each noise level: it has no map and takes no labels")
+        return made(Network, math.prod(shape), levels, **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class MLPEncoder:
+    """The encoder of a denoising step of vectors or small images, q(z | x_s, x_t), by one MLP (`nn.generator`)."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: Count = 128
+    """hidden units"""
+    depth: Count = 3
+    """hidden layers"""
+
+    def build(self, shape: Shape, *, latent: int, levels: int) -> "nn.Module":
+        """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each; `levels` is T, the last level."""
+        from thalweg.nn.generator import VectorEncoder
+
+        return VectorEncoder(math.prod(shape), latent, levels, **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class ConvEncoder:
+    """The encoder of a denoising step of images, q(z | x_s, x_t), by strided convolutions (`nn.generator`; DDAEBM, Table 8)."""
+
+    kind: Literal["conv"] = "conv"
+    width: Count = 64
+    """channels of the first layer, doubled where the resolution is halved"""
+
+    def build(self, shape: Shape, *, latent: int, levels: int) -> "nn.Module":
+        """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each, for any t."""
+        from thalweg.nn.generator import ImageEncoder
+
+        return ImageEncoder(_image_shape(self, shape), latent, **_options(self))
+
+
 # what a config's field may say: any network, and any of those with a map in the shape of x
 Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
 MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
+# the encoder of a denoising step
+StepEncoder = Annotated[MLPEncoder | ConvEncoder, Field(discriminator="kind")]

@@ -30,7 +30,7 @@ class VectorGenerator(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """x_s and x_t [B, D], levels t [B] -> mean and log-variance of z, [B, d] each, by one MLP."""
+    """x_s and x_t [B, ...] with D values each, levels t [B] -> mean and log-variance of z, [B, d] each, by one MLP."""
 
     def __init__(self, dim: int, latent: int, levels: int, *, width: int, depth: int) -> None:
         super().__init__()
@@ -39,6 +39,11 @@ class VectorEncoder(nn.Module):
     def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.net(torch.cat([x_s.flatten(1), x_t.flatten(1)], 1), t).chunk(2, dim=1)
         return mean, log_variance
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that reads out mean and log-variance."""
+        return self.net.last
 
 
 class LatentEmbedding(nn.Module):
@@ -57,12 +62,15 @@ class LatentEmbedding(nn.Module):
 
 
 class ImageGenerator(nn.Module):
-    """x_t [B, C, H, W], z [B, d], levels t [B] -> x₀ in (−1, 1): a network (x, t) -> (map, _) whose level embedding takes z too."""
+    """x_t [B, C, H, W], z [B, d], levels t [B] -> x₀ in (−1, 1): a network (x, t) -> (map, _) whose level embedding takes z too.
 
-    def __init__(self, net: nn.Module, latent: int, width: int) -> None:
+    The network says by `embedding` how many values its embedding of levels has.
+    """
+
+    def __init__(self, net: nn.Module, latent: int) -> None:
         super().__init__()
         self.net = net
-        self.net.level = LatentEmbedding(latent, width)
+        self.net.level = LatentEmbedding(latent, net.embedding)
 
     def forward(self, x_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
         return self.net(x_t, (t, z))[0].tanh()
