@@ -1,11 +1,12 @@
 """Energy-based priors of latents: p(z) ∝ exp(f(z)) q₀(z), their chains and their loss (thesis, sec. 2.2.3, eq. 3.4; Pang et al. 2020)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from thalweg import random, sample
+from thalweg import random
+from thalweg.chain import Langevin
 from thalweg.energy import gaussian, tilt
 from thalweg.nn.layers import frozen
 from thalweg.nn.mlp import MLP
@@ -40,7 +41,7 @@ class Prior(nn.Module):
         """−log q₀(z) in nats up to its constant: [B, dim] -> [B]."""
         return 0.0 * z.sum(1) if self.uniform else gaussian(z)  # of z also where it is flat, so that it has a gradient
 
-    def draw_reference(self, n: int, generator: random.Generator = None, device=None) -> Tensor:
+    def draw_reference(self, n: int, generator: random.Generator = None, device: Any = None) -> Tensor:
         """`n` draws of q₀: [n, dim]."""
         if self.uniform:
             return random.uniform(n, self.dim, low=-1.0, high=1.0, generator=generator, device=device)
@@ -52,19 +53,27 @@ class Prior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, steps: int, step: float, noise: float = 1.0, generator: random.Generator = None, device=None, start=None
+        self,
+        n: int,
+        chain: Langevin | None,
+        *,
+        steps: int | None = None,
+        compile: bool = False,
+        generator: random.Generator = None,
+        device: Any = None,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """`n` Langevin chains of `steps` steps of size `step` from draws of the reference, or from `start` [n, dim] (eq. 3.10): [n, dim].
+        """`n` chains from draws of the reference, or from `start` [n, dim] (eq. 3.10): [n, dim].
 
-        `noise` τ is the weight of the noise (1: exact dynamics). Without f these are the reference's draws themselves.
+        `steps` and `compile` as of a chain. Without f, or without a chain, these are the reference's draws themselves.
         """
         z = self.draw_reference(n, generator, device) if start is None else start
-        if self.net is None:
+        if self.net is None or chain is None:
             return z
         # fp32 also under autocast: casts would cost small networks more than products save
         with frozen(self.net), torch.autocast(z.device.type, enabled=False):
             project = self.inside if self.uniform else None
-            return sample.langevin(self.energy, z, steps=steps, step=step, noise=noise, project=project, generator=generator)
+            return chain(self.energy, z, steps=steps, project=project, compile=compile, generator=generator)
 
     def loss(self, posterior: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """E(z⁺).mean() − E(z⁻).mean(), whose gradient is that of −log-likelihood (eq. 2.9, 3.7), and both energies [B].

@@ -1,6 +1,5 @@
 """NeRF-LEBM: posteriors of a linear generator in closed form, signs, learners, poses, incomplete images, resume, errors."""
 
-import dataclasses
 import math
 
 import pytest
@@ -9,16 +8,39 @@ from torch import Tensor
 
 import thalweg as tw
 from thalweg import camera, random
+from thalweg.chain import Langevin
 from thalweg.data import ViewBatch, Views
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
-from thalweg.methods.nerf_lebm import Seen
+from thalweg.nn import inference
+from thalweg.scene import poses
+from thalweg.scene.rays import Given, Pixels, choose
+from thalweg.scene.specs import (
+    MCMC,
+    Amortized,
+    EnergyPrior,
+    GaussianPrior,
+    InferenceNet,
+    LatentAdam,
+    LatentLangevin,
+    Persistent,
+    PoseSearch,
+    RadianceField,
+    Rays,
+)
 
 BOUND = 4.5  # standard errors
+PRIOR = EnergyPrior(width_appearance=8, width_shape=8, chain=Langevin(steps=3, step=0.4))
+CHAINS = dict(posterior_chain=LatentAdam(steps=2), infer_chain=LatentAdam(steps=3))
+LEARNERS = {
+    "mcmc": MCMC(**CHAINS),
+    "persistent": Persistent(chains=6, **CHAINS),
+    "amortized": Amortized(inference=InferenceNet(widths=(8, 8), blocks=(0, 1))),
+}
+FIELD = RadianceField(width=8, depth=2, mapping=8, mapping_layers=2, octaves=2)
 TINY = dict(
-    shape=(3, 8, 8), latent_appearance=3, latent_shape=2, prior_width_appearance=8, prior_width_shape=8, prior_steps=3, posterior_steps=2,
-    infer_steps=3, samples=4, rays=6, width=8, depth=2, mapping=8, mapping_layers=2, octaves=2, encoder_widths=(8, 8),
-    encoder_blocks=(0, 1), batch=4, images=64, chains=6, warm_up=0,
+    shape=(3, 8, 8), dim_appearance=3, dim_shape=2, prior=PRIOR, field=FIELD, renderer=Rays(samples=4, rays=6),
+    learner=LEARNERS["amortized"], batch=4, images=64, warm_up=0,
 )  # fmt: skip
 
 
@@ -69,11 +91,11 @@ STD = 0.6
 
 def linear(n: int = 1, weight: Tensor | None = None, **fields):
     """G(z) = MIX z as an image of 4 pixels of one channel, and what is seen of it, n times."""
-    m = method(residual_std=STD, posterior="langevin", posterior_noise=1.0, **fields)
-    m.generate = lambda z, seen: (z @ MIX.T)[:, :, None]
+    m = method(residual_std=STD, **fields)
+    m.generate = lambda z, pixels: (z @ MIX.T)[:, :, None]
     weight = torch.ones(4) if weight is None else weight
     nothing = torch.zeros(n, 4, 3)
-    return m, Seen(nothing, nothing, OBSERVED.expand(n, 4)[:, :, None], weight.expand(n, 4), torch.zeros(n, 4, 1), None)
+    return m, Pixels(nothing, nothing, OBSERVED.expand(n, 4)[:, :, None], weight.expand(n, 4), torch.zeros(n, 4, 1), None)
 
 
 def gaussian_posterior(weight: Tensor | None = None, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -87,8 +109,9 @@ def gaussian_posterior(weight: Tensor | None = None, temperature: float = 1.0) -
 @pytest.mark.parametrize("joint", [False, True])
 def test_chains_meet_the_posterior_of_a_linear_generator(joint):
     n = 4000
-    m, seen = linear(n, joint=joint)
-    z, _ = m.run_chain(m._reference(n, random.seeded(114)), seen, steps=120, step=0.2, generator=random.seeded(115))
+    m, pixels = linear(n)
+    chain = LatentLangevin(steps=120, step=0.2, noise=1.0, joint=joint)
+    z, _ = m.run_chain(chain, m._reference(n, random.seeded(114)), pixels, generator=random.seeded(115))
     mean, covariance = gaussian_posterior()
     error = BOUND * covariance.diagonal().sqrt() / math.sqrt(n)
     assert ((z.mean(0) - mean).abs() < error).all()
@@ -99,43 +122,42 @@ def test_chains_meet_the_posterior_of_a_linear_generator(joint):
 
 def test_only_visible_pixels_count():
     n, weight = 2000, torch.tensor([1.0, 0.0, 1.0, 0.0])
-    m, seen = linear(n, weight)
-    z, _ = m.run_chain(m._reference(n, random.seeded(116)), seen, steps=150, step=0.2, generator=random.seeded(117))
+    m, pixels = linear(n, weight)
+    chain = LatentLangevin(steps=150, step=0.2, noise=1.0)
+    z, _ = m.run_chain(chain, m._reference(n, random.seeded(116)), pixels, generator=random.seeded(117))
     mean, covariance = gaussian_posterior(weight)
     assert ((z.mean(0) - mean).abs() < BOUND * covariance.diagonal().sqrt() / math.sqrt(n)).all()
 
 
-@pytest.mark.parametrize("posterior", ["langevin", "adam"])
-def test_without_noise_chains_find_the_mode(posterior):
-    m, seen = linear(1, temperature=2.0)
-    m.config = dataclasses.replace(m.config, posterior=posterior, posterior_noise=0.0)
-    z, moments = m.run_chain(torch.zeros(1, 5), seen, steps=300, step=0.3 if posterior == "langevin" else 0.02)
+@pytest.mark.parametrize("chain", [LatentLangevin(steps=300, step=0.3), LatentAdam(steps=300, step=0.02)])
+def test_without_noise_chains_find_the_mode(chain):
+    m, pixels = linear(1, likelihood_temperature=2.0)
+    z, moments = m.run_chain(chain, torch.zeros(1, 5), pixels)
     torch.testing.assert_close(z[0], gaussian_posterior(temperature=2.0)[0], atol=0.02, rtol=0)
     assert int(moments[0, -1]) == 300
 
 
 def test_adam_is_that_of_torch():
     """Moved jointly, a chain is torch.optim.Adam on the energy, also when it goes on from its moments."""
-    m, seen = linear(1, joint=True)
-    m.config = dataclasses.replace(m.config, posterior="adam", posterior_noise=0.0)
-    z, moments = m.run_chain(torch.zeros(1, 5), seen, steps=3, step=0.1)
-    z, _ = m.run_chain(z, seen, moments, steps=4, step=0.1)
+    m, pixels = linear(1)
+    chain = LatentAdam(steps=3, step=0.1, joint=True)
+    z, moments = m.run_chain(chain, torch.zeros(1, 5), pixels)
+    z, _ = m.run_chain(chain, z, pixels, moments, steps=4)
     point = torch.zeros(1, 5, requires_grad=True)
     optimizer = torch.optim.Adam([point], lr=0.1)
     for _ in range(7):
         optimizer.zero_grad()
-        m.posterior_energy(point, seen).sum().backward()
+        m.posterior_energy(point, pixels).sum().backward()
         optimizer.step()
     torch.testing.assert_close(z, point.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_z_a_moves_first_and_z_s_sees_it():
-    m, seen = linear(1)
-    m.config = dataclasses.replace(m.config, posterior_noise=0.0)
-    z = m.run_chain(torch.zeros(1, 5), seen, steps=1, step=0.4)[0]
+    m, pixels = linear(1)
+    z = m.run_chain(LatentLangevin(steps=1, step=0.4), torch.zeros(1, 5), pixels)[0]
     wanted = torch.zeros(1, 5)
     for part in (slice(0, 3), slice(3, 5)):
-        moved = wanted + 0.08 * tw.score(m.posterior_energy, wanted, seen=seen)
+        moved = wanted + 0.08 * tw.score(m.posterior_energy, wanted, pixels=pixels)
         wanted = torch.cat([moved[:, s] if s == part else wanted[:, s] for s in (slice(0, 3), slice(3, 5))], 1)
     torch.testing.assert_close(z, wanted)
 
@@ -155,8 +177,8 @@ def test_energies_are_those_of_the_priors():
 
 @pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
 def test_updates_are_those_of_the_algorithm(learner):
-    """E(z⁺) − E(z⁻) for each prior, then the generator: residual per value, and for an encoder KL − f."""
-    m = method(learner=learner)
+    """E(z⁺) − E(z⁻) for each prior, then the generator: residual per value, and for an inference network KL − f."""
+    m = method(learner=LEARNERS[learner])
     losses = Losses(m)
     m.step(views().batch(0, 4, 0), losses)
     assert list(losses.values) == ["appearance", "shape", "generator"]
@@ -170,8 +192,8 @@ def test_updates_are_those_of_the_algorithm(learner):
     torch.testing.assert_close(losses.values["generator"], wanted)  # f is 0 in a new prior
 
 
-def test_the_encoder_is_drawn_to_where_f_is_high():
-    """The tilt enters the encoder's loss with −f: its gradient by z is −∇f."""
+def test_the_inference_network_is_drawn_to_where_f_is_high():
+    """The tilt enters its loss with −f: its gradient by z is −∇f."""
     m = method()
     batch = views().batch(0, 4, 0)
     plain, tilted = Losses(m), Losses(m, only=("generator",))
@@ -184,7 +206,7 @@ def test_the_encoder_is_drawn_to_where_f_is_high():
 
     m.appearance.net = Slope()
     m.step(batch, tilted)
-    bias = m.encoder.heads["appearance"][-1].bias
+    bias = m.inference.heads["appearance"][-1].bias
     place = next(i for i, p in enumerate(plain.parameters["generator"]) if p is bias)
     difference = tilted.gradients["generator"][place][:3] - plain.gradients["generator"][place][:3]
     torch.testing.assert_close(difference, -slope / (3 * 64), atol=1e-5, rtol=1e-3)
@@ -195,39 +217,41 @@ def test_pixels_of_a_step_estimate_the_whole():
     m = method()
     x, view = views().batch(0, 2, 0)[0][:, None], some_cameras(2)[:, None]
     z = random.normal(2, 5, generator=random.seeded(120))
-    even = m._seen(x, view, None)
+    look = m.config.renderer.look
+    even = look(x, view)
     parts = []
     with torch.no_grad():
         for seed in range(200):
-            pixels = m._pixels(2, random.seeded(121, seed), x.device, 16)
-            assert all(len(row.unique()) == 16 for row in pixels)
-            parts.append(m.residual(z, m._seen(x, view, None, pixels)))
+            which = choose(2, 64, 16, random.seeded(121, seed), x.device)
+            assert all(len(row.unique()) == 16 for row in which)
+            parts.append(m.residual(z, look(x, view, which=which)))
         found, whole = torch.stack(parts), m.residual(z, even)
     assert ((found.mean(0) - whole).abs() < BOUND * found.std(0) / math.sqrt(200)).all()
 
 
 def test_views_of_an_object_share_their_latents():
-    m = method(learner="mcmc", views=2, rays=0)
+    m = method(learner=LEARNERS["mcmc"], views=2, rays=0)
     batch = views(views=2).batch(0, 4, 0)
     x, view = batch.x.unflatten(0, (2, 2)), batch.camera.unflatten(0, (2, 2))
     z = random.normal(2, 5, generator=random.seeded(122))
-    both = m.residual(z, m._seen(x, view, None))
-    apart = sum(m.residual(z, m._seen(x[:, i : i + 1], view[:, i : i + 1], None)) for i in range(2))
+    look = m.config.renderer.look
+    both = m.residual(z, look(x, view))
+    apart = sum(m.residual(z, look(x[:, i : i + 1], view[:, i : i + 1])) for i in range(2))
     torch.testing.assert_close(both, apart)
     with pytest.raises(InputError, match="beside each other"):
         m.step(views().batch(0, 4, 0), Losses(m))
 
 
 def test_each_object_keeps_its_chain():
-    m = method(learner="persistent", views=2)
-    before = m.chains.clone()
+    m = method(learner=LEARNERS["persistent"], views=2)
+    before = m.kept.z.clone()
     batch = views(views=2).batch(0, 4, 0)
     m.step(batch, Losses(m))
-    moved = (m.chains != before).any(1)
+    moved = (m.kept.z != before).any(1)
     assert moved.nonzero().flatten().tolist() == sorted(batch.item.unique().tolist())
-    assert torch.equal(m.moments[:, -1] > 0, moved)
+    assert torch.equal(m.kept.moments[:, -1] > 0, moved)
     with pytest.raises(InputError, match="object number 5"):
-        small = method(learner="persistent", chains=5)
+        small = method(learner=LEARNERS["persistent"], chains=5)
         small.step(ViewBatch(batch.x, None, batch.camera, torch.tensor([0, 1, 2, 5])), Losses(small))
 
 
@@ -236,7 +260,7 @@ def test_unknown_poses_are_learned_through_the_rays():
     losses = Losses(m)
     m.step(Batch(views().batch(0, 4, 0).x), losses)
     for head in ("altitude", "azimuth"):
-        places = [i for i, p in enumerate(losses.parameters["generator"]) if p is m.encoder.heads[head][-1].weight]
+        places = [i for i, p in enumerate(losses.parameters["generator"]) if p is m.inference.heads[head][-1].weight]
         assert losses.gradients["generator"][places[0]].abs().min() > 0, "direction and concentration"
     found = m.infer(views().batch(0, 3, 0).x)
     torch.testing.assert_close(found.camera[:, 0, :, 3].norm(dim=1), torch.full((3,), 4.0))
@@ -244,40 +268,40 @@ def test_unknown_poses_are_learned_through_the_rays():
 
 def test_the_likeliest_pose_is_taken_and_learned():
     """Images that the model itself drew from above: the camera that is found shows them better than others, and heads turn to it."""
-    m = method(poses="unknown", pose_candidates=60, rays=0)
+    m = method(poses="unknown", pose_search=PoseSearch(candidates=60), rays=0)
     with torch.no_grad():
         m.field.density.weight.mul_(30)  # a shape with sides
     m.field.requires_grad_(False)
     x = views().batch(0, 6, 0).x
-    z = torch.cat([m._draw_latent(m._heads(x)["appearance"])[0], torch.zeros(6, 2)], 1)
+    z = torch.cat([inference.gaussian(m._heads(x)["appearance"])[0], torch.zeros(6, 2)], 1)
     told = m._heads(x)
-    m._heads = lambda _: told  # the encoder is shown other images
+    m._heads = lambda _: told  # the inference network is shown other images
     vectors = [camera.unit_vector(torch.linspace(low, high, 6)) for low, high in ((0.2, 0.9), (0.0, 5.0))]
-    truth = camera.orbit(*vectors, distance=4.0, focal=m.config.focal)
+    truth = camera.orbit(*vectors, distance=4.0, focal=m.optics.focal)
     drawn = m.render(*m.split(z), truth).x.detach()[:, None]
-    pixels = m._pixels(6, random.seeded(1), torch.device("cpu"), 0)
-    found, cameras, divergence, loss = m._search_poses(drawn, None, pixels, True, random.seeded(2))
+    which = choose(6, 64, 0, random.seeded(1), torch.device("cpu"))
+    (found, cameras, _, divergence), loss = m._by_search(Given(drawn, None, None, None, which), True, random.seeded(2))
     assert not m.split(found)[1].any() and divergence.shape == loss.shape == (6,)
 
     def miss(camera: Tensor) -> Tensor:
-        return m.residual(found, m._seen(drawn, camera, None, pixels[:, :32]))
+        return m.residual(found, m.config.renderer.look(drawn, camera, which=which[:, : poses.PIXELS]))
 
     best = miss(cameras)
     for seed in range(8):
         angles = [random.uniform(6, high=high, generator=random.seeded(3, seed, i)) for i, high in enumerate((1.0, 6.28))]
         assert float((best < miss(camera.orbit(*map(camera.unit_vector, angles), distance=4.0, focal=1.866)[:, None])).float().mean()) > 0.6
-    gradients = torch.autograd.grad(loss.sum(), m.encoder.heads["azimuth"][-1].weight)[0]
+    gradients = torch.autograd.grad(loss.sum(), m.inference.heads["azimuth"][-1].weight)[0]
     assert gradients[:2].abs().min() > 0 and gradients[2].abs().min() > 0, "direction and concentration"
 
 
 def test_at_first_shapes_are_alike_and_priors_wait():
-    m, x = method(poses="unknown", pose_candidates=3, pose_first=0.25), views().batch(0, 4, 0).x
+    m, x = method(poses="unknown", pose_search=PoseSearch(candidates=3, same_shape=0.25)), views().batch(0, 4, 0).x
     early, late = Losses(m), Losses(m)
     late.images = 16  # of 64
     for losses in (early, late):
         m.step(Batch(x), losses)
     assert set(early.values) == {"generator"} and set(late.values) == {"appearance", "shape", "generator"}
-    heads = [i for i, p in enumerate(early.parameters["generator"]) if p is m.encoder.heads["shape"][-1].weight]
+    heads = [i for i, p in enumerate(early.parameters["generator"]) if p is m.inference.heads["shape"][-1].weight]
     assert early.gradients["generator"][heads[0]] is None and late.gradients["generator"][heads[0]].abs().max() > 0
 
 
@@ -287,7 +311,7 @@ def test_at_first_shapes_are_alike_and_priors_wait():
 @pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
 def test_runs_resume_bit_equal_and_load_equal(learner, tmp_path):
     data, held_out = views(views=2 if learner == "persistent" else 1), views().all()
-    fields = dict(learner=learner, views=2 if learner == "persistent" else 1, images=32)
+    fields = dict(learner=LEARNERS[learner], views=2 if learner == "persistent" else 1, images=32)
     whole = tw.fit(method(**fields), data, tmp_path / "whole", held_out=held_out, save_every=8, progress=False)
     tw.fit(method(**fields), data, tmp_path / "broken", images=16, held_out=held_out, save_every=8, progress=False)
     resumed = tw.fit(method(**fields), data, tmp_path / "broken", held_out=held_out, save_every=8, progress=False)
@@ -306,7 +330,8 @@ def test_training_fits_a_red_ball():
     hit = (torch.linalg.cross(origins, directions).norm(dim=-1) < 0.7).view(40, 1, 8, 8)
     x = torch.where(hit, torch.tensor([255, 0, 0])[:, None, None], 255).to(torch.uint8)
     data = Views(x[:36], view[:36], torch.arange(36))
-    m = method(learner="mcmc", width=16, samples=12, batch=6, posterior_steps=1, rays=0, images=6 * 120, lr_generator=2e-2, ema=0.9)
+    fields = {"field.width": 16, "posterior_chain.steps": 1, "samples": 12, "rays": 0}
+    m = method(learner=LEARNERS["mcmc"], batch=6, images=6 * 120, lr_generator=2e-2, ema=0.9, **fields)
     trained = tw.fit(m, data, progress=False)
     made = trained.render(torch.zeros(4, 3), torch.zeros(4, 2), view[36:])
     error = (made.x - (x[36:] / 127.5 - 1)).square().mean()
@@ -334,7 +359,7 @@ def test_pictures_do_not_depend_on_their_company():
 
 
 def test_new_views_and_completions_have_their_shapes():
-    m, batch = method(learner="mcmc"), views(views=2).masked(0.3, seed=1).batch(0, 4, 0)
+    m, batch = method(learner=LEARNERS["mcmc"]), views(views=2).masked(0.3, seed=1).batch(0, 4, 0)
     x, view = batch.x.unflatten(0, (2, 2)), batch.camera.unflatten(0, (2, 2))
     assert m.novel_views(x, view, some_cameras(6).unflatten(0, (2, 3))).x.shape == (6, 3, 8, 8)
     filled = m.complete(batch.x, batch.camera, batch.visible)
@@ -348,7 +373,7 @@ def test_new_views_and_completions_have_their_shapes():
 
 
 def test_chains_move_alike_in_bf16():
-    m, batch = method(infer_step=0.05), views().batch(0, 4, 0)
+    m, batch = method(**{"infer_chain.step": 0.05}), views().batch(0, 4, 0)
     for steps in (0, 1, 3):
         exact = m.infer(batch.x, batch.camera, steps=steps, rays=0).appearance
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -363,7 +388,7 @@ def test_chains_move_alike_in_bf16():
 
 
 def test_uniform_latents_stay_in_their_box():
-    m = method(learner="mcmc", reference="uniform", posterior_step=3.0)
+    m = method(learner=LEARNERS["mcmc"], reference="uniform", **{"posterior_chain.step": 3.0})
     m.step(views().batch(0, 4, 0), Losses(m))
     assert all(float(part.abs().max()) <= 1 for part in m.draw_prior(50, random.seeded(126), steps=5))
     found = m.infer(views().batch(0, 4, 0).x, views().batch(0, 4, 0).camera, steps=5)
@@ -371,7 +396,7 @@ def test_uniform_latents_stay_in_their_box():
 
 
 def test_a_gaussian_prior_has_nothing_to_learn():
-    m = method(prior="gaussian")
+    m = method(prior=GaussianPrior())
     assert list(m.optimizers()) == ["generator"]
     losses = Losses(m)
     m.step(views().batch(0, 4, 0), losses)
@@ -385,12 +410,14 @@ def test_a_gaussian_prior_has_nothing_to_learn():
         (dict(near=5.0, far=4.0), "far must be above near"),
         (dict(reference="uniform"), "needs reference = 'normal'"),
         (dict(views=2), "views = 2 needs"),
-        (dict(learner="mcmc", poses="unknown"), "inferred by learner = 'amortized'"),
-        (dict(poses="unknown", pose_first=0.1), "pose_first needs pose_candidates"),
-        (dict(pose_candidates=4), "pose_candidates are for poses = 'unknown'"),
-        (dict(learner="mcmc", views=3), "does not divide"),
-        (dict(encoder_blocks=(1,)), "differ in length"),
+        (dict(learner=LEARNERS["mcmc"], poses="unknown"), "inferred by learner = 'amortized'"),
+        ({"poses": "unknown", "pose_search.same_shape": 0.1}, r"no field 'pose_search\.same_shape'"),
+        (dict(pose_search=PoseSearch(candidates=4)), "pose_search is for poses = 'unknown'"),
+        (dict(learner=LEARNERS["mcmc"], views=3), "does not divide"),
+        ({"inference": dict(blocks=(1,))}, "differ in length"),
         (dict(octaves_view=9), "octaves_view"),
+        ({"learner": LEARNERS["mcmc"], "posterior_chain.steps": 0}, "posterior_chain.steps of 1 or more"),
+        ({"learner": LEARNERS["persistent"], "infer_chain.steps": 0}, "infers by chains alone"),
     ],
 )
 def test_settings_that_do_not_go_together(fields, message):

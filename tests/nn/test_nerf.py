@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from thalweg import camera, energy, random
+from thalweg.chain import Langevin
 from thalweg.nn import nerf, von_mises
 from thalweg.prior import Prior
 
@@ -345,7 +346,9 @@ def test_a_new_prior_is_its_reference():
     assert torch.equal(Prior(3, reference="uniform").energy(z), torch.zeros(7))
     gaussian = Prior(3, depth=0)
     assert not list(gaussian.parameters())
-    assert torch.equal(gaussian.sample(5, steps=9, step=1.0, generator=random.seeded(9)), random.normal(5, 3, generator=random.seeded(9)))
+    assert torch.equal(
+        gaussian.sample(5, Langevin(steps=9, step=1.0), generator=random.seeded(9)), random.normal(5, 3, generator=random.seeded(9))
+    )
 
 
 def tilted(seed: int, **options) -> Prior:
@@ -373,7 +376,7 @@ def test_chains_sample_the_prior(reference):
     prior = tilted(1, reference=reference)
     z = grid(1.0) if reference == "uniform" else grid()
     p = density_of(prior, z)
-    found = prior.sample(4000, steps=150, step=0.2, generator=random.seeded(13))
+    found = prior.sample(4000, Langevin(steps=150, step=0.2), generator=random.seeded(13))
     mean, second = float((p * z[:, 0]).sum()), float((p * z[:, 0].square()).sum())
     assert abs(float(found.mean()) - mean) < BOUND * float(found.std()) / math.sqrt(4000) + 0.01
     assert abs(float(found.square().mean()) - second) < BOUND * float(found.square().std()) / math.sqrt(4000) + 0.03
@@ -402,7 +405,7 @@ def test_a_prior_learns_a_known_density():
     for i in range(400):
         sign = random.integers(256, 0, 2, generator=generator)[:, None] * 2 - 1
         data = 1.2 * sign + 0.4 * random.normal(256, 1, generator=generator)
-        samples = prior.sample(256, steps=4, step=0.25, start=samples, generator=generator)
+        samples = prior.sample(256, Langevin(steps=4, step=0.25), start=samples, generator=generator)
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - i / 400)
         optimizer.zero_grad()
         prior.loss(data, samples)[0].backward()

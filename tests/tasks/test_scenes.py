@@ -10,14 +10,16 @@ from PIL import Image
 
 import thalweg as tw
 from thalweg import camera, cli, measure, plot, random, tasks
+from thalweg.chain import Langevin
 from thalweg.data import Views
 from thalweg.errors import InputError
 from thalweg.methods.base import changed
+from thalweg.scene.specs import Amortized, EnergyPrior, InferenceNet, RadianceField, Rays
 
 TINY = dict(
-    shape=(3, 8, 8), latent_appearance=3, latent_shape=2, prior_width_appearance=8, prior_width_shape=8, prior_steps=3, posterior_steps=2,
-    infer_steps=3, samples=4, rays=6, width=8, depth=2, mapping=8, mapping_layers=2, octaves=2, encoder_widths=(8, 8),
-    encoder_blocks=(0, 1), batch=4, images=64,
+    shape=(3, 8, 8), dim_appearance=3, dim_shape=2, field=RadianceField(width=8, depth=2, mapping=8, mapping_layers=2, octaves=2),
+    prior=EnergyPrior(width_appearance=8, width_shape=8, chain=Langevin(steps=3, step=0.4)), renderer=Rays(samples=4, rays=6),
+    learner=Amortized(inference=InferenceNet(widths=(8, 8), blocks=(0, 1))), batch=4, images=64,
 )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def test_a_turntable_goes_round_once():
     assert [tuple(part.shape) for part in made] == [(2, 4, 3, 6, 6), (2, 4, 1, 6, 6), (2, 4, 1, 6, 6)]
     for k in range(4):
         azimuth = camera.unit_vector(torch.tensor(k * math.pi / 2))
-        view = camera.orbit(camera.unit_vector(torch.tensor(0.4)), azimuth, distance=4.0, focal=m.config.focal)
+        view = camera.orbit(camera.unit_vector(torch.tensor(0.4)), azimuth, distance=4.0, focal=m.optics.focal)
         alone = m.render(a, s, view.expand(2, 3, 5), 6)
         torch.testing.assert_close(made.x[:, k], alone.x, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(made.depth[:, k], alone.depth, atol=1e-5, rtol=1e-4)
@@ -63,7 +65,7 @@ def test_rows_share_appearance_and_columns_shape():
     assert (made.opacity[:, 0] - made.opacity[:, 1]).abs().max() > 1e-4 and (made.x[0, 0] - made.x[1, 0]).abs().max() > 1e-4
     a, s = tasks.drawn(m, 3, seed=1)
     up, front = (camera.unit_vector(torch.tensor(angle)) for angle in (math.radians(30), 0.0))
-    view = camera.orbit(up, front, distance=m.distance, focal=m.config.focal)
+    view = camera.orbit(up, front, distance=m.optics.distance, focal=m.optics.focal)
     torch.testing.assert_close(made.x[2, 0], m.render(a[2:], s[:1], view[None]).x[0], atol=1e-5, rtol=1e-4)
 
 
@@ -141,7 +143,7 @@ def test_new_views_are_measured_on_held_out_objects(scenes, tmp_path):
 
 def test_what_has_no_labels_is_evaluated_without_a_classifier(scenes, capsys, monkeypatch):
     monkeypatch.setattr(measure, "METRICS", {name: measure.METRICS[name] for name in ("fidelity", "views")})
-    found = measure.measure(measure.Subject(method_of(scenes, prior_steps=1), measure.Settings(n=7)), ("auto",))
+    found = measure.measure(measure.Subject(method_of(scenes, **{"prior.chain.steps": 1}), measure.Settings(n=7)), ("auto",))
     assert "fidelity" not in found and "views" in found and "fidelity left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="needs data with labels"):
         measure.measure(measure.Subject(method_of(scenes), measure.Settings(n=4)), ("fidelity",))

@@ -1,0 +1,61 @@
+"""Presets of `nerf_lebm`. docs/methods/nerf_lebm.md"""
+
+from typing import Any
+
+from thalweg.chain import Langevin
+from thalweg.scene.specs import (
+    MCMC,
+    Amortized,
+    EnergyPrior,
+    GaussianPrior,
+    InferenceNet,
+    LatentAdam,
+    LatentLangevin,
+    Persistent,
+    PoseSearch,
+    RadianceField,
+    Rays,
+)
+
+# Ours, for a CPU: what is not said is the Config's default
+_OBJECTS = dict(data="objects", shape=(3, 32, 32), images=100_000)
+_KEPT = dict(views=2, learner=Persistent(chains=800, posterior_chain=LatentAdam(steps=2, step=0.02)))
+
+# Thesis, Tables 3.1 to 3.3 and sec. 3.5.2; encodings, samples and bounds of GRAF (field of view 30°, radius 10 for CARLA); lengths ours
+_FIELD = RadianceField(width=256, depth=8, mapping=256, octaves=10, octaves_view=4)
+_PAPER = dict(field=_FIELD, dim_appearance=128, dim_shape=128, lr_generator=1e-4, warm_up=0, images=5_000_000)
+_RESNET_34 = InferenceNet(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
+_CARLA = _PAPER | dict(data="carla/", shape=(3, 64, 64), renderer=Rays(near=7.5, far=12.5, ball=False, samples=64, rays=0))
+# lens of 131.25 of 128 pixels, cameras at 1.3
+_CARS = _PAPER | dict(data="cars/", shape=(3, 128, 128), renderer=Rays(near=0.8, far=1.8, ball=False, focal=1.025, samples=64, rays=0))
+_LARGE: dict[str, Any] = dict(width_appearance=256, width_shape=256, depth=4)  # Table 3.1 (b)
+
+# fmt: off
+PRESETS = {
+    "objects":            dict(_OBJECTS),
+    "objects-vae":        dict(_OBJECTS, prior=GaussianPrior()),
+    "objects-mcmc":       dict(_OBJECTS, learner=MCMC()),
+    "objects-persistent": dict(_OBJECTS, **_KEPT),
+    "objects-incomplete": dict(_OBJECTS | _KEPT, data="objects-incomplete"),
+    "objects-unposed":    dict(_OBJECTS, data="objects-aligned", poses="unknown", pose_search=PoseSearch(candidates=16, same_shape=0.4)),
+
+    # "Carla / MCMC inference / with poses"
+    "carla-mcmc":         dict(_CARLA, batch=8, lr=2e-5,
+                               prior=EnergyPrior(**_LARGE, reference="uniform", chain=Langevin(steps=60, step=0.5, noise=0.02)),
+                               learner=MCMC(posterior_chain=LatentLangevin(steps=60, step=0.1),
+                                            infer_chain=LatentLangevin(steps=60, step=0.1))),
+    # "Carla / amortized inference / with poses"
+    "carla-amortized":    dict(_CARLA, batch=8, lr=7e-6,
+                               prior=EnergyPrior(width_appearance=128, width_shape=256, chain=Langevin(steps=60, step=0.5)),
+                               learner=Amortized(inference=_RESNET_34, lr_inference=1e-4)),
+    # "Carla / amortized inference / without poses"; heads by sec. 3.5.2.3
+    "carla-unposed":      dict(_CARLA, batch=16, lr=7e-6, lr_generator=3e-5, poses="unknown",
+                               prior=EnergyPrior(width_appearance=64, width_shape=128, chain=Langevin(steps=60, step=0.5, noise=0.0)),
+                               learner=Amortized(inference=_RESNET_34, lr_inference=3e-5, lr_heads=5e-6)),
+    # "ShapeNet Car / persistent MCMC inference / with poses", 12 objects of 2 views; 600 steps of `infer` by sec. 3.5.6, their size ours
+    "shapenet-cars":      dict(_CARS, batch=24, views=2, lr=2e-5,
+                               prior=EnergyPrior(**_LARGE, chain=Langevin(steps=40, step=0.5, noise=0.0)),
+                               learner=Persistent(chains=2500, posterior_chain=LatentAdam(steps=1, step=1e-4),
+                                                  infer_chain=LatentAdam(steps=600, step=0.02))),
+}
+# fmt: on

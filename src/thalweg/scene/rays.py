@@ -1,0 +1,101 @@
+"""Views of objects and their pixels: which of them are looked at, the rays through them, and what is there."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from thalweg import camera as cameras
+from thalweg import random
+from thalweg.data import ViewBatch
+from thalweg.data.base import Batch
+from thalweg.errors import InputError
+
+
+class Given(NamedTuple):
+    """V images of each of N objects, x [N, V, C, H, W], with their cameras [N, V, 3, 5] and the objects' numbers `item` [N], or None;
+    `visible` [N, V, 1, H, W] is False where an image is missing, None where none is; pixels `which` [N·V, P] are looked at."""
+
+    x: Tensor
+    camera: Tensor | None
+    item: Tensor | None
+    visible: Tensor | None
+    which: Tensor
+
+    def few(self, rows: Tensor, pixels: int) -> "Given":
+        """The first `pixels` pixels of objects number `rows`, of one view each."""
+        visible = None if self.visible is None else self.visible[rows]
+        return self._replace(x=self.x[rows], visible=visible, which=self.which[rows, :pixels])
+
+
+def observe(batch: Batch | ViewBatch, views: int, *, known: bool, rays: int, generator: random.Generator) -> Given:
+    """A batch of `views` images of each object, one after the other, and `rays` drawn pixels of each image, all for 0.
+
+    With `known` poses its cameras are given; raises InputError where it has none, or where views are of different objects.
+    """
+    visible, camera, item = (getattr(batch, part, None) for part in ("visible", "camera", "item"))
+    if known and camera is None:
+        raise InputError("poses = 'known' needs images with cameras (docs/data.md); set poses = 'unknown' for others")
+    visible, camera, item = (None if t is None else t.unflatten(0, (-1, views)) for t in (visible, camera, item))
+    if known and item is not None and (item != item[:, :1]).any():
+        raise InputError(f"views = {views} needs data with as many images of an object beside each other (with_views)")
+    which = choose(len(batch.x), math.prod(batch.x.shape[2:]), rays, generator, batch.x.device)
+    x = batch.x.unflatten(0, (-1, views))
+    return Given(x, camera if known else None, None if item is None else item[:, 0], visible, which)
+
+
+class Pixels(NamedTuple):
+    """Q pixels of each of N objects, of all its views: their rays [N, Q, 3], values `x` [N, Q, C] in [−1, 1] and weights [N, Q].
+
+    `jitter` [N, Q, M] in [0, 1] places samples along each ray, `importance` [N, Q, M'] further ones.
+    """
+
+    origins: Tensor
+    directions: Tensor
+    x: Tensor
+    weight: Tensor
+    jitter: Tensor
+    importance: Tensor | None
+
+
+def choose(images: int, count: int, rays: int, generator: random.Generator, device: torch.device) -> Tensor:
+    """Which of `count` pixels of each image are looked at, [images, P]: `rays` different ones, or all for 0."""
+    if not 0 < rays < count:
+        return torch.arange(count, device=device).expand(images, -1)
+    return random.uniform(images, count, generator=generator, device=device).topk(rays, 1).indices
+
+
+def look(
+    x: Tensor,
+    camera: Tensor,
+    visible: Tensor | None,
+    which: Tensor | None,
+    *,
+    samples: int,
+    importance: int = 0,
+    generator: random.Generator = None,
+) -> Pixels:
+    """The pixels number `which` [N·V, P], or all, of images [N, V, C, H, W] from cameras [N, V, 3, 5].
+
+    `visible` [N, V, 1, H, W] is False where an image is missing. Samples along rays are drawn, or without a generator evenly spaced.
+    Weights make up for the pixels that are not looked at: the sum over all is estimated without bias.
+    """
+    channels, height, width = x.shape[2:]
+    objects = len(x)
+    if which is None:
+        which = torch.arange(height * width, device=x.device).expand(objects * x.shape[1], -1)
+    origins, directions = cameras.rays(camera.flatten(0, 1), height, width, which)
+    values = x.flatten(0, 1).flatten(2).gather(2, which[:, None].expand(-1, channels, -1)).transpose(1, 2)
+    weight = torch.full(which.shape, height * width / which.shape[1], device=x.device)
+    if visible is not None:
+        weight = weight * visible.flatten(0, 1).flatten(1).gather(1, which)
+
+    def draws(count: int, even: Tensor) -> Tensor:
+        shape = (objects, which.shape[1] * x.shape[1], count)
+        return even.expand(shape) if generator is None else random.uniform(*shape, generator=generator, device=x.device)
+
+    origins, directions, values, weight = (part.reshape(objects, -1, *part.shape[2:]) for part in (origins, directions, values, weight))
+    middle, spread = x.new_full((1,), 0.5), (torch.arange(importance, device=x.device) + 0.5) / max(1, importance)
+    further = draws(importance, spread) if importance else None
+    return Pixels(origins, directions, values, weight, draws(samples, middle), further)
