@@ -12,7 +12,7 @@ from thalweg import random
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.importance import Proposals
-from thalweg.nn.build import MLP, ConvEncoder, MLPEncoder, PatchNet, UNet
+from thalweg.nn.build import MLP, NICE, ConvEncoder, MLPEncoder, PatchNet, UNet
 
 DIM = 2
 STD = 1.5  # of the data, N(0, STD² I)
@@ -558,3 +558,13 @@ def test_image_generators_use_noise_level_and_latent(net):
         assert out.shape == x.shape and float(out.abs().max()) <= 1
         for other in (m.generator(x, -z, t), m.generator(x, z, t + 1), m.generator(x + 0.5, z, t)):
             assert float((out - other).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("encoder", [MLPEncoder(width=8, depth=1), ConvEncoder(width=4)], ids=["mlp", "conv"])
+@pytest.mark.parametrize("net", [SMALL_IMAGES["net"], NICE(width=8, depth=1, couplings=2)], ids=["patch", "nice"])
+def test_either_encoder_serves_images(net, encoder):
+    m, update = tw.method("ddaebm/digits", seed=0, net=net, encoder=encoder), Recorder()
+    m.step(Batch(random.uniform(4, 1, 8, 8, low=-1.0, generator=random.seeded(1))), update)
+    gradients = torch.autograd.grad(update.losses["generator"], [*m.encoder.parameters()])
+    assert all(bool(g.any()) for g in gradients[-2:])
+    assert ("normalised" in m.abilities) == isinstance(net, NICE)
