@@ -9,11 +9,12 @@ import torch
 import thalweg as tw
 from thalweg import camera, random
 from thalweg.cli import main
+from thalweg.config import all_fields
 from thalweg.data import Batch, UnpairedBatch, ViewBatch
 from thalweg.errors import InputError
-from thalweg.methods import METHODS, find
+from thalweg.methods import METHODS, find, preset, presets_of
 
-PRESETS = [(name, key) for name in METHODS for key in find(name).PRESETS]
+PRESETS = [(name, key) for name in METHODS for key in presets_of(find(name))]
 SHORTENED = ("steps", "sample_steps", "prior_steps", "posterior_steps", "samples", "rays")
 LARGE = 5_000_000  # parameters from which a preset is only built, not run
 
@@ -45,8 +46,7 @@ def test_list_names_every_preset(capsys):
 
 @pytest.mark.parametrize(("name", "key"), PRESETS, ids=["/".join(p) for p in PRESETS])
 def test_a_preset_trains_a_step_and_samples(name, key):
-    kind = find(name)
-    config = kind.PRESETS[key]
+    kind, config = preset(f"{name}/{key}")
     # zuko's flows of vectors look at their masks when they are built
     with torch.device("meta" if len(config.shape) == 3 else "cpu"):
         size = sum(p.numel() for p in kind(config).parameters())
@@ -54,18 +54,16 @@ def test_a_preset_trains_a_step_and_samples(name, key):
         assert math.isfinite(size) and config.images > 1_000_000  # a recipe of a paper, for larger machines
         return
     batch = max(4, *getattr(config, "stage_splits", (1,)))
-    short = {"batch": batch, "images": 2 * batch} | {k: 2 for k in SHORTENED if hasattr(config, k)}
+    short = {"batch": batch, "images": 2 * batch} | {k: 2 for k in all_fields(config) if k.rpartition(".")[2] in SHORTENED}
     method = tw.method(f"{name}/{key}", **short)
     before = [p.clone() for p in method.parameters()]
-    source = bool(getattr(config, "source", ""))
-    views = config.views if getattr(config, "poses", "") == "known" else 0
-    noise = Noise(config.shape, tuple(map(str, range(config.classes))), domains=source, views=views)
+    views = config.views if "cameras" in method.abilities else 0
+    noise = Noise(config.shape, tuple(map(str, range(config.classes))), domains="translate" in method.abilities, views=views)
     twin = tw.fit(method, noise, images=2 * batch, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
-    if not twin.generative:
+    if "sample" not in twin.abilities:
         with pytest.raises(InputError, match="no samples"):
             twin.sample(2)
         return
-    begun = source or getattr(config, "start_noise", 0.0)
-    x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if begun else {}))
+    x = twin.sample(2, seed=0, **({"start": torch.zeros(2, *config.shape)} if "given" in twin.abilities else {}))
     assert x.shape == (2, *config.shape) and x.isfinite().all()
