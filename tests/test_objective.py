@@ -8,7 +8,14 @@ from torch import Tensor
 
 from thalweg import noise, random
 from thalweg.nn.mlp import MLP
-from thalweg.objective import contrastive, denoising_score_matching, gradient_penalty, sliced_score_matching, squared_error
+from thalweg.objective import (
+    contrastive,
+    denoising_score_matching,
+    gradient_penalty,
+    kl_from_normal,
+    sliced_score_matching,
+    squared_error,
+)
 
 BOUND = 4.5
 
@@ -207,3 +214,10 @@ def test_squared_error_holds_its_target():
     gradient, none = torch.autograd.grad(loss, [a, b], allow_unused=True)
     torch.testing.assert_close(gradient, 2 * (a - b).detach() / 12)
     assert none is None
+
+
+def test_kl_from_normal_is_that_of_torch_distributions():
+    mean, log_variance = (random.normal(3, 2, 4, generator=random.seeded(30 + i)) for i in range(2))
+    ours = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    expected = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0)).sum((1, 2))
+    torch.testing.assert_close(kl_from_normal(mean, log_variance), expected)

@@ -58,6 +58,11 @@ def gradient_penalty(energy: Energy, x: Tensor, **condition) -> Tensor:
     return 0.5 * score(energy, x, create_graph=True, **condition).flatten(1).square().sum(1)
 
 
+def kl_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, σ² I) ‖ N(0, I)) of latents [B, ...], in nats: [B]."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+
+
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over all elements against a fixed target (nothing flows into `target`)."""
     return F.mse_loss(predicted, target.detach())

@@ -254,7 +254,7 @@ def test_a_method_lives_in_latent_space(trained):
     digits = tw.data.load("digits")
     data = latent.wrap(digits, run)
     assert torch.equal(data.batch(0, 8, seed=1).x, m.encode(digits.batch(0, 8, seed=1).x))
-    fields = dict(network="mlp", width=16, buffer=64, batch=64, images=64, steps=2, sample_steps=2)
+    fields = dict(net="mlp", width=16, buffer=64, batch=64, images=64, steps=2, sample_steps=2)
     model = tw.fit(tw.method("short_run/digits", data=data, **fields), data, progress=False)
     z = model.sample(5, seed=0)
     assert z.shape == (5, 2, 4, 4)
@@ -276,7 +276,7 @@ def test_a_model_of_latents_is_loaded_as_one_of_images(trained, tmp_path):
     assert float(z.abs().max()) > 1, "latents are not confined to [−1, 1]"
     torch.testing.assert_close(model.sample(6, seed=3), trained[0].decode(z))
     torch.testing.assert_close(model.energy(x), inner.energy(trained[0].encode(x)))
-    assert not hasattr(model, "classify")
+    assert "classify" not in model.abilities
     egc = tw.method("egc/digits", data=data, autoencoder=trained[1], width=8, blocks=1)
     torch.testing.assert_close(latent.as_images(egc).classify(x), egc.classify(trained[0].encode(x)))
     assert latent.as_images(trained[0]) is trained[0], "what lives in no latent space stays as it is"
@@ -307,7 +307,7 @@ def test_an_empty_name_is_no_autoencoder():
 def bad(tmp_path_factory):
     """Folders that are no autoencoder."""
     root = tmp_path_factory.mktemp("bad")
-    tw.save_pretrained(tw.method("short_run/digits", network="mlp", buffer=128), root / "other")
+    tw.save_pretrained(tw.method("short_run/digits", net="mlp", buffer=128), root / "other")
     for name, kind in (("pickled", "AutoencoderKL"), ("unet", "UNet2DModel"), ("weightless", "AutoencoderKL")):
         (root / name).mkdir()
         (root / name / "config.json").write_text(json.dumps({"_class_name": kind}))

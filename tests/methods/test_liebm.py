@@ -10,24 +10,28 @@ from torch.nn import functional as F
 
 import thalweg as tw
 from thalweg import random, tasks
+from thalweg.chain import Langevin
 from thalweg.cli import main
+from thalweg.config import changed
 from thalweg.data import Images
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.methods import preset
-from thalweg.methods.base import changed
 from thalweg.methods.liebm import LIEBM
+from thalweg.nn.build import MLP, ConvNet, ResNet
+from thalweg.nn.initializers import Generator
 
 BOUND = 4.5  # standard errors
+Q = MLP(width=8, depth=2)
 PLANE = dict(
-    shape=(2,), classes=3, network="mlp", view="noise", augment=0.0, width=8, depth=2, features=4, head=8, latent_dim=3, generator_width=8,
-    gamma=0.7, steps=3, step=0.5, noise=1.0, clip_move=0.0, clamp=False, data_noise=0.0, batch=16, images=64, clip=0.0, warm_up=0,
+    shape=(2,), classes=3, net=Q, augmentation="noise", augmented_starts=0.0, features=4, head=8, concentration=0.7,
+    generator=Generator(latent_dim=3, width=8), chain=Langevin(steps=3, step=0.5), data_noise=0.0, batch=16, images=64, clip=0.0, warm_up=0,
 )  # fmt: skip
+SMALL_Q = MLP(width=16)
 SMALL = dict(
-    widths=(4, 8), width=16, features=8, head=8, latent_dim=4, generator_width=8, inference_widths=(4, 8), steps=2, batch=16, images=64,
-    warm_up=0,
+    net=SMALL_Q, features=8, head=8, generator=Generator(latent_dim=4, width=8), steps=2, batch=16, images=64, warm_up=0,
 )  # fmt: skip
-ENCODER = dict(widths=(8, 8), head=8, latent_dim=4, batch=16, images=16, warm_up=0)
+ENCODER = dict(widths=(8, 8), head=8, dim=4, batch=16, images=16, warm_up=0)
 
 
 class Turned(nn.Module):
@@ -92,7 +96,7 @@ def test_the_cosine_posterior_integrates_to_a_constant_of_gamma():
     angle = torch.arange(72, dtype=torch.double) / 72 * 2 * math.pi
     circle = torch.stack([angle.cos(), angle.sin()], 1)
     for gamma in (0.7, 3.0):
-        mass = torch.stack([(-m.energy(x, z=z, gamma=gamma)).exp() for z in circle]).mean(0)
+        mass = torch.stack([(-m.energy(x, z=z, concentration=gamma)).exp() for z in circle]).mean(0)
         expected = torch.special.i0(torch.tensor(gamma, dtype=torch.double))
         torch.testing.assert_close(mass * m.energy(x).exp(), expected.expand(5), rtol=1e-10, atol=0)
 
@@ -108,7 +112,7 @@ def test_on_a_sphere_of_more_dimensions_it_is_that_of_von_mises_and_fisher():
 
 @pytest.mark.parametrize("posterior", ["gaussian", "exponential"])
 def test_other_posteriors_integrate_to_one(posterior):
-    m, x = plane(posterior=posterior).double(), points(4).double()
+    m, x = plane(latent_posterior=posterior).double(), points(4).double()
     side = torch.linspace(-12, 12, 241, dtype=torch.double)
     z = torch.cartesian_prod(side, side)
     mass = torch.stack([(-m.energy(one.expand(len(z), 2), z=z)).exp().sum() * 0.01 for one in x])
@@ -116,7 +120,7 @@ def test_other_posteriors_integrate_to_one(posterior):
 
 
 def test_the_gaussian_posterior_has_the_moments_that_it_says():
-    m, x = plane(posterior="gaussian"), points(6)
+    m, x = plane(latent_posterior="gaussian"), points(6)
     mean, precision = m.posterior(x)
     z = random.normal(6, 2, generator=random.seeded(16))
     density = torch.distributions.Normal(mean, precision.rsqrt())
@@ -127,7 +131,7 @@ def test_the_gaussian_posterior_has_the_moments_that_it_says():
 
 def test_the_exponential_family_is_that_of_section_3_1():
     """E(x) = B(λ) − B(λ + t) and −E(x, z) = ⟨λ + t, η(z)⟩ − B(λ), each up to the constants of its base measure."""
-    m, x = plane(posterior="exponential"), points(6)
+    m, x = plane(latent_posterior="exponential"), points(6)
     t, one = m.posterior(x)
     z = random.normal(6, 2, generator=random.seeded(17))
 
@@ -154,7 +158,7 @@ def test_signs_of_the_energies():
     # eq. 15, turned so that higher is more outlying
     score = m.energy(x) - 0.1 * F.cosine_similarity(direction, m.latent(x), dim=1)
     torch.testing.assert_close(m.outlier_score(x), score)
-    torch.testing.assert_close(m.outlier_score(x, gamma=0.7), m.informed_energy(x))
+    torch.testing.assert_close(m.outlier_score(x, concentration=0.7), m.informed_energy(x))
     found = tw.evaluate.outlier_scores(m, x, ["joint", "energy"])
     torch.testing.assert_close(found["joint"], score)
 
@@ -216,7 +220,7 @@ def test_the_generators_loss_by_hand():
 
 def test_the_loss_of_erm_by_hand():
     """Eq. 11–14: minus the evidence lower bound of x and z, by torch's own KL divergence."""
-    m = plane(learner="erm", match_weight=1.0, data_weight=0.5, generator_std=0.5, rho=2.0)
+    m = plane(generator_training="erm", inference=Q, match_weight=1.0, data_weight=0.5, generator_std=0.5, generator_concentration=2.0)
     mean, log_variance = torch.tensor([0.3, -1.0, 0.5]), torch.tensor([0.2, -0.4, 0.1])
     m.generator, m.inference = Fixed(torch.tensor([[0.5, -0.5]])), Fixed(torch.cat([mean, log_variance])[None])
     x, refined, z = points(4, 1), points(4, 2), F.normalize(points(4, 3), dim=1)
@@ -233,9 +237,9 @@ def test_the_loss_of_erm_by_hand():
 
 
 def test_draws_of_the_inference_model_have_its_moments():
-    m = plane(inference=True)
+    m = plane(inference=Q)
     m.inference = Fixed(torch.tensor([[1.0, -2.0, 0.0, math.log(4.0), 0.0, math.log(0.25)]]))
-    drawn, _ = m._drawn(torch.zeros(4000, 2), random.seeded(20))
+    drawn, _ = m.draw_latent(torch.zeros(4000, 2), random.seeded(20))
     std = torch.tensor([2.0, 1.0, 0.5])
     assert ((drawn.mean(0) - torch.tensor([1.0, -2.0, 0.0])).abs() < BOUND * std / 4000**0.5).all()
     assert ((drawn.std(0) / std - 1).abs() < BOUND / (2 * 4000) ** 0.5).all()
@@ -244,13 +248,13 @@ def test_draws_of_the_inference_model_have_its_moments():
 @pytest.mark.parametrize("learner", ["em", "ejm"])
 def test_negatives_start_from_views_with_probability_p(learner):
     """A chain of one step of no length and no noise ends where it starts."""
-    still = dict(learner=learner, steps=1, step=1e-9, noise=0.0, clamp=False)
+    still = dict(generator_training=learner, steps=1, step=1e-9, noise=0.0, clamp=False)
     start = points(2000).clamp(-1, 1)
     refined = start + 10.0
     usual = start if learner == "ejm" else refined
-    torch.testing.assert_close(plane(augment=0.0, **still).negatives(start, refined, random.seeded(21)), usual, rtol=0, atol=1e-6)
+    torch.testing.assert_close(plane(augmented_starts=0.0, **still).negatives(start, refined, random.seeded(21)), usual, rtol=0, atol=1e-6)
     for p in (1.0, 0.3):
-        ends = plane(augment=p, **still).negatives(start, refined, random.seeded(21))
+        ends = plane(augmented_starts=p, **still).negatives(start, refined, random.seeded(21))
         changed = ((ends - usual).abs() > 1e-6).any(1)
         assert abs(changed.float().mean() - p) <= BOUND * (p * (1 - p) / 2000) ** 0.5
         assert ((ends - start)[changed].abs() < 2 / 128).all()  # a view by noise
@@ -265,24 +269,17 @@ def test_chains_of_negatives_are_shared_with_the_generator(monkeypatch):
     )
     for learner, least, most in (("em", 100, 125), ("ejm", 200, 200)):
         rows.clear()
-        plane(learner=learner, augment=0.1).step(Batch(points(100), torch.arange(100) % 3), Once())
+        plane(generator_training=learner, augmented_starts=0.1).step(Batch(points(100), torch.arange(100) % 3), Once())
         assert least <= sum(rows) <= most
-
-
-def test_views_by_noise_stay_within_a_grey_value():
-    x = random.uniform(500, 2, low=-1.0, high=1.0, generator=random.seeded(22))
-    moved = plane()._view(x, random.seeded(23))
-    lowest = 255 / 256 * (x + 1) - 1
-    assert (moved >= lowest - 1e-6).all() and (moved <= lowest + 2 / 256 + 1e-6).all() and (moved - lowest).max() > 1 / 256
 
 
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
         ({}, ["generator", "energy"]),
-        ({"inference": True}, ["generator", "inference", "energy"]),
-        ({"learner": "ejm", "augment": 1.0}, ["generator", "energy"]),
-        ({"learner": "erm"}, ["generator", "energy"]),
+        ({"inference": Q}, ["generator", "inference", "energy"]),
+        ({"generator_training": "ejm", "augmented_starts": 1.0}, ["generator", "energy"]),
+        ({"generator_training": "erm", "inference": Q}, ["generator", "energy"]),
     ],
 )
 def test_the_order_and_the_parts_of_a_step(fields, names):
@@ -314,7 +311,14 @@ def test_without_latents_it_is_a_plain_energy():
 # --- training and files
 
 
-@pytest.mark.parametrize("fields", [{"learner": "erm"}, {"inference": True, "augment": 0.5, "network": "mlp"}], ids=["erm", "em"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generator_training": "erm", "net": ConvNet(widths=(4, 8), blocks=1), "inference": ConvNet(widths=(4, 8), blocks=1)},
+        {"inference": SMALL_Q, "augmented_starts": 0.5},
+    ],
+    ids=["erm", "em"],
+)
 def test_a_resumed_run_is_bit_equal_and_keeps_its_encoder(encoder, tmp_path, fields):
     whole = tw.fit(of_images(encoder, **fields), images(), progress=False)
     tw.fit(of_images(encoder, **fields), images(), tmp_path / "run", images=32, progress=False)
@@ -331,11 +335,18 @@ def test_it_learns_images_in_colour(tmp_path):
     """With bf16 a run lays out all maps channels last, the classes' mean images among them."""
     data = Images(random.uniform(32, 3, 8, 8, low=-1.0, high=1.0, generator=random.seeded(15)), torch.arange(32) % 10)
     ssl = tw.fit(tw.method("ssl/digits", shape=(3, 8, 8), **ENCODER), data, tmp_path / "ssl", progress=False)
-    colour = dict(shape=(3, 8, 8), network="convnet", images=32, encoder=str(tmp_path / "ssl"), view="noise", data_noise=0.0)
+    colour = dict(
+        shape=(3, 8, 8),
+        net=ConvNet(widths=(4, 8), blocks=1),
+        images=32,
+        encoder=str(tmp_path / "ssl"),
+        augmentation="noise",
+        data_noise=0.0,
+    )
     twin = tw.fit(tw.method("liebm/digits", seed=0, **SMALL | colour), data, precision="bf16", progress=False)
     mean = torch.stack([data.all().x[data.all().label == k].mean(0) for k in range(10)])
-    assert twin.class_images.shape == (10, 3, 8, 8) and ssl.config.shape == (3, 8, 8)
-    torch.testing.assert_close(twin.class_images, mean, atol=0.02, rtol=0)
+    assert twin.class_means.images.shape == (10, 3, 8, 8) and ssl.config.shape == (3, 8, 8)
+    torch.testing.assert_close(twin.class_means.images, mean, atol=0.02, rtol=0)
 
 
 def test_a_saved_model_needs_no_other_folder(tmp_path):
@@ -346,7 +357,7 @@ def test_a_saved_model_needs_no_other_folder(tmp_path):
     assert torch.equal(m.encoder.head[0].weight, of_images(str(tmp_path / "exported")).encoder.head[0].weight)
     tw.save_pretrained(m, tmp_path / "model")
     folder.rename(tmp_path / "gone")
-    x, seen = images(8).all().x, int(m.class_count.argmax())
+    x, seen = images(8).all().x, int(m.class_means.count.argmax())
     for name in ("run", "model"):
         loaded = tw.load(tmp_path / name)
         assert torch.equal(loaded.outlier_score(x), m.outlier_score(x))
@@ -368,8 +379,8 @@ def test_labels_change_the_classes_means_and_nothing_else(encoder):
     other = Images(data.all().x, data.all().label.flip(0))
     a, b = (tw.fit(of_images(encoder), d, images=32, progress=False) for d in (data, other))
     different = {key for key, value in a.state_dict().items() if not torch.equal(value, b.state_dict()[key])}
-    assert different and different <= {"class_latents", "class_images", "class_count"}
-    assert a.class_count.sum() == 32
+    assert different and different <= {"class_means.latents", "class_means.images", "class_means.count"}
+    assert a.class_means.count.sum() == 32
 
 
 def test_class_means_are_those_of_all_views():
@@ -377,20 +388,20 @@ def test_class_means_are_those_of_all_views():
     for key in range(3):
         x, label = points(16, key), torch.arange(16) % 3
         once = Once(key)
-        view = m._view(x, once.generator)
-        m._remember(view, m.latent(view), label, once)
+        view = m.config.augmentation(x, once.generator)
+        m.class_means.add(view, m.latent(view), label, once.mean)
         seen.append((view, label))
     view, label = (torch.cat(parts) for parts in zip(*seen))
     for k in range(3):
-        torch.testing.assert_close(m.class_images[k], view[label == k].mean(0))
-        torch.testing.assert_close(m.class_latents[k], m.latent(view[label == k]).mean(0))
+        torch.testing.assert_close(m.class_means.images[k], view[label == k].mean(0))
+        torch.testing.assert_close(m.class_means.latents[k], m.latent(view[label == k]).mean(0))
 
 
 # --- sampling
 
 
 def test_samples_are_fixed_by_the_seed(encoder):
-    m = tw.fit(of_images(encoder, inference=True), images(), images=16, progress=False)
+    m = tw.fit(of_images(encoder, inference=SMALL_Q), images(), images=16, progress=False)
     for options in ({}, {"label": 3}, {"label": 3, "candidates": 2}, {"use": "initializer"}):
         a, b, c = (m.sample(3, seed=seed, **options) for seed in (1, 1, 2))
         assert torch.equal(a, b) and not torch.equal(a, c) and a.shape == (3, 1, 8, 8) and a.abs().max() <= 1
@@ -409,17 +420,17 @@ def test_chains_go_down_the_energy():
 
 def test_samples_by_label_start_near_the_classes_latent():
     m = plane()
-    m.class_count += 1
-    m.class_latents += torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    m.class_means.count += 1
+    m.class_means.latents += torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     label = torch.arange(3).repeat(20)
     x = m.sample(60, label=label, use="initializer", candidates=32)
-    near = F.cosine_similarity(m.latent(x), m.class_latents[label], dim=1)
-    anywhere = F.cosine_similarity(m.latent(m.sample(60, use="initializer")), m.class_latents[label], dim=1)
+    near = F.cosine_similarity(m.latent(x), m.class_means.latents[label], dim=1)
+    anywhere = F.cosine_similarity(m.latent(m.sample(60, use="initializer")), m.class_means.latents[label], dim=1)
     assert near.mean() > anywhere.mean() + 0.1
     # chains run on E(x, z̄) of a strong γ: they end nearer to what g says of the class than those on E(x) alone
-    strong = m.sample(60, label=label, gamma=50.0, steps=20)
-    weak = m.sample(60, label=label, gamma=0.0, steps=20)
-    agreement = [F.cosine_similarity(m.posterior(x)[0], m.class_latents[label], dim=1).mean() for x in (strong, weak)]
+    strong = m.sample(60, label=label, concentration=50.0, steps=20)
+    weak = m.sample(60, label=label, concentration=0.0, steps=20)
+    agreement = [F.cosine_similarity(m.posterior(x)[0], m.class_means.latents[label], dim=1).mean() for x in (strong, weak)]
     assert agreement[0] > agreement[1] + 0.1
 
 
@@ -433,7 +444,7 @@ def test_a_constraint_is_met_at_every_step():
 
 
 def test_reconstruction_finds_what_the_generator_made(encoder):
-    m = of_images(encoder, inference=True)
+    m = of_images(encoder, inference=SMALL_Q)
     x = m.sample(4, seed=3, use="initializer")
     first, found = m.reconstruct(x), m.reconstruct(x, steps=150)
     torch.testing.assert_close(first.latent, m.infer(x)[0])
@@ -476,8 +487,8 @@ def test_apply_restores_by_latents_in_three_stages(tmp_path, monkeypatch, capsys
 
 def test_a_model_without_latents_says_so_before_it_is_trained(encoder, monkeypatch, capsys):
     assert "no latents" in tw.method("liebm/digits", **SMALL).notice and not of_images(encoder).notice
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if not isinstance(value, tuple)]
-    assert main(["train", "liebm/digits", "--dry-run", *options]) == 0
+    options = "--net.width 16 --features 8 --head 8 --latent-dim 4 --generator.width 8 --steps 2 --batch 16 --images 64 --warm-up 0"
+    assert main(["train", "liebm/digits", "--dry-run", *options.split()]) == 0
     assert "thalweg train ssl/digits" in capsys.readouterr().err
 
 
@@ -487,17 +498,18 @@ def test_a_model_without_latents_says_so_before_it_is_trained(encoder, monkeypat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"encoder": "", "learner": "ejm"}, "learner = 'ejm' needs latents"),
-        ({"encoder": "", "inference": True}, "inference without"),
-        ({"encoder": "", "posterior": "exponential"}, "needs latents"),
+        ({"encoder": "", "generator_training": "ejm"}, "generator_training = 'ejm' needs latents"),
+        ({"encoder": "", "inference": SMALL_Q}, "inference without"),
+        ({"generator_training": "erm"}, "'erm' needs an inference model"),
+        ({"encoder": "", "latent_posterior": "exponential"}, "needs latents"),
         ({"encoder": "nowhere"}, "no run or exported model"),
-        ({"shape": (2,), "augment": 0.0, "network": "convnet", "encoder": ""}, "needs images"),
-        ({"shape": (2,), "augment": 0.0, "network": "mlp"}, "encoders of ssl are for images"),
-        ({"shape": (2,), "augment": 0.0, "network": "mlp", "encoder": ""}, None),
-        ({"shape": (2,), "augment": 0.5, "network": "mlp", "encoder": ""}, "use view = 'noise'"),
+        ({"shape": (2,), "augmented_starts": 0.0, "net": "convnet", "encoder": ""}, "needs images"),
+        ({"shape": (2,), "augmented_starts": 0.0}, "encoders of ssl are for images"),
+        ({"shape": (2,), "augmented_starts": 0.0, "encoder": ""}, None),
+        ({"shape": (2,), "augmented_starts": 0.5, "encoder": ""}, "use augmentation = 'noise'"),
         ({"shape": (1, 12, 12)}, "is for images of shape"),
-        ({"shape": (1, 7, 7), "encoder": "", "network": "convnet"}, "must divide by"),
-        ({"augment": 1.5}, "augment"),
+        ({"shape": (1, 7, 7), "encoder": "", "net": "convnet"}, "must divide by"),
+        ({"augmented_starts": 1.5}, "augmented_starts"),
         ({"encoder": "own:Net"}, "user's own"),
     ],
 )
@@ -521,10 +533,12 @@ def test_bad_calls_get_one_message(encoder, tmp_path):
         "use must be": lambda: m.sample(2, use="flow"),
         "no images of this label": lambda: m.sample(2, label=1),
         "labels must be between": lambda: m.sample(2, label=10),
-        "gamma is of the cosine": lambda: of_images(encoder, posterior="gaussian").energy(x, z=torch.zeros(4), gamma=1.0),
+        "concentration is of the cosine": lambda: of_images(encoder, latent_posterior="gaussian").energy(
+            x, z=torch.zeros(4), concentration=1.0
+        ),
         "must give vectors": lambda: LIEBM(m.config, encoder=nn.Identity()),
         "no encoder; train one": lambda: of_images(str(saved)),
-        "the encoder has no weights": lambda: of_images(encoder, encoder_widths=(8, 8), encoder_head=8, encoder_dim=4).step(
+        "the encoder has no weights": lambda: of_images(encoder, encoder_net=ResNet(widths=(8, 8), head=8, dim=4)).step(
             Batch(x, None), Once()
         ),
     }

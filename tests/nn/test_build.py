@@ -5,7 +5,7 @@ import torch
 
 from thalweg.energy import score, value_and_score
 from thalweg.errors import InputError
-from thalweg.nn.build import MLP, ConvNet, ExpandingNet, PatchNet, PatchUNet, PooledNet, UNet
+from thalweg.nn.build import MLP, Coders, ConvNet, ExpandingNet, PatchNet, PatchUNet, PooledNet, ResNet, UNet
 from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
 
 IMAGE, VECTOR = (2, 8, 8), (5,)
@@ -69,6 +69,8 @@ def test_energies_are_differentiated_twice(spec):
         (lambda: PooledNet().build((1, 8, 8), levels=True), "takes neither levels nor labels"),
         (lambda: ExpandingNet().build((2,), stages=2), "kind 'expanding' needs images"),
         (lambda: ExpandingNet().build((1, 6, 8), stages=3), "sides that divide by 4, to 2 pixels or more, got 6×8"),
+        (lambda: ResNet().build((2,)), "kind 'resnet' needs images"),
+        (lambda: Coders(widths=(8, 8)).build((1, 7, 8)), "height and width must divide by 2, got 7×8"),
     ],
 )
 def test_what_does_not_fit_is_wrong_input(make, message):
@@ -80,6 +82,16 @@ def test_a_network_that_grows_has_an_energy_at_each_stage():
     net = ExpandingNet(width=2, activation="celu", residual=False).build((3, 8, 8), stages=2)
     assert [net(torch.randn(4, 3, side, side), stage=stage).shape for stage, side in enumerate((4, 8))] == [(4,), (4,)]
     assert net.skip is None and net.activation is torch.nn.functional.celu
+
+
+def test_encoders_give_vectors_and_coders_a_map():
+    x = torch.randn(2, *IMAGE)
+    encoder = ResNet(widths=(8, 16), head=4, dim=3).build(IMAGE)
+    assert encoder(x).shape == (2, 3) and encoder.features(x).shape == (2, 16)
+    coders = Coders(latent_channels=5, widths=(8, 8))
+    encode, decode = coders.build(IMAGE)
+    mean, log_variance = encode(x)
+    assert mean.shape[1:] == log_variance.shape[1:] == coders.latent_shape(IMAGE) == (5, 4, 4) and decode(mean).shape == x.shape
 
 
 def test_patch_unet_sees_the_whole_image_from_every_pixel():

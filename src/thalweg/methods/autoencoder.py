@@ -1,7 +1,7 @@
-"""An autoencoder whose latents other methods model: the first stage of latent diffusion (Rombach et al., CVPR 2022, sec. 3.1).
+"""An autoencoder whose latents other methods model, the first stage of latent diffusion. docs/methods/autoencoder.md
 
     μ, σ = encoder(x);   z = μ + σ ε,  ε ~ N(0, I)
-    update("autoencoder", |decoder(z) − x| + w/D · KL(N(μ, σ² I) ‖ N(0, I)))
+    update("autoencoder", |decoder(z) − x| + w/D · KL(N(μ, σ² I) ‖ N(0, I)))                          (Rombach et al. 2022, sec. 3.1)
 
 The weight w is small: latents are only kept bounded, the prior N(0, I) is not matched. There is no energy here, and neither the
 perceptual nor the adversarial loss of the paper: fine texture comes out smooth.
@@ -14,46 +14,26 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from thalweg import random
+from thalweg.config import STRICT, Common, NotNegative
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, warm_up_cosine
-from thalweg.nn.autoencoder import Decoder, Encoder, latent_shape
+from thalweg.methods.base import Method, Update
+from thalweg.nn.build import Coders
+from thalweg.objective import kl_from_normal
 
 MEMORY = 0.99  # how much of the latents' running moments an update keeps
 
 
-@dataclass(frozen=True, config=STRICT)
-class Config:
-    """Settings of `autoencoder`."""
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
+    """Settings of `autoencoder`. Labels are not used; `lr` is the one rate."""
 
-    data: str = "fashion-mnist"
-    """name of the data that the preset is for"""
-    shape: tuple[Count, ...] = (1, 28, 28)
-    """shape of one example, [C, H, W]; H and W divide by 2^(len(widths) − 1)"""
-    classes: Whole = 0
-    """number of labels; not used"""
-    latent_channels: Count = 4
-    """channels of the latents"""
-    widths: tuple[Count, ...] = (32, 64, 64)
-    """channels at each resolution; latents have the last one's height and width"""
-    blocks: Whole = 1
-    """residual blocks at each resolution, in encoder and decoder"""
+    coders: Coders = Coders()
+    """the encoder and the decoder; the sides of images divide by 2^(number of widths − 1)"""
     reconstruction: Literal["l1", "mse"] = "l1"
     """absolute or squared error, a mean over the D values of an image"""
     kl_weight: NotNegative = 1e-2
-    """w, weight of the KL divergence in nats beside the sum of the D errors; 1e-6 in the released code of the paper"""
-    batch: Count = 128
-    """images per update"""
-    images: Count = 1_000_000
-    """length of training in images; the learning rate falls to zero over it"""
-    lr: Positive = 1e-3
-    """base learning rate of Adam"""
-    warm_up: Whole = 100
-    """updates over which the learning rate rises"""
-    clip: NotNegative = 1.0
-    """bound on the gradient's norm, 0 for none"""
-    ema: Fraction = 0.999
-    """decay of the EMA twin"""
+    """w, weight of the KL divergence in nats against the sum of the D errors; 1e-6 in the released code of the paper"""
 
 
 class Autoencoder(Method):
@@ -61,20 +41,23 @@ class Autoencoder(Method):
 
     name = "autoencoder"
     Config = Config
-    latent_shape: tuple[int, ...] = ()
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         c = config
-        try:
-            self.latent_shape = latent_shape(c.shape, c.latent_channels, c.widths)
-        except ValueError as error:
-            raise InputError(f"autoencoder: {error}") from None
-        self.encoder = Encoder(c.shape[0], c.latent_channels, widths=c.widths, blocks=c.blocks)
-        self.decoder = Decoder(c.shape[0], c.latent_channels, widths=c.widths, blocks=c.blocks)
+        self.encoder, self.decoder = c.coders.build(c.shape)
         # of the posterior means over the data, each channel by itself: what `encode` brings to mean 0 and deviation 1
-        self.register_buffer("latent_mean", torch.zeros(c.latent_channels, 1, 1))
-        self.register_buffer("latent_square", torch.ones(c.latent_channels, 1, 1))
+        self.register_buffer("latent_mean", torch.zeros(c.coders.latent_channels, 1, 1))
+        self.register_buffer("latent_square", torch.ones(c.coders.latent_channels, 1, 1))
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset({"sample"})
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one image's latents, [C, H, W]."""
+        return self.config.coders.latent_shape(self.config.shape)
 
     @property
     def latent_std(self) -> Tensor:
@@ -111,30 +94,25 @@ class Autoencoder(Method):
 
     # --- training
 
-    @property
-    def abilities(self) -> frozenset[str]:
-        return frozenset({"sample"})
-
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"autoencoder": torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)}
 
-    def learning_rate(self, name: str, images: int) -> float:
-        """Linear warm-up, then a cosine to zero at `images` of the config."""
-        c = self.config
-        return warm_up_cosine(images / c.batch, c.warm_up, images / c.images)
-
-    def step(self, batch: Batch, update) -> None:
-        mean, log_variance = self.encoder(batch.x)
+    def step(self, batch: Batch, update: Update) -> None:
+        x = batch.x
+        mean, log_variance = self.encoder(x)
         z = mean + (0.5 * log_variance).exp() * random.normal_like(mean, update.generator)
-        error = self.decoder(z) - batch.x
-        error = (error.abs() if self.config.reconstruction == "l1" else error.square()).flatten(1).mean(1)
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
-        update("autoencoder", (error + self.config.kl_weight / batch.x[0].numel() * kl).mean())
+        error, kl = self.reconstruction_error(self.decoder(z), x), kl_from_normal(mean, log_variance)
+        update("autoencoder", (error + self.config.kl_weight / x[0].numel() * kl).mean())
         self._measure(mean.detach(), update)
         update.log(reconstruction=error, kl=kl, latent_std=self.latent_std)
 
+    def reconstruction_error(self, rebuilt: Tensor, x: Tensor) -> Tensor:
+        """The mean error of each image's values: [B, ...] twice -> [B]."""
+        error = rebuilt - x
+        return (error.abs() if self.config.reconstruction == "l1" else error.square()).flatten(1).mean(1)
+
     @torch.no_grad()
-    def _measure(self, mean: Tensor, update) -> None:
+    def _measure(self, mean: Tensor, update: Update) -> None:
         """Running moments of the posterior means; the first updates weigh more, so that the initial values are soon forgotten."""
         new = max(1 - MEMORY, 1 / update.updates)
         for buffer, value in ((self.latent_mean, mean), (self.latent_square, mean.square())):
@@ -162,11 +140,3 @@ class Autoencoder(Method):
 
 def _list(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
-
-
-# Widths, length and rate ours; two halvings (f = 4) and 4 channels are Rombach et al.'s middle ground (table 8).
-Autoencoder.PRESETS = {
-    "fashion-mnist": Config(),
-    # a folder of colour pictures or --data hf:NAME, brought to this shape by --size 64
-    "pictures": Config(data="pictures/", shape=(3, 64, 64), widths=(48, 96, 96), images=2_000_000, batch=64),
-}

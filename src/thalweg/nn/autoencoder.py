@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from thalweg.errors import InputError
+
 
 class Residual(nn.Module):
-    """SiLU, 3×3, SiLU, 3×3 beside the identity, which it is at first: [B, C, H, W] -> the same.
+    """SiLU, 3×3, SiLU, 3×3, added to x, at first the identity: [B, C, H, W] -> the same.
 
     Without normalisation: group norm is slow on a CPU, and from an identity a shallow network trains without.
     """
@@ -22,12 +24,12 @@ class Residual(nn.Module):
 
 
 def latent_shape(shape: tuple[int, ...], latent_channels: int, widths: tuple[int, ...]) -> tuple[int, int, int]:
-    """[latent_channels, H/f, W/f] of images [C, H, W], f = 2^(len(widths) − 1). Raises ValueError where f divides them not."""
+    """[latent_channels, H/f, W/f] of images [C, H, W], f = 2^(len(widths) − 1). Raises InputError where f does not divide them."""
     if len(shape) != 3:
-        raise ValueError(f"an autoencoder is for images [C, H, W], got shape {tuple(shape)}")
+        raise InputError(f"an autoencoder is for images [C, H, W], got shape {tuple(shape)}")
     factor = 2 ** (len(widths) - 1)
     if shape[1] % factor or shape[2] % factor:
-        raise ValueError(f"{len(widths)} widths: height and width must divide by {factor}, got {shape[1]}×{shape[2]}")
+        raise InputError(f"{len(widths)} widths: height and width must divide by {factor}, got {shape[1]}×{shape[2]}")
     return latent_channels, shape[1] // factor, shape[2] // factor
 
 

@@ -3,8 +3,8 @@
 Every spec has `build(shape, *, out, channels, levels, classes)`. With `channels` 0 the network gives numbers: (x[, t][, label]) -> [B] for
 `out` 0, else [B, out]. With `channels` above 0 it gives a pair: a map [B, channels, H, W], and numbers [B, out] or None for `out` 0.
 `channels` = shape[0] is a map in the shape of x, of vectors too. `levels`: it takes a noise level t [B]; networks with a map always do.
-`classes`: it takes a label [B], −1 for none. InputError where a network does not fit the data or has no map. torch is imported when the
-first network is built.
+`classes`: it takes a label [B], −1 for none. Encoders to vectors, and pairs of coders, have `build(shape)`. InputError where a
+network does not fit the data or has no map. torch is imported when the first network is built.
 """
 
 import math
@@ -258,6 +258,52 @@ class ConvEncoder:
         from thalweg.nn.generator import ImageEncoder
 
         return ImageEncoder(_image_shape(self, shape), latent, **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class ResNet:
+    """A residual encoder from images to vectors, with a projection head (`nn.encoder`)."""
+
+    kind: Literal["resnet"] = "resnet"
+    widths: tuple[Count, ...] = (32, 64, 128)
+    """channels at each resolution"""
+    blocks: Count = 1
+    """residual blocks at each resolution; 2 with widths 64, 128, 256, 512 are ResNet-18"""
+    head: Count = 256
+    """hidden units of the projection head"""
+    dim: Count = 64
+    """d, values of a vector"""
+
+    def build(self, shape: Shape) -> "nn.Module":
+        from thalweg.nn.encoder import ResNetEncoder
+
+        return made(ResNetEncoder, _image_shape(self, shape)[0], **_options(self))
+
+
+@dataclass(frozen=True, config=STRICT)
+class Coders:
+    """A convolutional encoder and decoder between images and a smaller map of latents (`nn.autoencoder`)."""
+
+    kind: Literal["coders"] = "coders"
+    latent_channels: Count = 4
+    """channels of the latents"""
+    widths: tuple[Count, ...] = (32, 64, 64)
+    """channels at each resolution, each half of the one before; latents have the last one's height and width"""
+    blocks: Whole = 1
+    """residual blocks at each resolution, in the encoder and in the decoder"""
+
+    def latent_shape(self, shape: Shape) -> tuple[int, int, int]:
+        """[latent_channels, H/f, W/f] of images [C, H, W], f = 2^(len(widths) − 1). InputError where f does not divide H and W."""
+        from thalweg.nn.autoencoder import latent_shape
+
+        return latent_shape(shape, self.latent_channels, self.widths)
+
+    def build(self, shape: Shape) -> "tuple[nn.Module, nn.Module]":
+        """The encoder and the decoder."""
+        from thalweg.nn.autoencoder import Decoder, Encoder
+
+        self.latent_shape(shape)  # says what does not divide
+        return Encoder(shape[0], **_options(self)), Decoder(shape[0], **_options(self))
 
 
 # what a config's field may say: any network, and any of those with a map in the shape of x

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions with group norm beside the identity, or a 1×1 convolution where size or channels change (He et al. 2016)."""
+    """Two 3×3 convolutions with group norm, added to x, or to a 1×1 convolution of it where size or channels change (He et al. 2016)."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ def _norm(channels: int) -> nn.Module:
 
 
 class ResNetEncoder(nn.Module):
-    """Images [B, channels, H, W] -> vectors: `features` [B, widths[-1]], and of those by a head of two layers [B, out].
+    """Images [B, channels, H, W] -> vectors: `features` [B, widths[-1]], and from those by a head of two layers [B, dim].
 
     `blocks` residual blocks at each of `widths`, halving the resolution from one to the next, then the mean over pixels. SiLU, so that
     chains may follow its gradient. The body has group norm, the head batch norm as in BYOL and W-MSE: in evaluation mode an
     image's vector is a function of the image.
     """
 
-    def __init__(self, channels: int, *, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 1, head: int = 256, out: int = 64) -> None:
+    def __init__(self, channels: int, *, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 1, head: int = 256, dim: int = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), _norm(widths[0]), nn.SiLU()]
         last = widths[0]
@@ -42,7 +42,7 @@ class ResNetEncoder(nn.Module):
                 layers.append(Block(last, width, 2 if stage and not block else 1))
                 last = width
         self.body = nn.Sequential(*layers)
-        self.head = projection_head(last, head, out, norm=True)
+        self.head = projection_head(last, head, dim, norm=True)
 
     def features(self, x: Tensor) -> Tensor:
         """What probes read, before the head: [B, C, H, W] -> [B, widths[-1]]."""

@@ -1,4 +1,4 @@
-"""Specs of what CoopFlow's chains start at: a normalizing flow, a generator, or noise.
+"""Specs of what chains start at, CoopFlow's and LIEBM's: a normalizing flow, a generator, or noise.
 
 Every spec has `build(shape, std=…)`, the network or None for noise, and `latent_shape(shape)`, the shape of one draw of N(0, I) that it
 turns into a start. torch is imported when the first network is built.

@@ -56,8 +56,8 @@ def restore_latent(
         raise InputError(f"restore_latent needs a method with a generator and an inference model, as liebm; {method.name} is none")
     check_count("latent_steps", latent_steps, 0)
     check_count("steps", steps, 0)
-    c = method.config
-    step = c.step if step is None else step
+    chain = method.chain
+    step = chain.step if step is None else step
     if not (latent_step > 0 and latent_std > 0 and step > 0 and noise >= 0):
         raise InputError("restore_latent: steps' sizes and standard deviations must be above 0, and the noise not below")
     _check_measured(y, operator, shape)
@@ -84,7 +84,7 @@ def restore_latent(
         refined = method.generate(m)
         # G(m) is fixed, so that steps on Y are steps on x = G(m) + Y
         x = langevin(
-            method.informed_energy, measured_back(refined), steps=steps, step=step, noise=noise * c.noise, clip=c.clip_move or None,
-            clamp=(-1.0, 1.0) if c.clamp else None, project=measured_back, generator=generator,
+            method.informed_energy, measured_back(refined), steps=steps, step=step, noise=noise * chain.noise, clip=chain.clip or None,
+            clamp=(-1.0, 1.0) if chain.clamp else None, project=measured_back, generator=generator,
         )  # fmt: skip
     return LatentRestoration(*(image.to(home) for image in (start, refined, x.clamp(-1, 1))))

@@ -1,0 +1,60 @@
+"""Specs of random views of images: their settings, bound once in a config and called like a function.
+
+    views = RandomViews(crop=0.5)
+    view = views(x, generator)
+
+torch and kornia are imported when the first view is drawn.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from thalweg.config import STRICT, Fraction, NotNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thalweg import random
+
+
+@dataclass(frozen=True, config=STRICT)
+class RandomViews:
+    """The random views of SimCLR (Chen et al. 2020, appendix A), each image its own (`data.augment`)."""
+
+    kind: Literal["augmented"] = "augmented"
+    crop: Fraction = 0.2
+    """least share of an image's area that a crop keeps, resized to the image's size; 1 for no crops"""
+    flip: Fraction = 0.5
+    """probability of a mirror image"""
+    jitter: NotNegative = 0.4
+    """strength of changes, made with probability 0.8, of brightness and contrast, in colour also of saturation and (a quarter) of hue"""
+    grey: Fraction = 0.1
+    """probability of a grey image, for three channels"""
+
+    def __call__(self, x: "Tensor", generator: "random.Generator" = None) -> "Tensor":
+        """Images [B, C, H, W] in [−1, 1] -> views of the same shape and range; the same generator gives the same views.
+
+        InputError for anything but images, and without kornia.
+        """
+        from thalweg.data.augment import random_views
+
+        return random_views(x, generator, crop=self.crop, flip=self.flip, jitter=self.jitter, grey=self.grey)
+
+
+@dataclass(frozen=True, config=STRICT)
+class NoiseViews:
+    """An example with uniform noise of one grey value of 256 (LIEBM, sec. 4), also for vectors (`data.augment`)."""
+
+    kind: Literal["noise"] = "noise"
+
+    def __call__(self, x: "Tensor", generator: "random.Generator" = None) -> "Tensor":
+        """Examples [B, ...] in [−1, 1] -> the same; the same generator gives the same noise."""
+        from thalweg.data.augment import grey_noise
+
+        return grey_noise(x, generator)
+
+
+# what a config's field may say
+Views = Annotated[RandomViews | NoiseViews, Field(discriminator="kind")]
