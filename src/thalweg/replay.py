@@ -66,9 +66,9 @@ class AdaptiveStep(nn.Module):
         if not self.target:
             return
         if level is None:
-            excess = update.mean(accepted.mean()) - self.target
+            move = 0.1 * (update.mean(accepted.mean()) - self.target)
         else:
             here = nn.functional.one_hot(level, len(self.size)).to(accepted)
             count, excess = update.mean(torch.stack([here.sum(0), (accepted - self.target) @ here]))
-            excess = excess / count.clamp_min(1e-6)
-        self.size.mul_(torch.exp(0.1 * excess)).clamp_(self.low, self.high)
+            move = 0.1 * excess / count.clamp_min(1e-6)
+        self.size.mul_(torch.exp(move)).clamp_(self.low, self.high)

@@ -428,7 +428,7 @@ def test_guidance_that_is_asked_for():
             asked_guidance(text, given, 0.0)
 
 
-TINY = dict(widths=(8, 8), width=16, depth=1, initializer_width=8, initializer_blocks=1, steps=2, levels=2, batch=16)
+TINY = {"net.width": 16, "net.depth": 1, "initializer.width": 8, "initializer.depth": 1, "steps": 2, "levels": 2, "batch": 16}
 
 
 def test_a_model_of_several_concepts_takes_a_step():
@@ -472,7 +472,7 @@ def test_samples_are_asked_for_on_the_command_line(trained, tmp_path):
     assert torch.equal(drawn["both"][0], drawn["number"][0])
     method = tw.load(trained)
     label = torch.tensor([[3, 10, -1]] * 11)
-    assert torch.equal(drawn["not"][0], method.sample(11, seed=0, label=label, guidance=[0.0, -3.0, 0.0]))
+    assert torch.equal(drawn["not"][0], method.sample(11, seed=0, label=label, guidance=[1.0, -3.0, 1.0]))
     assert torch.equal(drawn["guided"][0], method.sample(11, seed=0, label=label, guidance=-3.0))
     assert torch.equal(drawn["proposals"][0], method.sample(11, seed=0, label=label, guidance=2.0, guide="initializer", resample=2))
 

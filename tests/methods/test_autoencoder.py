@@ -267,7 +267,7 @@ def test_a_model_of_latents_is_loaded_as_one_of_images(trained, tmp_path):
     """`tw.load` of a saved cdrl in latents: samples decoded, not clamped before; the energy that of the latents; classify for egc."""
     digits = tw.data.load("digits")
     data = latent.wrap(digits, trained[1])
-    small_nets = {"width": 16, "initializer_width": 16, "steps": 2}
+    small_nets = {"net": {"width": 16}, "initializer": {"width": 16}, "steps": 2}
     inner = tw.method("cdrl/fashion-mnist-latent", data=data, autoencoder=trained[1], **small_nets)
     tw.save_pretrained(inner, tmp_path / "model")
     model, x = tw.load(tmp_path / "model"), digits.all().x[:6]

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import noise, random
+from thalweg.chain import MALA, Langevin
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
+from thalweg.guidance import given
 from thalweg.objective import recovery
 
 BOUND = 4.5
@@ -44,7 +46,7 @@ class Recorder:
     """An `update` that takes no step and keeps each loss."""
 
     def __init__(self, *seed: int) -> None:
-        self.generator, self.losses, self.logged = random.seeded(*seed), {}, {}
+        self.generator, self.images, self.losses, self.logged = random.seeded(*seed), 0, {}, {}
 
     def __call__(self, name: str, loss: Tensor) -> None:
         self.losses[name] = loss
@@ -63,23 +65,23 @@ def precision(method, t: int, std: float = STD) -> float:
     return 1 / (alpha**2 * (s.signal[t] ** 2 * std**2 + s.noise[t] ** 2))
 
 
+SMALL = dict(net=dict(width=32, depth=2), initializer=dict(width=16), levels=6, waves=0)
+ADAPTED = MALA(steps=15, step=1.0, target_acceptance=0.6)
+FIXED = MALA(steps=15, step=1.0)
+
+
 def toy(**fields):
-    return tw.method(
-        "cdrl/8gaussians",
-        seed=0,
-        data=Gaussian(),
-        **{"width": 32, "depth": 2, "levels": 6, "waves": 0, "jumps": 0, "initializer_width": 16, **fields},
-    )
+    return tw.method("cdrl/8gaussians", seed=0, data=Gaussian(), **SMALL | {"chain": ADAPTED} | fields)
 
 
 def quadratic(offset: float = 0.0, **fields):
     """A method whose network is the exact marginal energy of every level, its log-precisions off by `offset`."""
-    method = toy(**{"data_std": 0.0, "initializer": False, "target_acceptance": 0.0, **fields})
+    method = toy(**{"data_std": 0.0, "initializer": None, "chain": FIXED, **fields})
     exact = [precision(method, t) for t in range(method.config.levels)]
     method.net = Quadratic([math.log(k) + offset for k in exact])
-    if method.config.sampler == "mala":  # steps a little longer than the width of p(y_t | x_{t+1})
-        widths = [1 / math.sqrt(k + float(pull)) for k, pull in zip(exact, method.pull)]
-        method.step_scale.copy_(1.2 * torch.tensor(widths) / method.step_size)
+    if isinstance(method.config.chain, MALA):  # steps a little longer than the width of p(y_t | x_{t+1})
+        widths = [1 / math.sqrt(k + float(pull)) for k, pull in zip(exact, method.table.pull)]
+        method.step_size.size.copy_(1.2 * torch.tensor(widths) / method.table.step)
     return method
 
 
@@ -87,21 +89,21 @@ def quadratic(offset: float = 0.0, **fields):
 
 
 def test_constants_of_the_levels():
-    method = tw.method("cdrl/digits", width=8, weight_power=1.0)
+    method = tw.method("cdrl/digits", net=dict(width=8), weight_power=1.0)
     spread = [0.0074, 0.2221, 0.389, 0.5447, 0.7162, 0.9218]
-    alpha = [float(a) for a in method.alpha_next]
-    assert alpha[-1] == 1 and float(method.pull[-1]) == 0, "x_T is pure noise: no scaling and no quadratic term at the top"
-    assert [float(p) / a for p, a in zip(method.proposal_std, alpha)] == pytest.approx(spread, abs=2e-4)
-    assert [1 / float(p) for p in method.pull[:-1]] == pytest.approx([0.0636, 0.1798, 0.3031, 0.4507, 0.6522], abs=1e-4)
-    assert method.weight.tolist() == pytest.approx([1, 0.595, 0.458, 0.376, 0.312, 0.260], abs=1e-3)
+    alpha = [float(a) for a in method.table.alpha]
+    assert alpha[-1] == 1 and float(method.table.pull[-1]) == 0, "x_T is pure noise: no scaling and no quadratic term at the top"
+    assert [float(p) / a for p, a in zip(method.table.proposal_std, alpha)] == pytest.approx(spread, abs=2e-4)
+    assert [1 / float(p) for p in method.table.pull[:-1]] == pytest.approx([0.0636, 0.1798, 0.3031, 0.4507, 0.6522], abs=1e-4)
+    assert method.table.weight.tolist() == pytest.approx([1, 0.595, 0.458, 0.376, 0.312, 0.260], abs=1e-3)
     noise, variance = [0.0074, 0.2523, 0.4817, 0.6818, 0.8402, 0.9475], [0.0636, 0.1798, 0.3031, 0.4507, 0.6522, 0.9407]
     steps = [0.054 * a * b for a, b in zip(noise, variance)]
-    assert method.step_size.square().tolist() == pytest.approx(steps, rel=0.01)
-    assert tw.method("cdrl/digits-drl").config.steps == 30 and tw.method("cdrl/digits-drl").initializer is None
+    assert method.table.step.square().tolist() == pytest.approx(steps, rel=0.01)
+    assert tw.method("cdrl/digits-drl").config.chain.steps == 30 and tw.method("cdrl/digits-drl").initializer is None
 
 
 def test_warm_up_of_the_initializer_is_ahead():
-    method = toy(warm_up=10_000, ahead=500, decay=False, batch=256)
+    method = toy(warm_up=10_000, ahead=500, lr_end=1.0, batch=256)
     rate = {name: method.learning_rate(name, 1_000 * 256) for name in ("energy", "initializer")}
     assert rate == pytest.approx({"energy": 0.1, "initializer": 0.15}, rel=2e-3)
     assert method.learning_rate("energy", 20_000 * 256) == 1
@@ -116,29 +118,29 @@ def test_the_untrained_energy_is_the_reference_gaussian_at_every_level():
     x = random.normal(64, DIM, generator=random.seeded(1))
     for t in range(6):
         level = torch.full((64,), t)
-        y = x * method.alpha_next[t]
+        y = x * method.table.alpha[t]
         assert torch.allclose(method.marginal(y, level), 0.5 * precision(method, t) * y.square().sum(1), rtol=1e-4)
         assert torch.allclose(method.energy(x, t=t), method.marginal(y, level))
 
 
-@pytest.mark.parametrize("scale", ["step", "nats"])
-def test_the_network_s_unit(scale):
-    method = toy(data_std=0.0, scale=scale)
+@pytest.mark.parametrize("readout", ["scalar", "nats"])
+def test_the_network_s_unit(readout):
+    method = toy(data_std=0.0, readout=readout)
     nn.init.ones_(method.net.last.weight)
     x, t = torch.randn(5, DIM, generator=random.seeded(2)), torch.tensor([0, 1, 2, 4, 5])
     raw = method.net(x, t)
-    unit = 0.054 * method.schedule.sigma(t) * method.schedule.step_variance(t + 1) if scale == "step" else torch.ones(5)
+    unit = 0.054 * method.schedule.sigma(t) * method.schedule.step_variance(t + 1) if readout == "scalar" else torch.ones(5)
     assert torch.allclose(method.marginal(x, t), -raw / unit, rtol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["mlp", "patch"])
 def test_the_inner_read_out(network):
     """E = ½‖u‖² + r ⟨u, m⟩ − l/σ̄: untrained the reference Gaussian at every level, then with the network's own m and l."""
-    fields = {} if network == "mlp" else {"network": "patch", "width": 8, "blocks": 1}
-    method = tw.method("cdrl/digits", **{"width": 16, "initializer_width": 8, **fields})
+    net = dict(kind="mlp", width=16) if network == "mlp" else dict(kind="patch", width=8, blocks=1)
+    method = tw.method("cdrl/digits", net=net, initializer=dict(width=8))
     y, t = random.normal(6, 1, 8, 8, generator=random.seeded(19)), torch.arange(6)
     s = method.schedule
-    variance = torch.tensor([float(method.alpha_next[i]) ** 2 * (s.signal[i] ** 2 * 0.85**2 + s.noise[i] ** 2) for i in range(6)])
+    variance = torch.tensor([float(method.table.alpha[i]) ** 2 * (s.signal[i] ** 2 * 0.85**2 + s.noise[i] ** 2) for i in range(6)])
     reference = y.flatten(1).square().sum(1) / (2 * variance)
     assert torch.allclose(method.marginal(y, t), reference, rtol=1e-4)
     m, l = random.normal(6, 1, 8, 8, generator=random.seeded(20)), random.normal(6, 1, generator=random.seeded(21))
@@ -150,25 +152,11 @@ def test_the_inner_read_out(network):
 
 
 def test_drl_s_schedule_is_a_table_of_ddpm_s():
-    method = tw.method("cdrl/digits", width=8, schedule="drl", levels=8)
+    method = tw.method("cdrl/digits", net=dict(width=8), schedule="drl", levels=8)
     ddpm = noise.linear_beta(1000)
     assert method.schedule.signal[:6] == tuple(ddpm.signal[t] for t in (1, 101, 201, 301, 401, 501))
     assert method.schedule.signal[-1] == ddpm.signal[-1] and len(method.schedule.signal) == 9
     assert 0.28 > method.schedule.signal[6] > method.schedule.signal[7] > method.schedule.signal[8], "two more where the noise is high"
-
-
-def test_waves_fade_as_the_noise_fades_them():
-    """E over x_t of a wave of x, by Monte Carlo: the mean of cos(ω(a + σε)) is exp(−ω²σ²/2) cos(ωa)."""
-    method = toy(data_std=STD, waves=3)
-    a, epsilon = torch.tensor(0.3), random.normal(200_000, generator=random.seeded(17))
-    for t in (0, 1, 3):
-        width = math.sqrt(method.schedule.signal[t] ** 2 * STD**2 + method.schedule.noise[t] ** 2)
-        found = method._with_waves(torch.full((1, DIM), a), torch.tensor([t]))[0]
-        assert found.shape == (DIM * 7,) and torch.equal(found[:DIM], torch.full((DIM,), a))
-        cosines = found[DIM + 3 * DIM :].view(DIM, 3)[0]
-        for i, frequency in enumerate((2.0, 4.0, 8.0)):
-            mean = (frequency * (a + method.schedule.noise[t] / width * epsilon)).cos().mean()
-            assert float(cosines[i]) == pytest.approx(2 / frequency * float(mean), abs=0.01)
 
 
 def test_the_posterior_adds_the_quadratic_term_but_at_the_top():
@@ -190,12 +178,12 @@ def test_the_initializer_s_mean(predict):
         t = torch.full((8,), level)
         x_next = method.schedule.diffuse(x0, t + 1, e)
         answer = {"y": torch.full_like(x0, 0.3), "x0": x0, "noise": e}[predict]
-        method.initializer.forward = lambda *_, answer=answer: answer
+        method.initializer.forward = lambda *_, answer=answer: (answer, None)
         s = method.schedule
         alpha = s.signal[level + 1] / s.signal[level]
         step = 1 - alpha**2
         mean = s.signal[level] * step / s.noise[level + 1] ** 2 * x0 + alpha * s.noise[level] ** 2 / s.noise[level + 1] ** 2 * x_next
-        expected = x_next + 0.3 if predict == "y" else method.alpha_next[level] * mean
+        expected = x_next + 0.3 if predict == "y" else method.table.alpha[level] * mean
         assert torch.allclose(method.proposal_mean(x_next, t), expected, atol=2e-4)
 
 
@@ -208,8 +196,8 @@ def exact_pairs(method, level: int, n: int, *, reduced: bool, seed: int) -> tupl
     x0, e, other, xi = random.normal(4, n, DIM, generator=generator).unbind(0)
     t = torch.full((n,), level)
     y, x_next = method.schedule.pair(STD * x0, t, e, None if reduced else other)
-    total = precision(method, level) + float(method.pull[level])
-    return y, float(method.pull[level]) / total * x_next + xi / math.sqrt(total)
+    total = precision(method, level) + float(method.table.pull[level])
+    return y, float(method.table.pull[level]) / total * x_next + xi / math.sqrt(total)
 
 
 @pytest.mark.parametrize("reduced", [True, False])
@@ -220,7 +208,7 @@ def test_the_recovery_gradient_is_zero_at_the_truth_and_points_there(level, redu
         method = quadratic(offset)
         y, samples = exact_pairs(quadratic(), level, n, reduced=reduced, seed=1)
         if offset:  # draws of the model that is off
-            k, pull = precision(method, level), float(method.pull[level])
+            k, pull = precision(method, level), float(method.table.pull[level])
             t = torch.full((n,), level)
             x0, e, other, xi = random.normal(4, n, DIM, generator=random.seeded(2, level)).unbind(0)
             y, x_next = method.schedule.pair(STD * x0, t, e, None if reduced else other)
@@ -278,21 +266,21 @@ def test_drl_learns_the_closed_form_curvature():
     assert_curvature(ema, 0.05)
 
 
-@pytest.mark.parametrize(("readout", "lr", "updates"), [("scalar", 5e-3, 300), ("inner", 5e-4, 600)])
+@pytest.mark.parametrize(("readout", "lr", "updates"), [("nats", 5e-3, 300), ("inner", 5e-4, 600)])
 def test_cdrl_s_network_learns_the_closed_form_curvature(readout, lr, updates):
     """From the reference of a Gaussian that is twice as wide."""
-    fields = {"data_std": 1.4, "lr": lr, "initializer_lr": 5e-3, "batch": 600, "images": updates * 600, "steps": 6, "ema": 0.985}
+    fields = {"data_std": 1.4, "lr": lr, "lr_initializer": 5e-3, "batch": 600, "images": updates * 600, "steps": 6, "ema": 0.985}
     method = toy(**fields, warm_up=20, readout=readout)
     ema = tw.fit(method, Gaussian(), progress=False)
     assert_curvature(ema, 0.05)
     x = ema.sample(4000, seed=3, steps=15)
-    assert float(x.var()) == pytest.approx(STD**2, rel=0.06 if readout == "scalar" else 0.09)
+    assert float(x.var()) == pytest.approx(STD**2, rel=0.06 if readout == "nats" else 0.09)
 
 
 def test_the_initializer_learns_from_what_it_is_told():
     mean = {}
-    for source in ("refined", "data"):
-        method = toy(learn_from=source)
+    for source, data_first in (("refined", 0.0), ("data", 1.0)):
+        method = toy(data_first=data_first)
         update = Recorder(8)
         method.refine = lambda y, *_, **options: torch.full_like(y, 50.0)
         method.step(Gaussian().batch(0, 64, 1), update)
@@ -313,55 +301,45 @@ def test_the_initializer_can_learn_from_the_data_first():
 
 
 def test_steps_adapt_at_each_level_to_the_wanted_acceptance():
-    method = quadratic(target_acceptance=0.6, steps=10)
-    method.step_scale.fill_(1.0)
+    method = quadratic(chain=ADAPTED, steps=10)
+    method.step_size.size.fill_(1.0)
     for i in range(120):
         update = Recorder(9, i)
         method.step(Gaussian().batch(0, 240, i), update)
-    assert float(method.step_scale[0]) > 5, "the paper's step at level 0 is far too small in the plane"
+    assert float(method.step_size.size[0]) > 5, "the paper's step at level 0 is far too small in the plane"
     assert float(update.logged["acceptance"].mean()) == pytest.approx(0.6, abs=0.1)
 
 
 # --- labels
 
 
-def test_label_dropping_is_the_share_of_labels_left_out():
-    method = tw.method("cdrl/8gaussians", data=Gaussian(3), conditional=True, label_dropping=0.3, width=8)
-    label = torch.arange(6000) % 3
-    found = method._dropped(label, random.seeded(10))
-    kept = found >= 0
-    assert torch.equal(found[kept], label[kept])
-    assert abs(float((~kept).float().mean()) - 0.3) < BOUND * math.sqrt(0.3 * 0.7 / 6000)
-    pairs = torch.stack([torch.zeros(6000), torch.ones(6000)], 1).long()
-    picked = method._dropped(pairs, random.seeded(11))
-    shares = torch.bincount(picked + 1, minlength=3) / 6000
-    for share, expected in zip(shares.tolist(), (0.3, 0.35, 0.35)):
-        assert abs(share - expected) < BOUND * math.sqrt(0.25 / 6000), "one concept of each row, drawn evenly"
-
-
 def conditional(**fields):
-    method = tw.method("cdrl/8gaussians", seed=0, data=Gaussian(3), conditional=True, levels=6, width=16, initializer_width=16, **fields)
-    nn.init.normal_(method.net.last.weight, std=0.1, generator=random.seeded(12))
-    nn.init.normal_(method.initializer.last.weight, std=0.1, generator=random.seeded(13))
+    nets = dict(net=dict(width=16), initializer=dict(width=16))
+    method = tw.method("cdrl/8gaussians", seed=0, data=Gaussian(3), conditional=True, levels=6, **nets, **fields)
+    nn.init.normal_(method.net.net.last.weight, std=0.1, generator=random.seeded(12))
+    nn.init.normal_(method.initializer.net.last.weight, std=0.1, generator=random.seeded(13))
     return method
 
 
 def test_guidance_and_composition_are_the_sums_of_the_thesis():
+    """In the paper's w = guidance − 1."""
     method = conditional()
     y, t = random.normal(6, DIM, generator=random.seeded(14)), torch.arange(6)
     labels = torch.tensor([[0, 2]] * 6)
     free, first, second = (method.marginal(y, t, c) for c in (None, labels[:, 0], labels[:, 1]))
-    one, weight = method._concepts(6, labels[:, 0], 0.7, y.device)
-    assert torch.allclose(method._guided(one, weight)(y, t), 1.7 * first - 0.7 * free, atol=1e-4)  # eq. 5.9
-    both, weights = method._concepts(6, labels, 0.5, y.device)
+
+    def guided(label: Tensor, guidance: float | list[float], function=method.marginal) -> Tensor:
+        return given(function, method._concepts(6, label, guidance))(y, t=t)
+
+    assert torch.allclose(guided(labels[:, 0], 1.7), 1.7 * first - 0.7 * free, atol=1e-4)  # eq. 5.9
     expected = 1.5 * (first + second) - (2 * 0.5 + 1) * free  # eq. 5.12 with M = 2
-    assert torch.allclose(method._guided(both, weights)(y, t), expected, atol=1e-4)
-    not_second = method._guided(*method._concepts(6, labels, [0.0, -2.0], y.device))(y, t)
-    assert torch.allclose(not_second, first - second + free, atol=1e-4)
+    assert torch.allclose(guided(labels, 1.5), expected, atol=1e-4)
+    assert torch.allclose(guided(labels, [1.0, -1.0]), first - second + free, atol=1e-4)
     g = [method.proposal_mean(y, t, c) for c in (None, labels[:, 0])]
-    assert torch.allclose(method._guided_mean(y, t, one, weight), 1.7 * g[1] - 0.7 * g[0], atol=1e-4)  # eq. 5.10
-    nothing = method._guided(*method._concepts(6, torch.full((6, 2), -1), 3.0, y.device))(y, t)
-    assert torch.allclose(nothing, free, atol=1e-4), "−1 is no concept at all"
+    assert torch.allclose(guided(labels[:, 0], 1.7, method.proposal_mean), 1.7 * g[1] - 0.7 * g[0], atol=1e-4)  # eq. 5.10
+    assert torch.equal(guided(labels[:, 0], 1.0), first), "guidance 1 is p(x | label)"
+    assert torch.allclose(guided(labels[:, 0], 0.0), free, atol=1e-4), "guidance 0 ignores the label"
+    assert torch.allclose(guided(torch.full((6, 2), -1), 4.0), free, atol=1e-4), "−1 is no concept at all"
 
 
 def test_labels_steer_samples():
@@ -369,7 +347,8 @@ def test_labels_steer_samples():
     drawn = {label: method.sample(8, seed=1, label=label) for label in (None, 0, 1)}
     assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[None], drawn[0])
     assert torch.equal(method.sample(8, seed=1, label=-1), drawn[None])
-    assert not torch.equal(method.sample(8, seed=1, label=0, guidance=2.0), drawn[0])
+    assert torch.equal(method.sample(8, seed=1, label=0, guidance=1.0), drawn[0])
+    assert not torch.equal(method.sample(8, seed=1, label=0, guidance=3.0), drawn[0])
     assert torch.equal(method.sample(8, seed=1, label=torch.zeros(8, 1, dtype=torch.int64)), drawn[0])
 
 
@@ -380,15 +359,15 @@ def test_guiding_the_initializer_leaves_energies_at_their_own_weight():
     def drawn(guidance, guide, use):
         return method.sample(8, seed=1, label=labels, guidance=guidance, guide=guide, use=use)
 
-    assert torch.equal(drawn(2.0, "initializer", "energy"), drawn(0.0, "both", "energy"))
-    assert not torch.equal(drawn(2.0, "both", "energy"), drawn(0.0, "both", "energy"))
-    assert torch.equal(drawn(2.0, "initializer", "initializer"), drawn(2.0, "both", "initializer"))
-    assert torch.equal(drawn([0.0, -2.0], "initializer", "energy"), drawn([0.0, -2.0], "both", "energy")), "what is negated stays so"
-    assert torch.equal(drawn(2.0, "initializer", "both"), drawn(2.0, "initializer", "both"))
+    assert torch.equal(drawn(3.0, "initializer", "energy"), drawn(1.0, "both", "energy"))
+    assert not torch.equal(drawn(3.0, "both", "energy"), drawn(1.0, "both", "energy"))
+    assert torch.equal(drawn(3.0, "initializer", "initializer"), drawn(3.0, "both", "initializer"))
+    assert torch.equal(drawn([1.0, -1.0], "initializer", "energy"), drawn([1.0, -1.0], "both", "energy")), "what is negated stays so"
+    assert torch.equal(drawn(3.0, "initializer", "both"), drawn(3.0, "initializer", "both"))
 
 
 def test_a_model_samples_with_its_own_guide_and_resample():
-    fields = dict(guidance=1.0, guide="initializer", resample=2)
+    fields = dict(guidance=2.0, guide="initializer", resample=2)
     own, plain = conditional(**fields), conditional()
     assert torch.equal(own.sample(8, seed=1, label=0), plain.sample(8, seed=1, label=0, **fields))
     assert not torch.equal(own.sample(8, seed=1, label=0), own.sample(8, seed=1, label=0, resample=1))
@@ -399,15 +378,15 @@ def test_a_model_samples_with_its_own_guide_and_resample():
 
 def expected_variance(method, steps: int, *, denoise: float) -> float:
     """Of samples from exact Gaussian energies by the unadjusted chain from x_{t+1}: each step is linear, and so is Tweedie's formula."""
-    variance, trained = 1.0, method.config.steps
+    variance, trained = 1.0, method.config.chain.steps
     for t in reversed(range(6)):
-        k, pull = precision(method, t), float(method.pull[t])
-        s2 = float(method.step_size[t]) ** 2 * trained / steps
+        k, pull = precision(method, t), float(method.table.pull[t])
+        s2 = float(method.table.step[t]) ** 2 * trained / steps
         shrink, to_next = 1 - s2 / 2 * (k + pull), s2 / 2 * pull
         a, noise = 1.0, 0.0  # y = a x_{t+1} + N(0, noise)
         for _ in range(steps):
             a, noise = shrink * a + to_next, shrink**2 * noise + s2
-        variance = (a * a * variance + noise) / float(method.alpha_next[t]) ** 2
+        variance = (a * a * variance + noise) / float(method.table.alpha[t]) ** 2
     sigma, signal = method.schedule.noise[0], method.schedule.signal[0]
     slope = 1 - denoise * sigma**2 / (signal**2 * STD**2 + sigma**2)
     return variance * slope**2 / signal**2
@@ -416,7 +395,7 @@ def expected_variance(method, steps: int, *, denoise: float) -> float:
 @pytest.mark.parametrize(("trained", "steps", "tweedie"), [(15, 15, 2.0), (15, 5, 1.0), (15, 60, 0.0)])
 def test_langevin_samples_of_exact_energies_have_the_chain_s_own_variance(trained, steps, tweedie):
     """The whole descent in closed form: levels, scalings, steps, the sampling adjustment and the last denoising."""
-    method = quadratic(sampler="langevin", steps=trained, tweedie=tweedie)
+    method = quadratic(chain=Langevin(steps=trained, step=1.0), tweedie=tweedie)
     x = method.sample(20_000, seed=2, steps=steps)
     expected = expected_variance(method, steps, denoise=tweedie)
     assert abs(float(x.var()) - expected) < BOUND * expected * math.sqrt(2 / x.numel())
@@ -427,11 +406,11 @@ def test_langevin_samples_of_exact_energies_have_the_chain_s_own_variance(traine
 def test_jumps_leave_the_posterior_as_it_is(level):
     """From a start far off, jumps alone (a vanishing step) reach the exact conditional law."""
     method = quadratic(jumps=10, jump_every=1, steps=6)
-    method.step_scale.fill_(1e-3)
+    method.step_size.size.fill_(1e-3)
     t, x_next = torch.full((8000,), level), torch.full((8000, DIM), 0.4)
     y = method.refine(torch.full((8000, DIM), 0.4), x_next, t, generator=random.seeded(18))
-    total = precision(method, level) + float(method.pull[level])
-    mean, variance = float(method.pull[level]) / total * 0.4, 1 / total
+    total = precision(method, level) + float(method.table.pull[level])
+    mean, variance = float(method.table.pull[level]) / total * 0.4, 1 / total
     assert abs(float(y.mean()) - mean) < BOUND * math.sqrt(variance / y.numel())
     assert abs(float((y - mean).square().mean()) - variance) < BOUND * variance * math.sqrt(2 / y.numel())
 
@@ -459,7 +438,7 @@ def test_seeds_starts_and_parts_of_the_descent():
 
 
 def test_a_constraint_is_met_at_every_level_and_proposals_can_be_shared():
-    method = tw.method("cdrl/digits", width=16, initializer_width=8, steps=2)
+    method = tw.method("cdrl/digits", net=dict(width=16), initializer=dict(width=8), steps=2)
     for p in method.parameters():
         nn.init.normal_(p, std=0.05, generator=random.seeded(22))
     seen, s = [], method.schedule
@@ -472,7 +451,7 @@ def test_a_constraint_is_met_at_every_level_and_proposals_can_be_shared():
     assert torch.allclose(x[:, :, :4], torch.full_like(x[:, :, :4], 0.5 * s.signal[0]), atol=1e-5)
     assert seen[0] == (round(s.signal[6], 6), round(s.noise[6], 6)) and len(seen) == 1 + 6 * (1 + 2), "a proposal and two steps a level"
     for level, found in zip(reversed(range(6)), seen[1::3]):
-        alpha = float(method.alpha_next[level])
+        alpha = float(method.table.alpha[level])
         assert found == (round(alpha * s.signal[level], 6), round(alpha * s.noise[level], 6))
     start = random.normal(1, 1, 8, 8, generator=random.seeded(23)).expand(3, -1, -1, -1)
     one = method.sample(3, seed=1, start=start, shared="proposals", use="initializer")
@@ -509,17 +488,23 @@ def test_denoise_is_the_posterior_mean_of_a_gaussian(std):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"network": "convnet"}, "needs images"),
+        ({"net": "convnet"}, "needs images"),
         ({"conditional": True}, "needs data with labels"),
         ({"log_snr_min": 20.0}, "log_snr_max must be above"),
-        ({"network": "patch"}, "needs images"),
-        ({"readout": "inner", "data_std": 0.0, "waves": 0}, "needs network = 'mlp' or 'patch', and data_std above 0"),
+        ({"net": "patch", "readout": "inner"}, "needs images"),
+        ({"net": "patch"}, "needs readout = 'inner'"),
+        ({"net": "convnet", "readout": "inner"}, "has no map"),
+        ({"net": "unet"}, "net = 'unet' is not known"),
+        ({"readout": "inner", "data_std": 0.0, "waves": 0}, "needs data_std above 0"),
         ({"readout": "inner", "waves": 2}, "waves are for"),
-        ({"compile": True}, "is for sampler = 'langevin'"),
-        ({"jumps": 2, "sampler": "langevin"}, "jumps are for"),
+        ({"net": "convnet", "waves": 2}, "waves are for"),
+        ({"compile": True}, "has no field 'compile'"),
+        ({"jumps": 2, "chain": Langevin(steps=15, step=1.0)}, "has no field 'jumps'"),
+        ({"chain": Langevin(steps=15, step=1.0, clamp=True)}, "chain.clamp"),
+        ({"steps": 0}, "chain.steps must be 1 or more"),
         ({"levels": 1}, "greater than or equal to 2"),
-        ({"initializer_network": "unet"}, "needs images"),
-        ({"initializer": False, "guide": "initializer"}, "needs an initializer"),
+        ({"initializer": "unet"}, "needs images"),
+        ({"initializer": None, "guide": "initializer"}, "needs an initializer"),
     ],
 )
 def test_settings_that_do_not_go_together(fields, message):
@@ -537,12 +522,12 @@ def test_settings_that_do_not_go_together(fields, message):
         (lambda m: m.sample(2, use="ebm"), "use must be"),
         (lambda m: m.sample(2, guide="energy"), "guide must be"),
         (lambda m: m.sample(2, resample=0), "resample must be 1 or more"),
-        (lambda m: toy(initializer=False).sample(2, guide="initializer"), "needs an initializer"),
+        (lambda m: toy(initializer=None).sample(2, guide="initializer"), "needs an initializer"),
         (lambda m: m.sample(2, steps=-1), "0 or more"),
         (lambda m: m.sample(2, start=torch.zeros(3, 2)), "start must have shape"),
         (lambda m: m.denoise(torch.zeros(2, 2), 0.0), "std above 0"),
         (lambda m: toy().sample(2, label=0), "unconditional"),
-        (lambda m: toy(initializer=False).sample(2, use="initializer"), "no initializer"),
+        (lambda m: toy(initializer=None).sample(2, use="initializer"), "no initializer"),
     ],
 )
 def test_wrong_requests(call, message):

@@ -1,0 +1,47 @@
+"""What the settings of `cdrl` were called before."""
+
+from typing import Any
+
+NO_GUIDANCE = 1.0  # the paper's w = 0 is p(x | label), which is guidance 1
+
+
+def renamed(old: dict[str, Any]) -> dict[str, Any]:
+    """The settings of version 0.1 by their present names."""
+    same = (
+        "data", "shape", "autoencoder", "classes", "conditional", "label_dropping", "guide", "resample", "data_std", "levels", "waves",
+        "predict", "variance_reduction", "weight_power", "tweedie", "batch", "images", "lr", "warm_up", "ahead", "clip", "ema",
+    )  # fmt: skip
+    new = {key: old[key] for key in same}
+    new |= {"lr_initializer": old["initializer_lr"], "lr_end": 0.0 if old["decay"] else 1.0, "step_coefficient": old["step"]}
+    new |= {"guidance": old["guidance"] + NO_GUIDANCE, "data_first": 1.0 if old["learn_from"] == "data" else old["data_first"]}
+    new["readout"] = "nats" if old["readout"] == "scalar" and old["scale"] == "nats" else old["readout"]
+    new["schedule"] = {"kind": old["schedule"]}
+    if old["schedule"] == "cosine_log_snr":
+        new["schedule"] |= {key: old[key] for key in ("log_snr_max", "log_snr_min")}
+    fields = {"mlp": ("width", "depth"), "convnet": ("widths", "blocks", "spectral_norm"), "patch": ("width", "blocks", "patch")}
+    new["net"] = _network(old["network"], {key: old[key] for key in fields[old["network"]]})
+    new["initializer"] = _initializer(old) if old["initializer"] else None
+    new["chain"] = _chain(old)
+    return new
+
+
+def _network(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, **fields} | ({"embedding": 128, "dropout": 0.0} if kind == "patch" else {})
+
+
+def _initializer(old: dict[str, Any]) -> dict[str, Any]:
+    kind, width, blocks = (old[f"initializer_{key}"] for key in ("network", "width", "blocks"))
+    if kind == "mlp":
+        return _network(kind, {"width": width, "depth": blocks})
+    if kind == "patch":
+        return _network(kind, {"width": width, "blocks": blocks, "patch": old["initializer_patch"]})
+    return {
+        "kind": kind, "width": width, "multipliers": old["initializer_multipliers"], "blocks": blocks, "attention": 8, "dropout": 0.0,
+    }  # fmt: skip
+
+
+def _chain(old: dict[str, Any]) -> dict[str, Any]:
+    chain = {"kind": old["sampler"], "steps": old["steps"], "step": 1.0}
+    if old["sampler"] == "langevin":
+        return chain | {"noise": 1.0, "clip": 0.0, "clamp": False, "compile": old["compile"]}
+    return chain | {key: old[key] for key in ("target_acceptance", "jumps", "jump_every")}
