@@ -40,7 +40,9 @@ def make_runs(root: Path) -> None:
     (root / "truncated" / "model.safetensors").write_bytes(content[: len(content) // 2])
     (root / "pickled" / "model.safetensors").write_bytes(pickle.dumps({"net": [1.0]}))
     config = json.loads((root / "model" / "config.json").read_text())
-    (root / "other_shape" / "config.json").write_text(json.dumps(config | {"config": config["config"] | {"width": 16}}))
+    (root / "other_shape" / "config.json").write_text(
+        json.dumps(config | {"config": config["config"] | {"net": config["config"]["net"] | {"width": 16}}})
+    )
     (root / "other_method" / "config.json").write_text(json.dumps(config | {"method": "ecg"}))
     (root / "no_dict" / "config.json").write_text(json.dumps(config | {"config": ["width", 8]}))
     (root / "bad_json" / "config.json").write_text('{"thalweg": "0.1.0", "method"')
@@ -113,7 +115,7 @@ COMMANDS = [
     (f"train {TOY} --out new --width", ["--width needs a value"]),
     (f"train {TOY} here --out new", ["unexpected argument 'here'", "--field value"]),
     (f"train {TOY} --out new --batch 16 --buffer 10", ["a batch of 16 needs as many chains, the buffer holds 10"]),
-    ("train egc/digits --out new --patch 3", ["egc: ", "3"]),
+    ("train egc/digits --out new --patch 3", ["divide by the patch of 3, got 8×8"]),
     ("train egc/digits --out new --energy_level 0", ["energy_level = 0"]),
     # options
     (f"train {TOY}", ["train needs --out DIR"]),
@@ -147,8 +149,8 @@ COMMANDS = [
     ("train egc/digits --out new --data range.npz", ["must lie in [−1, 1]", "255"]),
     ("train egc/digits --out new --data other_key.npz", ["must hold an array x", "images"]),
     ("train egc/digits --out new --data torn.npz", ["torn.npz cannot be read"]),
-    ("train egc/digits --out new --data odd.npz", ["egc: ", "9"]),
-    ("train egc/digits --out new --data 8gaussians", ["egc: ", "needs images", "(2,)"]),
+    ("train egc/digits --out new --data odd.npz", ["divide by the patch of 2, got 9×9"]),
+    ("train egc/digits --out new --data 8gaussians", ["'patch' needs images", "(2,)"]),
     # models
     ("sample nowhere --out new.png", ["there is no folder nowhere"]),
     ("sample file --out new.png", ["file is a file"]),
@@ -344,7 +346,7 @@ API: dict[str, tuple[Callable[[Path], object], str]] = {
     "temper -1": (lambda root: tw.temper(energy, -1.0), "the temperature must be above 0, got -1"),
     "combine": (lambda root: tw.combine([energy], [1.0, 2.0]), "1 energies and 2 weights"),
     "method": (lambda root: tw.method("ecg/digits"), "did you mean 'egc'"),
-    "field": (lambda root: tw.method("egc/digits", widht=3), "has no field 'widht' (did you mean 'width'"),
+    "field": (lambda root: tw.method("egc/digits", widht=3), "has no field 'widht' (did you mean 'net.width'"),
     "value": (lambda root: tw.method("egc/digits", width="wide"), "width = 'wide'"),
     "toy": (lambda root: tw.data.toy("8gausians"), "did you mean '8gaussians'"),
     "split": (lambda root: tw.data.load("digits", "dev"), "unknown split 'dev'"),

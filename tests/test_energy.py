@@ -11,6 +11,7 @@ from thalweg import energy as energies
 from thalweg import random
 from thalweg.data import TOYS, toy
 from thalweg.energy import combine, compose, condition, gaussian, score, temper, tilt, value_and_score
+from thalweg.nn.build import PatchNet, UNet
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.mlp import MLP
 
@@ -74,15 +75,13 @@ def test_network_scores_are_the_gradient(net, condition, channels_last):
     assert_score_matches(lambda point: net(point, **condition), x)
 
 
-@pytest.mark.parametrize("network", ["patch", "unet"])
+@pytest.mark.parametrize("net", [PatchNet(width=8, blocks=1), UNet(width=8, blocks=1, multipliers=(1, 2))], ids=["patch", "unet"])
 @pytest.mark.parametrize("readout", ["inner", "logits", "map"])
 @pytest.mark.parametrize("label", [None, 1])
-def test_egc_scores_are_the_gradient(monkeypatch, network, readout, label):
+def test_egc_scores_are_the_gradient(monkeypatch, net, readout, label):
     # EGC sums in fp32, whose rounding would drown a finite difference: here `.float()` keeps double precision
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    method = tw.method(
-        "egc", seed=0, shape=(2, 4, 4), classes=3, network=network, readout=readout, width=8, blocks=1, multipliers=(1, 2)
-    ).eval()
+    method = tw.method("egc", seed=0, shape=(2, 4, 4), classes=3, net=net, readout=readout).eval()
     perturbed(method)
     x = points(3, 2, 4, 4)
     for t in (1, 100, 1000):
@@ -91,7 +90,7 @@ def test_egc_scores_are_the_gradient(monkeypatch, network, readout, label):
 
 def test_egc_vector_scores_are_the_gradient(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    method = perturbed(tw.method("egc", seed=0, shape=(4,), classes=3, network="mlp", readout="logits", width=16, blocks=2))
+    method = perturbed(tw.method("egc", seed=0, shape=(4,), classes=3, net="mlp", readout="logits", width=16, depth=2))
     assert_score_matches(lambda x: method.energy(x, t=300, label=2), points(3, 4), tolerance=1e-6)
 
 

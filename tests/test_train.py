@@ -162,12 +162,12 @@ def test_ema_twin_follows_with_a_decay_that_rises():
 
 def test_schedules_rise_and_fall_to_zero():
     run, egc = tiny("short_run/8gaussians", warm_up=4, images=160), tiny("egc/digits", warm_up=4, images=160)
-    for method, name in ((run, "energy"), (egc, "net")):
-        assert method.learning_rate(name, 0) == pytest.approx(0.25)
-        assert method.learning_rate(name, 16) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi * 0.1)))
-        assert method.learning_rate(name, 80) == pytest.approx(0.5)
-        assert method.learning_rate(name, 160) == method.learning_rate(name, 1000) == pytest.approx(0.0, abs=1e-12)
-    assert tiny("egc/digits", warm_up=0, decay=False).learning_rate("net", 10**9) == 1.0
+    for method in (run, egc):
+        assert method.learning_rate("energy", 0) == pytest.approx(0.25)
+        assert method.learning_rate("energy", 16) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi * 0.1)))
+        assert method.learning_rate("energy", 80) == pytest.approx(0.5)
+        assert method.learning_rate("energy", 160) == method.learning_rate("energy", 1000) == pytest.approx(0.0, abs=1e-12)
+    assert tiny("egc/digits", warm_up=0, lr_end=1.0).learning_rate("energy", 10**9) == 1.0
 
 
 # --- runs

@@ -63,6 +63,14 @@ def kl_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 
+def classification(log_p: Tensor, label: Tensor, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Per row: the cross-entropy, and 1 where the likeliest class is `label`, else 0: [B, classes], [B] -> [B], [B].
+
+    `log_p`: log-probabilities or logits; `smoothing`: share of each label that is spread evenly over all classes.
+    """
+    return F.cross_entropy(log_p, label, reduction="none", label_smoothing=smoothing), (log_p.argmax(1) == label).float()
+
+
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over all elements against a fixed target (nothing flows into `target`)."""
     return F.mse_loss(predicted, target.detach())

@@ -11,12 +11,10 @@ import thalweg as tw
 from thalweg.chain import MALA, Langevin
 from thalweg.errors import InputError
 from thalweg.evaluate.cost import cost
-from thalweg.methods.egc import EGC
-from thalweg.methods.egc import Config as EGCConfig
 
 
 def egc():
-    return EGC(EGCConfig(shape=(1, 8, 8), width=16, blocks=1, levels=50))
+    return tw.method("egc/digits", width=16, blocks=1, levels=50)
 
 
 def short_run(**settings):

@@ -14,6 +14,7 @@ from thalweg.errors import InputError
 from thalweg.evaluate.accuracy import wilson
 from thalweg.evaluate.robustness import robustness
 from thalweg.methods.egc import EGC, Config
+from thalweg.nn.build import PatchNet
 from thalweg.plot import style
 from thalweg.random import normal, seeded, uniform
 
@@ -192,7 +193,7 @@ def test_pgd_that_is_weaker_than_fgsm_is_flagged():
 
 
 def test_attacking_a_method_changes_nothing_and_repeats():
-    method = EGC(Config(shape=(1, 8, 8), width=16, blocks=1)).train()
+    method = EGC(Config(shape=(1, 8, 8), classes=10, net=PatchNet(width=16, blocks=1))).train()
     method.net.requires_grad_(True)
     next(method.net.parameters()).requires_grad_(False)
     flags = [p.requires_grad for p in method.parameters()]

@@ -1,4 +1,4 @@
-"""EGC's options: labels in the score matching loss, passes, latent classes, networks, the compiled loss, guidance and inversion."""
+"""EGC: Algorithm 1, labels in the score matching loss, passes, the plain classifier, latent classes, networks, guidance, inversion."""
 
 import functools
 import math
@@ -8,23 +8,34 @@ import sys
 
 import pytest
 import torch
+from helpers import Recorder
 from torch import Tensor
 from torch.nn import functional as F
 
 import thalweg as tw
 from thalweg import random
+from thalweg.config import DataNeeds
+from thalweg.data.augment import random_affine
 from thalweg.data.base import Batch
 from thalweg.energy import score
 from thalweg.errors import InputError
-from thalweg.measure import takes_labels
+from thalweg.methods.base import has
+from thalweg.nn.build import MLP, ConvNet, PatchNet, PatchUNet, UNet
 
-TINY = dict(width=8, blocks=1, batch=8, ema=0.9)
+TINY = dict(batch=8, ema=0.9)
+NETS = {
+    "mlp": MLP(width=8, depth=1),
+    "patch": PatchNet(width=8, blocks=1),
+    "patch_unet": PatchUNet(width=8, deep_width=8, blocks=1, deep_blocks=1, hidden=16),
+    "unet": UNet(width=8, blocks=1, multipliers=(1, 2)),
+    "convnet": ConvNet(widths=(8, 16), blocks=1),
+}
 
 
-def make(shape=(1, 8, 8), *, moved: bool = True, **fields):
+def make(shape=(1, 8, 8), *, net: str | UNet = "", moved: bool = True, **fields):
     """A small EGC whose weights have left their zeros."""
-    fields = {"network": "mlp" if len(shape) == 1 else "patch", "multipliers": (1, 2), **TINY, **fields}
-    method = tw.method("egc", seed=0, shape=shape, **fields).eval()
+    net = net or ("mlp" if len(shape) == 1 else "patch")
+    method = tw.method("egc", seed=0, shape=shape, net=NETS.get(net, net), **TINY | fields).eval()
     with torch.no_grad():
         for i, p in enumerate(method.parameters()):
             p.add_(moved * 0.1 * random.normal(*p.shape, generator=random.seeded(5, i)))
@@ -39,24 +50,11 @@ def draws(method, n: int = 6):
     return x0, torch.arange(n) % max(1, c.classes), t, random.normal_like(x0, g)
 
 
-class Recorder:
-    """An `update` that takes no step."""
-
-    def __init__(self, *seed: int) -> None:
-        self.generator, self.logged, self.loss = random.seeded(*seed), {}, None
-
-    def __call__(self, name: str, loss: Tensor) -> None:
-        self.loss = loss.detach()
-
-    def log(self, **values) -> None:
-        self.logged.update(values)
-
-
 # --- the loss of Algorithm 1, and the order in which a step draws
 
 
 def test_a_step_is_algorithm_1():
-    method = make(classes=3, gamma=0.7, label_smoothing=0.1)
+    method = make(classes=3, cross_entropy_weight=0.7, label_smoothing=0.1)
     x0, label, _, _ = draws(method)
     update, g = Recorder(4), random.seeded(4)
     method.step(Batch(x0, label), update)
@@ -120,8 +118,8 @@ def test_kept_labels_match_the_conditional_score_and_dropped_ones_the_marginal()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_labelled_share_is_the_share_that_is_kept(share, monkeypatch):
-    method = make((2,), classes=3, labelled_share=share)
+def test_label_dropping_is_the_share_that_is_not_kept(share, monkeypatch):
+    method = make((2,), classes=3, label_dropping=1 - share)
     seen = []
     monkeypatch.setattr(method, "losses", lambda *a: seen.append(a) or (torch.zeros(len(a[0]), requires_grad=True),) * 3)
     method.step(Batch(torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.int64)), Recorder(2))
@@ -138,10 +136,10 @@ def shown_labels(method) -> list:
     return seen
 
 
-@pytest.mark.parametrize("network", ["mlp", "patch", "unet", "resnet"])
-def test_label_input_shows_kept_labels_to_the_denoising_pass_alone(network):
-    fields = dict(passes="separate", labelled_share=0.9, label_input=True, network=network, readout="logits")
-    method = make((2,) if network == "mlp" else (1, 8, 8), classes=3, **fields)
+@pytest.mark.parametrize("net", NETS)
+def test_label_input_shows_kept_labels_to_the_denoising_pass_alone(net):
+    fields = dict(passes="separate", label_dropping=0.1, label_input=True, net=net, readout="logits")
+    method = make((2,) if net == "mlp" else (1, 8, 8), classes=3, **fields)
     x0, label, t, epsilon = draws(method)
     kept = torch.tensor([True, False, True, True, False, True])
     seen = shown_labels(method)
@@ -157,7 +155,7 @@ def test_label_input_shows_kept_labels_to_the_denoising_pass_alone(network):
 @pytest.mark.parametrize("w", [0.0, 1.0, 7.0])
 def test_guidance_is_the_score_of_the_conditional_times_a_power_of_the_classifier(label_input, w):
     """p(x | y) p(y | x)^(w−1), whether p(x | y) is the marginal with the classifier or a network that is shown the label."""
-    extra = dict(passes="separate", labelled_share=0.9, label_input=True) if label_input else {}
+    extra = dict(passes="separate", label_dropping=0.1, label_input=True) if label_input else {}
     method = make(classes=3, **extra)
     x, label = random.normal(4, 1, 8, 8, generator=random.seeded(8)), torch.tensor([0, 1, 2, 1])
     for level in (1, 400, 1000):
@@ -175,7 +173,7 @@ def test_guidance_is_the_score_of_the_conditional_times_a_power_of_the_classifie
     assert len(seen) == 1, "at w = 1 the conditional alone is asked"
 
 
-# --- separate passes, the plain classifier
+# --- separate passes
 
 
 def test_separate_passes_have_their_own_levels_and_clean_images():
@@ -206,15 +204,19 @@ def test_the_cross_entropy_of_separate_passes_is_at_its_own_images():
     assert set(update.logged) == {"score_matching", "cross_entropy", "accuracy"}
 
 
-def test_without_score_matching_it_is_a_plain_classifier():
-    method = make(classes=3, matching=0.0, gamma=1.0)
+# --- the classifier alone
+
+
+def test_a_plain_classifier_has_no_density():
+    method = make(classes=3, classifier_only=True, cross_entropy_weight=1.0)
+    assert method.abilities == {"encode", "classify"}
     x0, label, _, _ = draws(method)
     update = Recorder(1)
     method.step(Batch(x0, label), update)
     with torch.no_grad():
         expected = float(F.nll_loss(method.classify(x0), label))
     assert float(update.loss) == pytest.approx(expected, rel=1e-5)
-    assert "score_matching" not in update.logged
+    assert set(update.logged) == {"cross_entropy", "accuracy"}
     assert method.criterion(Batch(x0, label), random.seeded(0)) == pytest.approx(expected, rel=1e-5)
     for name, call in {
         "sample": lambda: method.sample(2), "energy": lambda: method.energy(x0), "denoise": lambda: method.denoise(x0, 0.3),
@@ -224,6 +226,34 @@ def test_without_score_matching_it_is_a_plain_classifier():
             call()
 
 
+def test_the_plain_classifier_has_the_settings_of_the_whole():
+    """Weight, smoothing and augmentation are those of EGC's own cross-entropy, so that only the score matching is left out."""
+    method = make(classes=3, classifier_only=True, cross_entropy_weight=0.7, label_smoothing=0.1, augment=1.0)
+    x0, label, _, _ = draws(method)
+    update = Recorder(3)
+    method.step(Batch(x0, label), update)
+    x = random_affine(x0, 1.0, random.seeded(3))
+    with torch.no_grad():
+        log_p = method.classify(x)
+        whole = make(classes=3, label_smoothing=0.1, passes="separate").losses(x, label, label + 1, x, own=(x, 0 * label))
+    smoothed = 0.9 * F.one_hot(label, 3) + 0.1 / 3
+    assert float(update.loss) == pytest.approx(-0.7 * float((smoothed * log_p).sum(1).mean()), rel=1e-5)
+    torch.testing.assert_close(update.logged["cross_entropy"].detach(), whole[1])
+    assert torch.equal(update.logged["accuracy"], (log_p.argmax(1) == label).float()) and torch.equal(update.logged["accuracy"], whole[2])
+
+
+# --- what a model can do
+
+
+@pytest.mark.parametrize(("fields", "labels"), [
+    (dict(classes=3), {"labels", "classify"}), (dict(classes=0), set()), (dict(classes=3, supervised=False, latent_classes=3), set()),
+])  # fmt: skip
+def test_abilities_and_needs_of_data(fields, labels):
+    method = make(autoencoder="runs/somewhere", guidance=1.5, **fields)
+    assert method.abilities == {"sample", "energy", "denoise", "encode", "constraint", "start", "invert"} | labels
+    assert method.config.data_needs == DataNeeds(autoencoder="runs/somewhere") and method.default_guidance == 1.5
+
+
 # --- without labels
 
 
@@ -231,7 +261,7 @@ def test_unsupervised_models_do_not_look_at_labels():
     data = tw.data.load("digits")
     fields = dict(supervised=False, latent_classes=4, width=8, blocks=1, batch=16)
     method = tw.method("egc/digits", data=data, **fields)
-    assert method.config.classes == 0 and not takes_labels(method)
+    assert method.config.classes == 0 and not has(method, "labels") and not has(method, "classify")
     tw.fit(method, data, images=32, progress=False)
     other = tw.method("egc/digits", data=data, **fields)
     tw.fit(other, tw.data.Images(data.x), images=32, progress=False)
@@ -258,15 +288,17 @@ class Clusters:
 
 
 @pytest.mark.parametrize("fields", [
-    dict(network="mlp", readout="logits", shape=(2,)), dict(network="patch", shape=(1, 4, 4)),
-    dict(network="patch", readout="map", shape=(1, 4, 4)), dict(network="unet", readout="map", shape=(1, 4, 4), multipliers=(1, 1)),
-    dict(network="resnet", readout="logits", shape=(1, 4, 4), multipliers=(1, 1)),
-], ids=["vectors", "patch", "map", "unet-map", "resnet"])  # fmt: skip
+    dict(net=MLP(width=8, depth=1), readout="logits", shape=(2,)), dict(net=PatchNet(width=8, blocks=1), shape=(1, 4, 4)),
+    dict(net=PatchNet(width=8, blocks=1), readout="map", shape=(1, 4, 4)),
+    dict(net=UNet(width=8, blocks=1, multipliers=(1, 1)), readout="map", shape=(1, 4, 4)),
+    dict(net=NETS["patch_unet"], readout="map", shape=(1, 4, 4)),
+    dict(net=ConvNet(widths=(8, 8), blocks=1), readout="logits", shape=(1, 4, 4)),
+], ids=["vectors", "patch", "map", "unet-map", "patch-unet-map", "convnet"])  # fmt: skip
 def test_latent_classes_part_ways_unless_they_start_equal(fields):
     """From a last layer at zero all classes take the same steps and stay one class for ever; ours must not start so."""
     apart = {}
     for start in ("ours", "zero"):
-        settings = dict(classes=0, latent_classes=3, width=8, blocks=1, batch=32, lr=3e-3, warm_up=1) | fields
+        settings = dict(classes=0, latent_classes=3, batch=32, lr=3e-3, warm_up=1) | fields
         method = tw.method("egc", seed=0, **settings)
         last = method.net.map if method.config.readout == "map" else method._score_layer()
         if start == "zero":
@@ -275,7 +307,7 @@ def test_latent_classes_part_ways_unless_they_start_equal(fields):
         first = last.weight.detach().clone()
         tw.fit(method, Clusters(*method.config.shape), images=32 * 6, progress=False)
         # of vectors the layer also puts out the map, before the logits; of maps a class is all rows of its patch
-        step = (last.weight.detach() - first)[-3:] if method.config.network == "mlp" else last.weight.detach() - first
+        step = (last.weight.detach() - first)[-3:] if method.config.net.kind == "mlp" else last.weight.detach() - first
         step = step.view(3, -1)
         assert float(step.abs().mean()) > 1e-4, "trained"
         apart[start] = float(step.std(0).mean() / step.abs().mean())
@@ -286,9 +318,9 @@ def test_latent_classes_part_ways_unless_they_start_equal(fields):
 
 
 @pytest.mark.parametrize("label", [None, 1])
-def test_resnet_scores_are_the_gradient(monkeypatch, label):
+def test_convnet_scores_are_the_gradient(monkeypatch, label):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # EGC sums in fp32, which would drown a finite difference
-    method = make((2, 4, 4), classes=3, network="resnet", readout="logits").double()
+    method = make((2, 4, 4), classes=3, net="convnet", readout="logits").double()
     x, direction = (random.normal(3, 2, 4, 4, generator=random.seeded(i), dtype=torch.float64) for i in (1, 2))
     energy = functools.partial(method.energy, t=300, label=label)
     h = 1e-3
@@ -298,9 +330,9 @@ def test_resnet_scores_are_the_gradient(monkeypatch, label):
 
 
 @pytest.mark.parametrize("fields", [
-    dict(network="mlp", shape=(2,)), dict(network="patch"), dict(network="unet"), dict(network="unet", readout="map"),
-    dict(network="resnet", readout="logits"),
-], ids=["mlp", "patch", "unet", "unet-map", "resnet"])  # fmt: skip
+    dict(net="mlp", shape=(2,)), dict(net="patch"), dict(net="patch_unet"), dict(net="unet"), dict(net="unet", readout="map"),
+    dict(net="convnet", readout="logits"),
+], ids=["mlp", "patch", "patch_unet", "unet", "unet-map", "convnet"])  # fmt: skip
 def test_encodings_are_what_the_scores_are_linear_in(fields):
     method = make(classes=3, **fields)
     x = random.normal(4, *method.config.shape, generator=random.seeded(2))
@@ -323,20 +355,20 @@ def test_latents_are_neither_clamped_nor_augmented():
 
 
 @pytest.mark.parametrize("fields", [
-    dict(shape=(1, 4, 4), labelled_share=0.5),
-    dict(shape=(1, 4, 4), network="unet", multipliers=(1,), passes="separate", labelled_share=0.5, label_input=True),
+    dict(label_dropping=0.5),
+    dict(net=UNet(width=8, blocks=1, multipliers=(1,)), passes="separate", label_dropping=0.5, label_input=True),
 ], ids=["patch", "unet"])  # fmt: skip
 def test_the_compiled_loss_and_its_gradients_equal_the_eager_ones(fields, monkeypatch):
     """Traced whole, without a break, through both derivatives; the code generator is the compiler's own business."""
-    from thalweg.methods.egc import _compiled_losses
+    from thalweg.methods.egc import _compiled
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
-    method = make(classes=3, **fields)
+    method = make((1, 4, 4), classes=3, **fields)
     x0, label, t, epsilon = draws(method)
-    kept = torch.arange(6) % 2 == 0 if method.config.labelled_share else None
+    kept = torch.arange(6) % 2 == 0
     own = (x0, torch.zeros_like(t)) if method.config.passes == "separate" else None
     results = []
-    for losses in (method.losses, _compiled_losses(method)):
+    for losses in (method.losses, _compiled(method.losses)):
         matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
         gradients = torch.autograd.grad(matching.mean() + cross_entropy.mean(), list(method.parameters()), allow_unused=True)
         results.append([matching, cross_entropy, correct, *(g for g in gradients if g is not None)])
@@ -348,11 +380,12 @@ def test_the_compiled_loss_and_its_gradients_equal_the_eager_ones(fields, monkey
 def test_a_step_takes_the_compiled_loss(monkeypatch):
     from thalweg.methods import egc
 
-    method = make((2,), classes=3, compile=True)
     asked = []
-    monkeypatch.setattr(egc, "_compiled_losses", lambda m: asked.append(m) or m.losses)
-    method.step(Batch(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)), Recorder(1))
-    assert asked == [method]
+    monkeypatch.setattr(egc, "_compiled", lambda losses: asked.append(losses) or losses)
+    whole, classifier = (make((2,), classes=3, compile=True, classifier_only=alone) for alone in (False, True))
+    for method in (whole, classifier):
+        method.step(Batch(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)), Recorder(1))
+    assert asked == [whole.losses, classifier.classifier_losses]
 
 
 def test_training_goes_on_uncompiled_with_a_warning_where_there_is_no_compiler(tmp_path):
@@ -360,7 +393,7 @@ def test_training_goes_on_uncompiled_with_a_warning_where_there_is_no_compiler(t
 import torch, thalweg as tw
 twins = []
 for c in (False, True):
-    fields = dict(width=8, blocks=1, images=64, batch=16)
+    fields = dict(width=8, depth=1, images=64, batch=16)
     twins.append(tw.fit(tw.method("egc/moons", compile=c, **fields), tw.data.toy("moons"), images=32, progress=False))
 assert all(torch.equal(a, b) for a, b in zip(*(t.parameters() for t in twins)))
 """
@@ -405,6 +438,16 @@ def test_inversion_on_gaussian_data_is_the_flow_of_the_noise():
     assert errors[1] < 0.03 and errors[1] < 0.15 * errors[0], errors
 
 
+@pytest.mark.parametrize(("levels", "steps"), [(40, 40), (1000, 200)])
+def test_inversion_takes_200_steps_or_all(levels, steps):
+    method, asked = make((2,), classes=0, levels=levels), []
+    joint = method.joint
+    method.joint = lambda x, t, label=None: asked.append(int(t[0])) or joint(x, t, label)
+    x = random.normal(3, 2, generator=random.seeded(1))
+    assert torch.equal(method.invert(x, seed=5, iterations=1), method.invert(x, steps=steps, iterations=1))
+    assert asked[:steps] == [levels * (i + 1) // steps for i in range(steps)]
+
+
 @pytest.mark.parametrize("label", [None, 2])
 def test_samples_from_inverted_noise_come_back(label):
     method = make((2, 4, 4), classes=3, autoencoder="none")
@@ -419,18 +462,19 @@ def test_samples_from_inverted_noise_come_back(label):
 
 # --- refusals
 
+CONVNET = dict(net="convnet", readout="logits")
 REFUSED = {
-    "resnet map": (dict(network="resnet", readout="inner"), r"resnet' has no map; it needs readout = 'logits', got 'inner'"),
-    "resnet vectors": (dict(network="resnet", readout="logits", shape=(3,)), r"needs images \[C, H, W\], got shape \(3,\)"),
-    "vectors map": (dict(network="mlp", readout="map", shape=(3,)), "readout = 'map' needs images"),
-    "resnet size": (dict(network="resnet", readout="logits", shape=(1, 9, 9)), "height and width must divide by 8, got 9×9"),
+    "convnet map": (CONVNET | dict(readout="inner"), r"'convnet' has no map; it needs readout = 'logits', got 'inner'"),
+    "convnet vectors": (CONVNET | dict(shape=(3,)), r"needs images \[C, H, W\], got shape \(3,\)"),
+    "vectors map": (dict(net="mlp", readout="map", shape=(3,)), "readout = 'map' needs images"),
+    "convnet size": (CONVNET | dict(widths=(8, 8, 8, 8), shape=(1, 9, 9)), "height and width must divide by 8, got 9×9"),
     "augmented latents": (dict(autoencoder="a", augment=0.5), "augment is for images"),
-    "classifier": (dict(matching=0.0, classes=0), "matching = 0 trains the classifier alone and needs labels"),
-    "unsupervised classifier": (dict(matching=0.0, supervised=False), "needs labels"),
-    "leak": (dict(label_input=True, labelled_share=0.9), "label_input needs passes = 'separate'"),
-    "never dropped": (dict(label_input=True, labelled_share=1.0, passes="separate"), "labelled_share between 0 and 1, got 1"),
-    "always dropped": (dict(label_input=True, passes="separate"), "labelled_share between 0 and 1, got 0"),
-    "share": (dict(labelled_share=1.5), "labelled_share"),
+    "classifier": (dict(classifier_only=True, classes=0), "classifier_only = True needs labels"),
+    "unsupervised classifier": (dict(classifier_only=True, supervised=False), "needs labels"),
+    "leak": (dict(label_input=True, label_dropping=0.1), "label_input needs passes = 'separate'"),
+    "never dropped": (dict(label_input=True, label_dropping=0.0, passes="separate"), "label_dropping between 0 and 1, got 0"),
+    "always dropped": (dict(label_input=True, passes="separate"), "label_dropping between 0 and 1, got 1"),
+    "share": (dict(label_dropping=1.5), "label_dropping"),
     "passes": (dict(passes="both"), "passes"),
     "latent classes": (dict(latent_classes=0), "latent_classes"),
 }
@@ -446,7 +490,7 @@ def test_wrong_settings_are_refused(name):
 @pytest.mark.parametrize(("call", "message"), [
     (lambda m: m.invert(torch.zeros(2, 1, 4, 4)), r"invert needs x of shape \[n, 1, 8, 8\], got \[2, 1, 4, 4\]"),
     (lambda m: m.invert(torch.zeros(2, 1, 8, 8), steps=0), "1 to 1000 steps and 1 iteration or more, got 0 and 4"),
-    (lambda m: m.invert(torch.zeros(2, 1, 8, 8), iterations=0), "got 100 and 0"),
+    (lambda m: m.invert(torch.zeros(2, 1, 8, 8), iterations=0), "got 200 and 0"),
     (lambda m: m.invert(torch.zeros(2, 1, 8, 8), label=3), "between 0 and 2, got 3"),
 ])  # fmt: skip
 def test_wrong_inversions_are_refused(call, message):

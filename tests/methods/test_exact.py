@@ -9,6 +9,7 @@ from torch import Tensor
 import thalweg as tw
 from thalweg import random
 from thalweg.data.base import Batch
+from thalweg.nn.build import MLP
 
 BOUND = 4.5
 
@@ -43,7 +44,7 @@ FLOOR, DIM = 0.2755, 4
 def egc():
     """Trained from a base that is not the answer: data_std 0.5 where the data's is 1."""
     data = Gaussians([[0.0] * DIM], 1.0)
-    fields = {"network": "mlp", "width": 64, "blocks": 2, "readout": "logits", "data_std": 0.5, "lr": 5e-3, "batch": 256, "ema": 0.99}
+    fields = {"net": MLP(width=64, depth=2), "readout": "logits", "data_std": 0.5, "lr": 5e-3, "batch": 256, "ema": 0.99}
     method = tw.method("egc", seed=0, data=data, images=1200 * 256, weight_decay=0.0, **fields)
     untrained = egc_loss(method)
     return untrained, tw.fit(method, data, images=1200 * 256, progress=False), method

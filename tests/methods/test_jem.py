@@ -4,38 +4,36 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from helpers import Recorder
 from torch.nn import functional as F
 
 import thalweg as tw
 from thalweg import random
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
+from thalweg.nn.build import MLP, ConvNet, PatchNet, UNet
 
-TINY = dict(width=8, blocks=1, batch=8, buffer=64, steps=3, multipliers=(1, 2))
+TINY = dict(batch=8, buffer=64, steps=3, classes=3)
+NETS = {
+    "mlp": MLP(width=8, depth=1),
+    "patch": PatchNet(width=8, blocks=1),
+    "unet": UNet(width=8, blocks=1, multipliers=(1, 2)),
+    "convnet": ConvNet(widths=(8, 16), blocks=1),
+}
 
 
-def make(shape=(1, 8, 8), **fields):
-    fields = {"network": "mlp" if len(shape) == 1 else "patch", "classes": 3, **TINY, **fields}
-    method = tw.method("jem", seed=0, shape=shape, **fields)
+def make(shape=(1, 8, 8), *, net: str = "", **fields):
+    net = net or ("mlp" if len(shape) == 1 else "patch")
+    method = tw.method("jem", seed=0, shape=shape, net=NETS[net], **TINY | fields)
     with torch.no_grad():
         for i, p in enumerate(method.parameters()):
             p.add_(0.1 * random.normal(*p.shape, generator=random.seeded(5, i)))
     return method
 
 
-class Recorder:
-    def __init__(self, *seed: int) -> None:
-        self.generator, self.logged, self.loss = random.seeded(*seed), {}, None
-
-    def __call__(self, name: str, loss: Tensor) -> None:
-        self.loss = loss
-
-    def log(self, **values) -> None:
-        self.logged.update(values)
-
-
-@pytest.mark.parametrize("fields", [dict(shape=(2,)), dict(), dict(network="convnet")], ids=["mlp", "patch", "convnet"])
+@pytest.mark.parametrize(
+    "fields", [dict(shape=(2,)), dict(), dict(net="unet"), dict(net="convnet")], ids=["mlp", "patch", "unet", "convnet"]
+)
 def test_energies_and_probabilities_come_from_one_set_of_logits(fields):
     method = make(**fields).eval()
     x = random.normal(5, *method.config.shape, generator=random.seeded(1))
@@ -50,11 +48,11 @@ def test_energies_and_probabilities_come_from_one_set_of_logits(fields):
 
 
 def test_a_step_adds_the_likelihood_to_the_cross_entropy(monkeypatch):
-    method = make(weight=0.7, data_noise=0.2)
+    method = make(likelihood_weight=0.7, data_noise=0.2)
     g = random.seeded(2)
     x, label = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g), torch.arange(6) % 3
     negative = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g)
-    monkeypatch.setattr(method, "_negative", lambda n, generator, device: negative)
+    monkeypatch.setattr(method, "_negative", lambda n, generator: negative)
     update, rows = Recorder(4), []
     handle = method.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
     method.step(Batch(x, label), update)
@@ -63,24 +61,25 @@ def test_a_step_adds_the_likelihood_to_the_cross_entropy(monkeypatch):
     noised = x + 0.2 * random.normal_like(x, random.seeded(4))
     expected = F.cross_entropy(method.logits(noised), label) + 0.7 * (method.energy(noised).mean() - method.energy(negative).mean())
     torch.testing.assert_close(update.loss, expected)
-    assert set(update.logged) == {"cross_entropy", "accuracy", "energy_data", "energy_samples"}
+    assert update.name == "energy" and set(update.logged) == {"cross_entropy", "accuracy", "energy_data", "energy_samples"}
 
 
 def test_without_its_weight_it_is_a_plain_classifier():
-    method = make(weight=0.0, data_noise=0.0)
+    method = make(likelihood_weight=0.0, data_noise=0.0)
     x, label, update = random.normal(6, 1, 8, 8, generator=random.seeded(1)), torch.arange(6) % 3, Recorder(1)
-    before = method.chains.clone()
+    before = method.replay.chains.clone()
     method.step(Batch(x, label), update)
     torch.testing.assert_close(update.loss, F.cross_entropy(method.logits(x), label))
-    assert torch.equal(before, method.chains)
+    assert torch.equal(before, method.replay.chains)
 
 
 def test_the_chain_is_the_paper_s():
     """x ← x + α ∇ logsumexp f(x) + σ ξ with α = 1, σ = 0.01."""
-    method = make((2,))
-    assert method.config.step**2 / 2 == pytest.approx(1) and method.config.step * method.config.noise == pytest.approx(0.01)
+    method = make((2,), steps=2)
+    chain = method.config.chain
+    assert chain.step**2 / 2 == pytest.approx(1) and chain.step * chain.noise == pytest.approx(0.01)
     x = random.normal(4, 2, generator=random.seeded(1))
-    found, g = method._chain(x, 2, None, random.seeded(3)), random.seeded(3)
+    found, g = method._chain(x, random.seeded(3)), random.seeded(3)
     for _ in range(2):
         point = x.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(method.logits(point).logsumexp(1).sum(), point)
@@ -90,14 +89,15 @@ def test_the_chain_is_the_paper_s():
 
 def test_chains_go_back_to_their_rows_and_some_are_renewed(monkeypatch):
     method = make((2,), buffer=4000, batch=2000, renew=0.2)
-    monkeypatch.setattr(method, "_chain", lambda x, *others: x + 10)
-    method.chains += 100 * torch.arange(4000)[:, None]  # each row knows its number
-    before = method.chains.clone()
-    method._negative(2000, random.seeded(1), torch.device("cpu"))
-    moved = (method.chains != before).any(1)
-    went_on = moved & ((method.chains - before - 10).abs() < 0.1).all(1)
+    monkeypatch.setattr(method, "_chain", lambda x, *others, **options: x + 10)
+    chains = method.replay.chains
+    chains += 100 * torch.arange(4000)[:, None]  # each row knows its number
+    before = chains.clone()
+    method._negative(2000, random.seeded(1))
+    moved = (chains != before).any(1)
+    went_on = moved & ((chains - before - 10).abs() < 0.1).all(1)
     assert int(moved.sum()) == 2000
-    renewed = method.chains[moved & ~went_on]
+    renewed = chains[moved & ~went_on]
     assert abs(len(renewed) / 2000 - 0.2) < 4.5 * math.sqrt(0.2 * 0.8 / 2000)
     assert bool(((renewed >= 9) & (renewed < 11)).all()), "U(−1, 1), then the chain"
 
@@ -113,7 +113,7 @@ def test_it_learns_labels_and_where_the_data_is():
             label = random.integers(count, 0, 2, generator=g)
             return Batch(1.2 * label[:, None] - 0.6 + 0.15 * random.normal(count, 2, generator=g), label)
 
-    data, fields = Clusters(), dict(network="mlp", width=32, blocks=2, batch=64, buffer=512, lr=2e-3, step=0.3, noise=0.3, images=64 * 150)
+    data, fields = Clusters(), dict(net=MLP(width=32, depth=2), batch=64, buffer=512, lr=2e-3, step=0.3, noise=0.3, images=64 * 150)
     # the paper's chains of step √2 are for images; in the plane, with the clusters 0.15 wide, they would jump across
     method = tw.fit(tw.method("jem", seed=0, data=data, **fields), data, images=64 * 150, progress=False)
     x, label = data.batch(0, 500, seed=9)
@@ -134,13 +134,13 @@ def test_samples_are_seeded_and_in_range():
             x, method.sample(4, seed=2, steps=3, **options)
         )
     held = method.sample(4, seed=1, steps=0)
-    assert all(bool((held[i] == method.chains).flatten(1).all(1).any()) for i in range(4)), "no steps: chains of the buffer"
+    assert all(bool((held[i] == method.replay.chains).flatten(1).all(1).any()) for i in range(4)), "no steps: chains of the buffer"
     assert method.sample(100, seed=1, steps=1).shape == (100, 1, 8, 8), "more than the buffer holds, from noise"
 
 
 @pytest.mark.parametrize(("fields", "message"), [
     (dict(classes=0), "needs data with 2 labels or more, got 0"),
-    (dict(network="patch", shape=(3,)), r"needs images \[C, H, W\], got shape \(3,\)"),
+    (dict(net="patch", shape=(3,)), r"needs images \[C, H, W\], got shape \(3,\)"),
     (dict(shape=(1, 9, 9)), "divide by the patch of 2, got 9×9"),
     (dict(batch=512, buffer=64), "a batch of 512 needs as many chains, the buffer holds 64"),
     (dict(renew=2.0), "renew"),

@@ -1,6 +1,7 @@
-"""Random views of images for self-supervised learning: crops, flips and colours, by kornia in batches, or a little noise.
+"""Random changes of images: small affine maps for classifiers, and views for self-supervised learning: crops, flips and colours, by
+kornia in batches, or a little noise.
 
-Their settings are the specs of `thalweg.augmentation`.
+The settings of views are the specs of `thalweg.augmentation`.
 """
 
 from functools import lru_cache
@@ -8,9 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .. import random
 from ..errors import InputError, require
+
+
+def random_affine(x: Tensor, strength: float = 1.0, generator: random.Generator = None) -> Tensor:
+    """Images [B, C, H, W] in [−1, 1], each turned, scaled and shifted at random about its centre: the same shape.
+
+    `strength` 1 means up to ±0.2 radians, ±10 % and ±0.075 of the side. What comes in from outside is −1, the background of dark images.
+    """
+    draw = strength * random.uniform(len(x), 4, low=-1.0, high=1.0, generator=generator, device=x.device)
+    angle, scale, shift = 0.2 * draw[:, 0], 1 + 0.1 * draw[:, 1], 0.15 * draw[:, 2:]
+    rows = [
+        torch.stack([scale * angle.cos(), -scale * angle.sin(), shift[:, 0]], 1),
+        torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
-"""EGC: one network that classifies in its forward pass and generates in its backward pass (Guo et al., ICCV 2023).
+"""EGC: one network that classifies in its forward pass and generates in its backward pass. docs/methods/egc.md
 
-    f(x_t, t)[y]     joint log-density of a noised image and its label, scaled by σ_t
-    loss = ‖∇ₓ logsumexp_y f + ε‖² + γ · cross-entropy(softmax f, y)                               (Algorithm 1)
-    p(y | x) = softmax f,   E(x, t) = −logsumexp_y f / σ_t,   E(x, y, t) = E(x, t) − log p(y | x)
+    f(x_t, t)[y]     joint log-density of a noised image and its label, times σ_t                            (eq. 13, 14)
+    update("energy", ‖∇ₓ logsumexp_y f + ε‖² + γ · cross-entropy(softmax_y f, y))                           (Algorithm 1)
+    p(y | x) = softmax_y f,   E(x, t) = −logsumexp_y f / σ_t,   E(x, y, t) = E(x, t) − log p(y | x)          (eq. 12, 15)
 
-The trained gradient is σ_t × score, as the loss compares it with −ε; public energies divide by σ_t and are in nats.
-Without labels y is latent (sec. 4.2, "Unsupervised EGC"): the same loss without the cross-entropy, over `latent_classes`.
+Guo et al., ICCV 2023. The gradient that is trained is σ_t × score, as the loss compares it with −ε; public energies divide by σ_t and are
+in nats. Without labels y is latent (sec. 4.2, "Unsupervised EGC"): the same loss without the cross-entropy, over `latent_classes`.
 """
 
 import functools
@@ -17,54 +17,36 @@ from typing import Literal
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thalweg import noise, random, sample
 from thalweg.compiled import compiled_or_eager
+from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
+from thalweg.data.augment import random_affine
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
-from thalweg.methods.base import STRICT, Count, Fraction, Method, NotNegative, Positive, Whole, class_labels, warm_up_cosine
-from thalweg.nn.convnet import ConvEnergy
+from thalweg.methods.base import Method, Update, check_start, class_labels
+from thalweg.nn.build import Network, PatchNet
 from thalweg.nn.layers import frozen
-from thalweg.nn.patchnet import PatchNet, VectorNet
-from thalweg.nn.unet import UNet
+from thalweg.objective import classification
 
 
-@dataclass(frozen=True, config=STRICT)
-class Config:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Config(Common):
     """Settings of `egc`."""
 
-    data: str = "digits"
-    """name of the data that the preset is for"""
-    shape: tuple[Count, ...] = (1, 8, 8)
-    """shape of one example, [D] or [C, H, W]; of latents where there is an autoencoder"""
     autoencoder: str = ""
     """run folder, exported folder or hub name of an autoencoder in whose latent space the model lives, see thalweg/latent.py"""
-    classes: Whole = 10
-    """number of labels; 0 trains the energy alone"""
     supervised: bool = True
     """learn from labels; without, the data's labels are not looked at and classes counts as 0"""
     latent_classes: Count = 1
     """K, number of classes without labels over which the density is summed where there are no labels (unsupervised EGC)"""
-    network: Literal["patch", "unet", "resnet", "mlp"] = "patch"
-    """`patch` a fast residual network on patches, `unet` as in the paper, `resnet` feed-forward (Table 5), `mlp` for vectors"""
-    width: Count = 64
-    """channels (patch, unet, resnet) or hidden units (mlp)"""
-    blocks: Count = 4
-    """residual blocks (patch), blocks per resolution (unet, resnet), hidden layers (mlp)"""
-    multipliers: tuple[Count, ...] = (1, 2, 2, 2)
-    """channels of the unet and the resnet at each resolution, times width"""
-    attention: Whole = 8
-    """self-attention of the unet at resolutions up to this many pixels"""
-    patch: Count = 2
-    """side of the patches of the patch network"""
-    dropout: Fraction = 0.0
-    """dropout in the residual blocks"""
+    net: Network = PatchNet(width=64, blocks=4, patch=2)
+    """the body of energy and classifier: a UNet in the paper, a feed-forward ResNet (convnet) in Table 5"""
     readout: Literal["inner", "logits", "map"] = "inner"
-    """where the energy comes from, see `EGC.joint`"""
+    """where the energy comes from, see `EGC.joint`: `inner` is ours, `logits` the paper's, `map` the released code's"""
     data_std: Positive = 0.85
-    """root mean square of the data's entries about zero: sets the Gaussian that the network starts from"""
+    """root mean square of the data's entries: sets the Gaussian that the network starts from"""
     levels: Count = 1000
     """T, noise levels"""
     beta_start: Positive = 1e-4
@@ -76,22 +58,22 @@ class Config:
     sees a share of the images clean (released code)"""
     clean_share: Fraction = 0.5
     """share of the images that the cross-entropy sees clean, of separate passes"""
-    matching: NotNegative = 1.0
-    """weight of the score matching loss; 0 trains a plain classifier, on clean images alone"""
-    labelled_share: Fraction = 0.0
-    """share of images whose label the score matching loss sees, 1 − label dropping (Table 3, †; `EGC.losses`); 0 as in Algorithm 1"""
+    label_dropping: Fraction = 1.0
+    """share of images whose label is kept from the score matching loss (Table 3, †; `EGC.losses`); 1 as in Algorithm 1"""
     label_input: bool = False
-    """those labels are an input of the network, as in the released code; without, they choose the logit whose score is matched"""
-    gamma: NotNegative = 0.05
+    """the other labels are an input of the network, as in the released code; without, they choose the logit whose score is matched"""
+    cross_entropy_weight: NotNegative = 0.05
     """γ, weight of the cross-entropy"""
     label_smoothing: Fraction = 0.0
     """share of the label spread over all classes"""
     weigh_by_signal: bool = True
     """weigh each cross-entropy by ᾱ_t: a label says little about pure noise"""
+    classifier_only: bool = False
+    """train the classifier alone, on clean images, a baseline of ours; it has no density"""
     augment: NotNegative = 0.0
     """random shifts, turns and scalings of images; 1 means ±0.2 radians, ±10 %, ±0.075 of the side"""
     guidance: NotNegative = 2.0
-    """default guidance scale w of class-conditional samples"""
+    """default guidance scale w of class-conditional samples: 0 ignores the label, 1 is p(x | y)"""
     sample_steps: Count = 100
     """default number of sampling steps"""
     eta: Fraction = 1.0
@@ -100,22 +82,16 @@ class Config:
     """level t that counts as clean for public energies; must be 1 or more, as σ_0 = 0"""
     compile: bool = False
     """compile the whole loss, with its second derivatives: a wait at the start, then faster steps"""
-    batch: Count = 128
-    """images per update"""
-    images: Count = 250_000
-    """length of training in images; the learning rate falls to zero over it"""
-    lr: Positive = 1e-3
-    """base learning rate of AdamW"""
     weight_decay: NotNegative = 0.01
     """decay of AdamW"""
     warm_up: Whole = 50
-    """updates over which the learning rate rises"""
-    decay: bool = True
-    """cosine decay of the learning rate over `images`"""
-    clip: NotNegative = 1.0
-    """bound on the gradient's norm, 0 for none"""
+    """updates over which learning rates rise"""
     ema: Fraction = 0.995
     """decay of the EMA twin"""
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(autoencoder=self.autoencoder)
 
 
 class EGC(Method):
@@ -128,73 +104,53 @@ class EGC(Method):
     def __init__(self, config: Config) -> None:
         # whoever asks for the model's labels by its config finds that there are none
         super().__init__(config if config.supervised else replace(config, classes=0))
-        c = self.config
         self._check()
+        c = self.config
         self.schedule = noise.linear_beta(c.levels, c.beta_start, c.beta_stop)
-        try:
-            self.net = self._make_network()
-        except ValueError as error:
-            raise InputError(f"egc: {error}") from None
+        # a network with a map has it also where the read-out leaves it alone
+        channels = 0 if c.net.kind == "convnet" else self.class_count if c.readout == "map" else c.shape[0]
+        self.net = c.net.build(c.shape, out=self.class_count, channels=channels, levels=True, classes=c.classes if c.label_input else 0)
+        if c.readout == "map":  # classes whose maps start equal stay equal: labels reach the logits, not the map
+            nn.init.normal_(self.net.map.weight, std=0.02)
 
     @property
-    def kinds(self) -> int:
+    def class_count(self) -> int:
         """The number of classes that f has, with labels or latent."""
         return self.config.classes or self.config.latent_classes
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        c = self.config
+        if c.classifier_only:
+            return frozenset({"encode", "classify"})
+        found = {"sample", "energy", "denoise", "encode", "constraint", "start", "invert"}
+        return frozenset(found | ({"labels", "classify"} if c.classes else set()))
+
+    @property
+    def default_guidance(self) -> float:
+        return self.config.guidance
+
     def _check(self) -> None:
         c = self.config
-        images = len(c.shape) == 3
-        if c.network == "mlp" and c.readout == "map":
+        if c.net.kind == "mlp" and c.readout == "map":
             raise InputError("egc: readout = 'map' needs images and a network with a map; use 'inner' or 'logits' for vectors")
-        if c.network != "mlp" and not images:
-            raise InputError(f"egc: network = '{c.network}' needs images [C, H, W], got shape {c.shape}; use 'mlp'")
-        if c.network == "resnet" and c.readout != "logits":
-            raise InputError(f"egc: network = 'resnet' has no map; it needs readout = 'logits', got '{c.readout}'")
+        if c.net.kind == "convnet" and c.readout != "logits":
+            raise InputError(f"egc: a network of kind 'convnet' has no map; it needs readout = 'logits', got '{c.readout}'")
         if c.autoencoder and c.augment:
             raise InputError("egc: augment is for images, and latents are none; use augment = 0 with an autoencoder")
-        if not c.matching and not c.classes:
-            raise InputError("egc: matching = 0 trains the classifier alone and needs labels")
+        if c.classifier_only and not c.classes:
+            raise InputError("egc: classifier_only = True needs labels")
         if c.label_input and c.classes and c.passes == "joint":
             raise InputError("egc: label_input needs passes = 'separate': the cross-entropy must not see the label it is to tell")
-        if c.label_input and c.classes and not 0 < c.labelled_share < 1:
+        if c.label_input and c.classes and not 0 < c.label_dropping < 1:
             raise InputError(
-                f"egc: label_input needs a labelled_share between 0 and 1, got {c.labelled_share:g}: energies are those without a label"
+                f"egc: label_input needs a label_dropping between 0 and 1, got {c.label_dropping:g}: energies are those without a label"
             )
-
-    def _make_network(self) -> nn.Module:
-        """A network (x, t[, label]) -> (map, logits [B, kinds]), or logits alone (resnet)."""
-        c = self.config
-        labels = {"classes": c.classes} if c.label_input else {}
-        if c.network == "mlp":
-            return VectorNet(math.prod(c.shape), out=1, vector=self.kinds, width=c.width, depth=c.blocks, **labels)
-        if c.network == "resnet":
-            widths = tuple(c.width * multiplier for multiplier in c.multipliers)
-            return ConvEnergy(c.shape, widths=widths, blocks=c.blocks, out=self.kinds, levels=True, **labels)
-        fields = {"out": self.kinds if c.readout == "map" else c.shape[0], "vector": self.kinds, "width": c.width, "dropout": c.dropout}
-        if c.network == "unet":
-            net: UNet | PatchNet = UNet(c.shape, blocks=c.blocks, multipliers=c.multipliers, attention=c.attention, **fields, **labels)
-        else:
-            net = PatchNet(c.shape, blocks=c.blocks, patch=c.patch, **fields, **labels)
-        if c.readout == "map":  # classes whose maps start equal stay equal: labels reach the logits, not the map
-            nn.init.normal_(net.map.weight, std=0.02)
-        return net
-
-    def _score_layer(self) -> nn.Linear:
-        """The layer of the network that puts out the logits."""
-        match self.config.network:
-            case "mlp":
-                return self.net.net.last
-            case "resnet":
-                return self.net.last
-            case "unet":
-                return self.net.vector[-1]
-            case _:
-                return self.net.vector
 
     # --- the density
 
     def joint(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(logsumexp_y f(x, t)[y], log p(y | x, t)): [B, ...], [B] -> [B], [B, kinds].
+        """(logsumexp_y f(x, t)[y], log p(y | x, t)): [B, ...], [B] -> [B], [B, class_count].
 
         With readout "inner", f[y] = −½ a_t ‖x‖² − b_t ⟨x, m(x, t)⟩ + l(x, t)[y]: the network's map m enters by an inner product
         with x, so that the gradient has a direct path to every pixel, as in a denoiser. Where m = 0 and l is constant this is
@@ -208,7 +164,7 @@ class EGC(Method):
         variance = signal.square() * c.data_std**2 + sigma.square()
         base = sigma / variance
         out = self.net(x / variance.sqrt(), t, label) if c.label_input else self.net(x / variance.sqrt(), t)
-        fields, logits = (None, out) if c.network == "resnet" else out
+        fields, logits = (None, out) if c.net.kind == "convnet" else out
         # sums over pixels lose bits in bf16: from here on in fp32
         logits = logits.float()
         value = -0.5 * (base * x.square()).flatten(1).sum(1)
@@ -222,7 +178,7 @@ class EGC(Method):
         """E(x, t) = −logsumexp f/σ_t in nats, or the joint E(x, y, t) where a `label` is given: [B, ...] -> [B].
 
         `t` is the noise level of x, by default the lowest; levels are 1 … T. Without labels a `label` is one of the latent classes.
-        Raises InputError for other levels and labels, and for a plain classifier (matching = 0), which has no density.
+        Raises InputError for other levels and labels, and for a plain classifier (`classifier_only`), which has no density.
         """
         self._needs_density("energy")
         if isinstance(t, int) and not 1 <= t <= self.config.levels:
@@ -234,36 +190,9 @@ class EGC(Method):
 
     def classify(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """log p(y | x), [B, classes], of latent classes where there are no labels; `t` = 0 for clean images."""
-        if self.kinds == 1 and not self.config.classes:
+        if self.class_count == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels and does not classify")
         return self.joint(x, self.levels_of(x, t))[1]
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
-        """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
-        seen: list[Tensor] = []
-        hook = self._score_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        try:
-            self.joint(x, self.levels_of(x, t))
-        finally:
-            hook.remove()
-        return seen[0].flatten(1)
-
-    @torch.no_grad()
-    def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
-        """The expectation of x given y = x + std·ε, [B, ...] -> [B, ...], by Tweedie's formula at the level whose σ_t/ᾱ_t is std.
-
-        Exact for the model's density, without any sampling; `seed` is of no effect. Raises InputError for std ≤ 0.
-        """
-        self._needs_density("denoise")
-        if not std > 0:
-            raise InputError(f"egc: denoise needs std above 0, got {std}")
-        ratio = torch.tensor(self.schedule.noise[1:]) / torch.tensor(self.schedule.signal[1:])
-        t = self.levels_of(y, int((ratio.log() - math.log(std)).abs().argmin()) + 1)
-        signal, sigma = self.schedule.alpha(t, y), self.schedule.sigma(t, y)
-        with frozen(self.net):
-            scaled = value_and_score(lambda x: -self.joint(x, t)[0], signal * y)[1]  # σ_t × score
-        return y + sigma / signal * scaled
 
     def levels_of(self, x: Tensor, t: Tensor | int | None) -> Tensor:
         """Levels [B] from one level, a tensor of them, or None for the level that counts as clean."""
@@ -271,49 +200,27 @@ class EGC(Method):
 
     # --- training
 
-    @property
-    def abilities(self) -> frozenset[str]:
-        c = self.config
-        found = {"encode"} | ({"classify"} if c.classes else set())
-        if c.matching:
-            found |= {"sample", "energy", "denoise", "constraint", "start", "invert"} | ({"labels"} if c.classes else set())
-        return frozenset(found)
-
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         c = self.config
-        return {"net": torch.optim.AdamW(self.net.parameters(), lr=c.lr, weight_decay=c.weight_decay, fused=True)}
+        return {"energy": torch.optim.AdamW(self.net.parameters(), lr=c.lr, weight_decay=c.weight_decay, fused=True)}
 
-    def learning_rate(self, name: str, images: int) -> float:
-        """Linear warm-up, then (with `decay`) a cosine to zero at `images` of the config."""
-        c = self.config
-        return warm_up_cosine(images / c.batch, c.warm_up, images / c.images if c.decay else 0.0)
-
-    def step(self, batch: Batch, update) -> None:
+    def step(self, batch: Batch, update: Update) -> None:
+        """Algorithm 1, or of a plain classifier `_classifier_step`."""
         c, g = self.config, update.generator
-        x0 = self._augmented(batch.x, g)
+        if c.classifier_only:
+            return self._classifier_step(batch, update)
+        x0, label = self._augmented(batch.x, g), batch.label if c.classes else None
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
         epsilon = random.normal_like(x0, g)
-        label = batch.label if c.classes else None
-        kept = None
-        if label is not None and c.labelled_share:
-            kept = random.uniform(len(x0), generator=g, device=x0.device) < c.labelled_share
-        own = self._own_pass(x0, g) if label is not None and c.passes == "separate" and c.matching else None
-        losses = _compiled_losses(self) if c.compile else self.losses
+        kept, own = (None, None) if label is None else (self._kept(x0, g), self._own_pass(x0, g))
+        losses = _compiled(self.losses) if c.compile else self.losses
         matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
-        loss = c.matching * matching.mean()
+        loss = matching.mean()
         if label is not None:
-            loss = loss + c.gamma * cross_entropy.mean()
+            loss = loss + c.cross_entropy_weight * cross_entropy.mean()
             update.log(cross_entropy=cross_entropy, accuracy=correct)
-        update("net", loss)
-        if c.matching:
-            update.log(score_matching=matching)
-
-    def _own_pass(self, x0: Tensor, generator: random.Generator) -> tuple[Tensor, Tensor]:
-        """Images and levels of a cross-entropy with a pass of its own: `clean_share` of them clean, the others noised anew."""
-        t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
-        clean = random.uniform(len(x0), generator=generator, device=x0.device) < self.config.clean_share
-        t = t.masked_fill(clean, 0)
-        return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t
+        update("energy", loss)
+        update.log(score_matching=matching)
 
     def losses(
         self,
@@ -334,56 +241,81 @@ class EGC(Method):
         The cross-entropy is at the same x_t, or at `own`, (x, levels).
         """
         c = self.config
-        matching = torch.zeros(len(x0), device=x0.device)
-        if c.matching:
-            x_t = self.schedule.diffuse(x0, t, epsilon)
-            shown = torch.where(kept, label, -1) if c.label_input and kept is not None else None
+        shown = torch.where(kept, label, -1) if c.label_input and kept is not None else None
 
-            def negative_joint(x: Tensor) -> tuple[Tensor, Tensor]:
-                value, log_p = self.joint(x, t, shown)
-                if kept is not None and not c.label_input:
-                    value = value + kept * self.schedule.sigma(t, value) * log_p.gather(1, label[:, None])[:, 0]
-                return -value, log_p
+        def negative_joint(x: Tensor) -> tuple[Tensor, Tensor]:
+            value, log_p = self.joint(x, t, shown)
+            if kept is not None and not c.label_input:
+                value = value + self._of_label(log_p, label, t, kept)
+            return -value, log_p
 
-            _, scaled_score, log_p = value_and_score(negative_joint, x_t, create_graph=torch.is_grad_enabled(), aux=True)
-            matching = (scaled_score + epsilon).flatten(1).square().mean(1)
+        x_t = self.schedule.diffuse(x0, t, epsilon)
+        _, scaled_score, log_p = value_and_score(negative_joint, x_t, create_graph=torch.is_grad_enabled(), aux=True)
+        matching = (scaled_score + epsilon).flatten(1).square().mean(1)
         if label is None:
             return matching, torch.zeros_like(matching), torch.zeros_like(matching)
-        if own is None and not c.matching:
-            own = x0, torch.zeros_like(t)
+        level = t
         if own is not None:
-            x, t = own
-            log_p = self.joint(x, t)[1]
-        cross_entropy = F.cross_entropy(log_p, label, reduction="none", label_smoothing=c.label_smoothing)
+            x, level = own
+            log_p = self.joint(x, level)[1]
+        cross_entropy, correct = classification(log_p, label, smoothing=c.label_smoothing)
         if c.weigh_by_signal:
-            cross_entropy = cross_entropy * self.schedule.alpha(t, cross_entropy)
-        return matching, cross_entropy, (log_p.argmax(1) == label).float()
+            cross_entropy = cross_entropy * self.schedule.alpha(level, cross_entropy)
+        return matching, cross_entropy, correct
+
+    def _of_label(self, log_p: Tensor, label: Tensor, t: Tensor, weight: Tensor | float) -> Tensor:
+        """w σ_t log p(y | x_t), [B]: with w = 1 what log p(x_t, y) has more than log p(x_t), times σ_t (eq. 15)."""
+        of_label = log_p.gather(1, label[:, None])[:, 0]
+        return weight * self.schedule.sigma(t, of_label) * of_label
 
     def _augmented(self, x: Tensor, generator: random.Generator) -> Tensor:
-        """Images turned, scaled and shifted at random about their background, which is their most common darkest value −1."""
         strength = self.config.augment
-        if not strength or x.dim() != 4:
-            return x
-        draw = strength * random.uniform(len(x), 4, low=-1.0, high=1.0, generator=generator, device=x.device)
-        angle, scale, shift = 0.2 * draw[:, 0], 1 + 0.1 * draw[:, 1], 0.15 * draw[:, 2:]
-        rows = [
-            torch.stack([scale * angle.cos(), -scale * angle.sin(), shift[:, 0]], 1),
-            torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], 1),
-        ]
-        grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
-        return F.grid_sample(x + 1, grid, align_corners=False) - 1
+        return random_affine(x, strength, generator) if strength and x.dim() == 4 else x
+
+    def _kept(self, x0: Tensor, generator: random.Generator) -> Tensor | None:
+        """Which labels the score matching loss sees, [B]; None where it sees none."""
+        share = 1 - self.config.label_dropping
+        return random.uniform(len(x0), generator=generator, device=x0.device) < share if share else None
+
+    def _own_pass(self, x0: Tensor, generator: random.Generator) -> tuple[Tensor, Tensor] | None:
+        """Images and levels of a cross-entropy with a pass of its own: `clean_share` of them clean, the others noised anew."""
+        if self.config.passes == "joint":
+            return None
+        t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
+        clean = random.uniform(len(x0), generator=generator, device=x0.device) < self.config.clean_share
+        t = t.masked_fill(clean, 0)
+        return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t
 
     def criterion(self, held_out: Batch, generator: random.Generator) -> float:
         """The training loss on held-out data under fixed noise; of a cross-entropy with a pass of its own, at clean images."""
         c, x0 = self.config, held_out.x
-        t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
-        own = (x0, torch.zeros_like(t)) if c.passes == "separate" else None
         with torch.no_grad():
+            if c.classifier_only:
+                return c.cross_entropy_weight * float(self.classifier_losses(x0, held_out.label)[0].mean())
+            t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
+            own = (x0, torch.zeros_like(t)) if c.passes == "separate" else None
             label = held_out.label if c.classes else None
             matching, cross_entropy, _ = self.losses(x0, label, t, random.normal_like(x0, generator), own=own)
-        return float(c.matching * matching.mean() + c.gamma * cross_entropy.mean())
+        return float(matching.mean() + c.cross_entropy_weight * cross_entropy.mean())
 
-    # --- sampling
+    # --- the classifier alone, on clean images: a baseline of ours, with the body and settings of the whole
+
+    def classifier_losses(self, x0: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Per row: the cross-entropy at clean images, and whether the class was right; [B] each."""
+        return classification(self.classify(x0), label, smoothing=self.config.label_smoothing)
+
+    def _classifier_step(self, batch: Batch, update: Update) -> None:
+        c = self.config
+        losses = _compiled(self.classifier_losses) if c.compile else self.classifier_losses
+        cross_entropy, correct = losses(self._augmented(batch.x, update.generator), batch.label)
+        update("energy", c.cross_entropy_weight * cross_entropy.mean())
+        update.log(cross_entropy=cross_entropy, accuracy=correct)
+
+    def _needs_density(self, what: str) -> None:
+        if self.config.classifier_only:
+            raise InputError(f"this egc model is a plain classifier (classifier_only = True) and has no density: there is no {what}")
+
+    # --- use
 
     @torch.no_grad()
     def sample(
@@ -408,11 +340,9 @@ class EGC(Method):
         it saturates. Latents and vectors are not clamped. `constraint` puts what was measured back at each level, with each step
         made `resample` times (`sample.ancestral`); `start` gives x_T [n, ...] itself.
         """
-        c = self.config
+        c, device = self.config, self.device
         self._needs_density("sample")
-        device = next(self.parameters()).device
-        if start is not None and tuple(start.shape) != (n, *c.shape):
-            raise InputError(f"egc: start must have shape {(n, *c.shape)}, got {tuple(start.shape)}")
+        check_start(self, start, n)
         generator = random.seeded(seed, 2, device=device)
         predict_noise = self._predict_noise(n, label, guidance, device)
         clamp = (-1.0, 1.0) if len(c.shape) == 3 and not c.autoencoder else None
@@ -447,7 +377,7 @@ class EGC(Method):
                 value, log_p = self.joint(x, t, shown)
                 if labels is not None and weight:
                     log_p = log_p if shown is None else self.joint(x, t)[1]
-                    value = value + weight * self.schedule.sigma(t, value) * log_p.gather(1, labels[:, None])[:, 0]
+                    value = value + self._of_label(log_p, labels, t, weight)
                 return -value
 
             return -value_and_score(guided, x)[1]
@@ -456,18 +386,25 @@ class EGC(Method):
 
     @torch.no_grad()
     def invert(
-        self, x: Tensor, *, label: Tensor | int | None = None, guidance: float | None = None, steps: int | None = None, iterations: int = 4
+        self,
+        x: Tensor,
+        *,
+        seed: int = 0,
+        label: Tensor | int | None = None,
+        guidance: float | None = None,
+        steps: int | None = None,
+        iterations: int = 4,
     ) -> Tensor:
         """The noise x_T from which DDIM arrives at x: `sample(start=x_T, eta=0)` with the same options. [n, ...] -> [n, ...].
 
-        Each step up is the step down solved for where it began, x_t = ᾱ_t (x_s − σ_s ε̂)/ᾱ_s + σ_t ε̂ with ε̂ = ε̂(x_t, t), by
-        `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4). What samples lose to the
-        clamp of x̂₀ does not come back, and in few steps some images may not either; in 200 all of 100 digits did
-        (`egc_figures.json`). Raises InputError for another shape or count.
+        Each of `steps` steps up, by default 200 or all, is the step down solved for where it began, x_t = ᾱ_t (x_s − σ_s ε̂)/ᾱ_s + σ_t ε̂
+        with ε̂ = ε̂(x_t, t), by `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4).
+        What samples lose to the clamp of x̂₀ does not come back, and in few steps some images may not either; in 200 all of 100 digits
+        did (`egc_figures.json`). Nothing is drawn: `seed` is of no effect. Raises InputError for another shape or count.
         """
         c = self.config
         self._needs_density("invert")
-        steps = min(c.sample_steps, c.levels) if steps is None else steps
+        steps = min(200, c.levels) if steps is None else steps
         if tuple(x.shape[1:]) != tuple(c.shape) or not len(x):
             raise InputError(f"egc: invert needs x of shape [n, {', '.join(map(str, c.shape))}], got {list(x.shape)}")
         if not 1 <= steps <= c.levels or iterations < 1:
@@ -483,61 +420,52 @@ class EGC(Method):
                     x = self.schedule.diffuse(x0, t, noise)
         return x
 
-    def _needs_density(self, what: str) -> None:
-        if not self.config.matching:
-            raise InputError(f"this egc model is a plain classifier (matching = 0) and has no density: there is no {what}")
+    @torch.no_grad()
+    def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
+        """The expectation of x given y = x + std·ε, [B, ...] -> [B, ...], by Tweedie's formula at the level whose σ_t/ᾱ_t is std.
+
+        Exact for the model's density, without any sampling; `seed` is of no effect. Raises InputError for std ≤ 0.
+        """
+        self._needs_density("denoise")
+        if not std > 0:
+            raise InputError(f"egc: denoise needs std above 0, got {std}")
+        ratio = torch.tensor(self.schedule.noise[1:]) / torch.tensor(self.schedule.signal[1:])
+        t = self.levels_of(y, int((ratio.log() - math.log(std)).abs().argmin()) + 1)
+        signal, sigma = self.schedule.alpha(t, y), self.schedule.sigma(t, y)
+        with frozen(self.net):
+            scaled = value_and_score(lambda x: -self.joint(x, t)[0], signal * y)[1]  # σ_t × score
+        return y + sigma / signal * scaled
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
+        """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
+        seen: list[Tensor] = []
+        hook = self._score_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self.joint(x, self.levels_of(x, t))
+        finally:
+            hook.remove()
+        return seen[0].flatten(1)
+
+    def _score_layer(self) -> nn.Linear:
+        """The layer of the network that puts out the logits."""
+        match self.config.net.kind:
+            case "mlp":
+                return self.net.net.last
+            case "convnet":
+                return self.net.last
+            case "unet":
+                return self.net.vector[-1]
+            case _:
+                return self.net.vector
 
     def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
-        if self.kinds == 1 and not self.config.classes:
+        if self.class_count == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels: it takes no label")
-        return class_labels(label, n, self.kinds, device)
+        return class_labels(label, n, self.class_count, device)
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled_losses(method: EGC) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """`method.losses`, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
-    return compiled_or_eager(method.losses, "the loss of egc runs")
-
-
-_TOY = dict(
-    shape=(2,), network="mlp", width=128, blocks=3, data_std=1.4, batch=512, images=2_500_000, ema=0.999, sample_steps=200, guidance=1.0
-)
-_CLASSES = {"8gaussians": 8, "25gaussians": 25, "pinwheel": 5, "swissroll": 0, "spiral": 0, "rings": 4, "moons": 2, "checkerboard": 0}
-
-# the released recipe for latents (its training and sampling scripts; sec. 4.1). Ours differs in the unet: pooling of the logits by
-# learned queries, labels added to the level's embedding
-_LATENT = dict(
-    shape=(4, 32, 32), classes=1000, network="unet", width=384, blocks=2, multipliers=(1, 2, 4), attention=32, readout="map",
-    data_std=1.0, beta_start=0.00085, beta_stop=0.012, gamma=0.005, label_smoothing=0.2, passes="separate", labelled_share=0.9,
-    label_input=True, sample_steps=100, eta=0.0, batch=512, images=400_000_000, lr=1e-4, weight_decay=0.0, warm_up=0, decay=False,
-    ema=0.9999,
-)  # fmt: skip
-_FASHION = dict(data="fashion-mnist", shape=(1, 28, 28), width=96, blocks=5, patch=4, data_std=0.86, batch=128, images=6_000_000, ema=0.999)
-
-EGC.PRESETS = {
-    # found by measurement; studies/results/quickstart.json
-    # (no augmentation: resampling blurs 8×8 digits, and the samples with them)
-    "digits": Config(images=200_000),
-    # measured at a twentieth of the length, egc_classifiers_fashion-mnist.json
-    "fashion-mnist": Config(passes="separate", **_FASHION),
-    # y latent (sec. 4.2, Table 4): as many classes as there are labels, which are not looked at
-    "digits-unsupervised": Config(images=200_000, classes=0, supervised=False, latent_classes=10),
-    "fashion-mnist-unsupervised": Config(classes=0, supervised=False, latent_classes=10, **_FASHION),
-    # in colour, with categories as labels; measured at a tenth of the length, egc_classifiers_emoji-google.json
-    "emoji-google": Config(
-        data="emoji-google", shape=(3, 32, 32), classes=9, passes="separate", width=96, blocks=6, patch=4, data_std=0.8,
-        batch=128, images=2_000_000, ema=0.999,
-    ),
-    **{name: Config(data=name, classes=classes, **_TOY) for name, classes in _CLASSES.items()},
-    # not run here. The autoencoder has the shape (8 times smaller, 4 channels) and scale (0.18215) of the paper's. The released scale
-    # 6 of the classifier's gradient comes on top of the conditional score, which makes w = 7
-    "imagenet256-latent": Config(
-        data="hf:ILSVRC/imagenet-1k", autoencoder="diffusers:stabilityai/sd-vae-ft-ema", guidance=7.0, **_LATENT
-    ),
-    # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above; not run here
-    "cifar10": Config(
-        data="hf:uoft-cs/cifar10", shape=(3, 32, 32), network="unet", width=192, blocks=3, multipliers=(1, 2, 2), attention=16,
-        readout="logits", data_std=0.5, gamma=0.005, label_smoothing=0.2, passes="separate", dropout=0.1, guidance=1.0, batch=128,
-        images=100_000_000, lr=1e-4, weight_decay=0.0, decay=False, ema=0.9999, sample_steps=1000,
-    ),
-}  # fmt: skip
+def _compiled(losses: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """A model's loss, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
+    return compiled_or_eager(losses, "the loss of egc runs")

@@ -1,0 +1,28 @@
+"""What the settings of `egc` were called before."""
+
+from typing import Any
+
+
+def renamed(old: dict[str, Any]) -> dict[str, Any]:
+    """The settings of version 0.1 by their present names."""
+    same = ("data", "shape", "classes", "batch", "images", "lr", "warm_up", "clip", "ema", "autoencoder", "supervised", "latent_classes",
+            "readout", "data_std", "levels", "beta_start", "beta_stop", "passes", "clean_share", "label_input", "label_smoothing",
+            "weigh_by_signal", "augment", "guidance", "sample_steps", "eta", "energy_level", "compile", "weight_decay")  # fmt: skip
+    new = {key: old[key] for key in same} | {"lr_end": 0.0 if old["decay"] else 1.0}
+    new |= {"cross_entropy_weight": old["gamma"], "label_dropping": round(1 - old["labelled_share"], 10)}
+    new |= {"classifier_only": old["matching"] == 0.0}
+    return new | {"net": net(old)}
+
+
+def net(old: dict[str, Any]) -> dict[str, Any]:
+    """The network of the former fields `network`, `width`, `blocks` and others, for `egc` and `jem`."""
+    width, blocks = old["width"], old["blocks"]
+    match old["network"]:
+        case "mlp":
+            return {"kind": "mlp", "width": width, "depth": blocks}
+        case "patch":
+            dropout = old.get("dropout", 0.0)
+            return {"kind": "patch", "width": width, "blocks": blocks, "patch": old["patch"], "embedding": 128, "dropout": dropout}
+        case "unet":
+            return {"kind": "unet", "width": width, "blocks": blocks} | {key: old[key] for key in ("multipliers", "attention", "dropout")}
+    return {"kind": "convnet", "widths": [width * m for m in old["multipliers"]], "blocks": blocks, "spectral_norm": False}
