@@ -1,6 +1,10 @@
-"""What trained CDRL models do, part by part: densities of toys, digits, labels and guidance, composition, inpainting, latents.
+"""CDRL's parts at equal CPU time, and what trained models do: toys, digits, labels and guidance, composition, inpainting, latents.
 
-Each part writes studies/results/cdrl_PART.json. `toys` trains its models itself, CPU time bounded; the others measure runs:
+`toys` and `ablation` train their models themselves, CPU time bounded. `ablation`: the rows of Tables 5.9 and 5.10 of the thesis on
+digits, the same networks (`cdrl/digits`, 256 wide, eager, constant rate) with the row's change: Fréchet distances in the features of
+the digits' own classifier, averaged over draws, paired with the full model's at the same seed; `holds` where the mean difference has
+the paper's sign by more than two standard errors over seeds. The full models are then sampled with fewer steps a level (Table 5.2).
+The other parts measure runs, below `--runs`:
 
     thalweg train cdrl/digits --out runs/cdrl-digits --compile true --precision bf16 --threads 1
     thalweg train cdrl/digits-conditional --out runs/cdrl-digits-conditional --compile true --precision bf16 --threads 1
@@ -9,11 +13,9 @@ Each part writes studies/results/cdrl_PART.json. `toys` trains its models itself
     thalweg train autoencoder/fashion-mnist --out runs/autoencoder --precision bf16 --threads 1
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m studies.cdrl toys digits conditional composition inpainting latent
+    python -m studies.cdrl ablation --seconds 60 --precision bf16
 """
 
-import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -22,28 +24,56 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import torch
 from torch import Tensor
 
 import thalweg as tw
-from studies.runner import rows_of_jobs, write_results
+from studies.measures import ENDLESS, Judge, auroc_of, mean, paired, psnr_hidden, ratio, sets_of, standard_error, trained
+from studies.runner import Options, Part, Row, Study, table
+from studies.tables import Each, Picture, Section, Shown, Table, shown
+from thalweg import tasks
 from thalweg.checkpoint import read_stats
-from thalweg.evaluate.ood import OUTLIERS
+from thalweg.data import attributes
+from thalweg.data.attributes import coloured
+from thalweg.data.attributes import paired as paired_digits
+from thalweg.data.sources import digits as grey_digits
 
-RESULTS = Path("studies/results")
-IMAGES = Path("docs/images")
 TOYS = {"checkerboard": 330.0, "25gaussians": 800.0}  # CPU seconds of training at most
 DRAWS = 5
 RESAMPLE = 4
 UNSEEN = "never seen together"
 COMPOSED = tuple(("both", w) for w in (0.0, 0.25, 0.5)) + tuple(("initializer", w) for w in (0.5, 0.75, 1.0))
 BEST = ("initializer", 0.75)
+# how digits are sampled
+WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
+SHARED = dict(width=256, initializer_width=256, decay=False)
+FULL = "full"
+# row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for the last row, which the paper does not have
+ROWS: dict[str, tuple[dict, float | None]] = {
+    FULL: ({}, 4.31),
+    "DRL: no initializer, its schedule, 30 steps, independent pairs": (
+        dict(initializer=False, schedule="drl", steps=30, variance_reduction=False), 9.58,
+    ),
+    "no cooperation: no initializer, 30 steps": (dict(initializer=False, steps=30), 6.47),
+    "no variance reduction": (dict(variance_reduction=False), 5.51),
+    "initializer predicts x0": (dict(predict="x0"), 5.17),
+    "initializer predicts noise": (dict(predict="noise"), 4.95),
+    "DRL's schedule, T = 8": (dict(schedule="drl", levels=8), 4.94),
+    "initializer learns from y": (dict(learn_from="data"), 5.95),
+    "T = 4": (dict(levels=4), None),
+    "T = 5": (dict(levels=5), 5.08),
+    "K = 10": (dict(steps=10), 4.50),
+    "K = 30": (dict(steps=30), 5.08),
+    "scalar read-out (the paper's form)": (dict(readout="scalar", weight_power=1.0), None),
+}  # fmt: skip
+STEPS = (15, 8, 5, 3)  # of a level, Table 5.2
+ABLATION_DRAWS = 4
+BUDGET = 90.0  # CPU seconds of training a row
 
-def trained(run: Path) -> dict[str, Any]:
+
+def length_of(run: Path) -> dict[str, Any]:
     """How long a run was trained: images, seconds on the clock, guard events."""
     stats = [row for row in read_stats(run) if "event" not in row]
     last = stats[-1]
@@ -53,157 +83,187 @@ def trained(run: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def images_of(name: str, split: str) -> tuple[Tensor, Tensor | None]:
-    return tuple(tw.data.load(name, split).all())
+def digits_judge() -> Judge:
+    return Judge.of("digits", *(tw.data.load("digits", split) for split in ("train", "test")))
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Mean and standard error over draws."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "standard_error": error, "draws": len(values)}
+    return {"mean": statistics.fmean(values), "standard_error": standard_error(values) or 0.0, "draws": len(values)}
 
 
-def drawn(model: Any, n: int, **options: Any) -> tuple[list[Tensor], float]:
-    """`DRAWS` sets of n samples and the median CPU seconds of one."""
-    sets, seconds = [], []
-    for seed in range(1, DRAWS + 1):
+def sampled(model: Any, judge: Judge, options: Options, **asked: Any) -> tuple[list[Tensor], float]:
+    """`DRAWS` sets of as many samples as there are held-out images, and the median CPU seconds of one."""
+    stream, sets, seconds = judge.sets(model, 0, options, draws=DRAWS, **asked), [], []
+    for _ in range(DRAWS):
         started = time.process_time()
-        sets.append(model.sample(n, seed=seed, **options))
+        sets.append(next(stream))
         seconds.append(time.process_time() - started)
     return sets, statistics.median(seconds)
 
 
-def distances(sets: list[Tensor], train: Tensor, held_out: Tensor, extractor: Any) -> dict[str, Any]:
-    found = [tw.evaluate.fidelity(train, x, extractor, held_out=held_out, metrics=("frechet",)).frechet for x in sets]
-    value = spread([f.value for f in found])
-    return {"name": found[0].name, "frechet": value, "floor": found[0].held_out, "ratio": value["mean"] / found[0].held_out}
+def distances(sets: list[Tensor], judge: Judge) -> dict[str, Any]:
+    value = spread([judge.frechet(x) for x in sets])
+    return {"frechet": value, "floor": judge.floor, "ratio": value["mean"] / judge.floor}
 
 
 # --- toys
 
 
-def toy_run(name: str, seed: int) -> dict[str, Any]:
-    """Train one toy's preset in this process; the density of every level against the exact one of noised data."""
-    torch.set_num_threads(1)
-    toy = tw.data.toy(name)
-    started = time.process_time()
-    model = tw.fit(
-        tw.method(f"cdrl/{name}", seed=seed), toy, seed=seed, seconds=TOYS[name], clock=time.process_time, progress=False,
-        sample_every=10**8,
-    )  # fmt: skip
-    spent = time.process_time() - started
+def toy_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return f"cdrl/{row}", {}
+
+
+def toy_one(row: str, seed: int, options: Options) -> Row:
+    """A toy's preset; the density of every level against the exact one of noised data."""
+    toy = tw.data.toy(row)
+    model, found = trained(tw.method(f"cdrl/{row}", seed=seed), toy, seed, options, seconds=options.seconds or TOYS[row])
+    if model is None:
+        return {"row": row, "toy": row} | found
     x = model.sample(4096, seed=seed + 1)
     exact = toy.sample(10_000, generator=tw.random.seeded(seed, 99))
     if seed == 0:
         panels = {f"level {t}": (lambda x, t=t: model.energy(x, t=t)) for t in range(model.config.levels)}
-        tw.plot.density(panels, toy, IMAGES / f"cdrl_{name}.png", samples=x)
-    return {
-        "toy": name, "seed": seed, "cpu_seconds": round(spent, 1),
-        "density": asdict(tw.evaluate.density(model.energy, toy, grid=400)),
-        "energy_distance": asdict(tw.evaluate.energy_distance_interval(x, exact)),
-    }  # fmt: skip
+        tw.plot.density(panels, toy, options.pictures / f"cdrl_{row}.png", samples=x)
+    density, distance = tw.evaluate.density(model.energy, toy, grid=400), tw.evaluate.energy_distance_interval(x, exact)
+    return {"row": row, "toy": row} | found | {"density": asdict(density), "energy_distance": asdict(distance)}
 
 
-def toys(options: argparse.Namespace) -> dict[str, Any]:
-    def show(row: dict[str, Any]) -> str:
-        return f"{row['toy']} seed {row['seed']}  KL {row['density']['kl_truth_model']:.4f}  missing {row['density']['modes_missing']}"
+def toy_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    kl = [row["density"]["kl_truth_model"] for row in mine if "density" in row]
+    return {"row": name, "seeds": len(mine), "median_kl": statistics.median(kl) if kl else None}
 
-    jobs = [(toy, seed) for seed in range(options.seeds) for toy in TOYS]
-    work = options.runs / "cdrl_toys"
-    rows = rows_of_jobs("studies.cdrl", jobs, arguments=["--toy"], work=work, workers=options.jobs, show=show)
-    kl = {toy: [r["density"]["kl_truth_model"] for r in rows if r["toy"] == toy] for toy in TOYS}
-    return {"budget_cpu_seconds": TOYS, "median_kl": {t: statistics.median(v) for t, v in kl.items()}, "runs": rows}
+
+# --- ablation
+
+
+def ablation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return "cdrl/digits", {"images": ENDLESS, **SHARED, **ROWS[row][0]}
+
+
+def ablation_one(row: str, seed: int, options: Options) -> Row:
+    options.precision = "bf16"
+    (train, test), (preset, fields) = sets_of(options, "digits"), ablation_settings(row, options)
+    model = tw.method(preset, seed=seed, data=train, **fields)
+    model, found = trained(model, train, seed, options, seconds=options.seconds or BUDGET)
+    found = {"row": row, "frechet": None} | found
+    if model is None:
+        return found
+    judge = Judge.of("digits", train, test)
+
+    def drawn(**asked: Any) -> Row:
+        started = time.process_time()
+        distance = judge.distance(model, seed, options, draws=ABLATION_DRAWS, **asked)
+        return {"frechet": distance, "floor": judge.floor, "seconds": (time.process_time() - started) / ABLATION_DRAWS}
+
+    found |= drawn()
+    if row == FULL:
+        found["steps"] = {str(n): drawn(steps=n) for n in STEPS}
+        found |= {f"{use}_only": drawn(use=use) for use in ("initializer", "energy")}
+    return found
+
+
+def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Mean Fréchet distance, the paired difference from the full model, its standard error, and whether the paper's order holds."""
+    paper, (gap, error) = ROWS[name][1], paired(rows, name, FULL, "frechet")
+    line = {"row": name, "paper_fid": paper, "frechet": mean(row["frechet"] for row in mine), "seeds": len(mine)}
+    line |= {"failed": sum(row["frechet"] is None for row in mine), "images": mean(row["images"] for row in mine)}
+    # every row of the paper is worse than the full model
+    far = None if error is None else abs(gap) > 2 * error
+    holds = None if far is None else "undecided" if not far else "yes" if gap > 0 else "reversed"
+    return line | {"difference": None if error is None else gap, "standard_error": error, "holds": holds}
+
+
+def ablation_more(options: Options, rows: list[Row]) -> dict[str, Any]:
+    """The full models by fewer steps and by their parts, beside themselves."""
+    full = [row for row in rows if row["row"] == FULL and row["frechet"] is not None]
+    ways = {f"{n} steps": [row["steps"][str(n)] for row in full] for n in STEPS}
+    ways |= {f"{use} only": [row[f"{use}_only"] for row in full] for use in ("initializer", "energy")}
+    sampling = {
+        name: {
+            "frechet": mean(f["frechet"] for f in found),
+            "ratio": mean(f["frechet"] / row["frechet"] for f, row in zip(found, full)),
+            "time": ratio([f["seconds"] for f in found], [row["seconds"] for row in full]),
+        }
+        for name, found in ways.items()
+        if found and all(f["frechet"] is not None for f in found)
+    }
+    print("\n" + table([{"samples by": name, **figures} for name, figures in sampling.items()]))
+    floor, budget = mean(row.get("floor") for row in rows), options.seconds or BUDGET
+    return {"floor": floor, "sampling": sampling, "budget_cpu_seconds": budget, "shared": SHARED}
 
 
 # --- digits
 
 
-def digits(options: argparse.Namespace) -> dict[str, Any]:
+def digits(options: Options) -> dict[str, Any]:
     """Quality, its parts (sec. 5.4.10), fewer steps (Table 5.2), cost and outliers of the unconditional model."""
     run = options.runs / "cdrl-digits"
-    model, (train, _), (held_out, _) = tw.load(run), images_of("digits", "train"), images_of("digits", "test")
-    extractor = tw.evaluate.extractor("digits")
-    found: dict[str, Any] = {"training": trained(run), "n": len(held_out), "extractor_accuracy": extractor.test_accuracy}
-    rows = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {
-        "initializer only": {"use": "initializer"},
-        "energy only": {"use": "energy"},
-    }
-    for name, fields in rows.items():
-        sets, seconds = drawn(model, len(held_out), **fields)
-        found[name] = distances(sets, train, held_out, extractor) | {"cpu_seconds": seconds}
+    model, judge = tw.load(run), digits_judge()
+    found: dict[str, Any] = {"training": length_of(run), "n": len(judge.held_out), "extractor_accuracy": judge.extractor.test_accuracy}
+    for name, asked in WAYS.items():
+        sets, seconds = sampled(model, judge, options, **asked)
+        found[name] = distances(sets, judge) | {"cpu_seconds": seconds}
         print(name, found[name]["frechet"], round(seconds, 3), flush=True)
         if name in ("15 steps", "initializer only"):
-            tw.plot.grid(sets[0][:64], IMAGES / f"cdrl_digits_{name.replace(' ', '_')}.png", columns=16)
+            tw.plot.grid(sets[0][:64], options.pictures / f"cdrl_digits_{name.replace(' ', '_')}.png", columns=16)
     # one x_T and one noise of the proposals a row, other Langevin noise in each column (Figure 5.9c)
     start = tw.random.normal(6, 1, 8, 8, generator=tw.random.seeded(3))
     fixed = [model.sample(10, seed=7, chain_seed=s, start=x.expand(10, -1, -1, -1), shared="proposals") for s, x in enumerate(start)]
-    tw.plot.grid(torch.cat(fixed), IMAGES / "cdrl_digits_fixed_start.png", columns=10)
+    tw.plot.grid(torch.cat(fixed), options.pictures / "cdrl_digits_fixed_start.png", columns=10)
     # the spread within a row, of one start, against that between rows
     stack = torch.stack(fixed).flatten(2)
     found["fixed start"] = {"std_within": float(stack.std(1).mean()), "std_between": float(stack.mean(1).std(0).mean())}
-    with torch.no_grad():
-        inliers = model.energy(held_out)
-        outliers = {kind: model.energy(tw.evaluate.outliers(kind, held_out, len(held_out), seed=0)) for kind in OUTLIERS}
-    found["auroc"] = {kind: asdict(tw.evaluate.ood(inliers, energies)) for kind, energies in outliers.items()}
+    found["auroc"] = {kind: {"auroc": auroc} for kind, auroc in auroc_of(model, judge.held_out, {})["energy"].items()}
     return found
 
 
 # --- labels
 
 
-def conditional(options: argparse.Namespace) -> dict[str, Any]:
+def conditional(options: Options) -> dict[str, Any]:
     """Class accuracy, fidelity and diversity of samples by label over the guidance w (Figure 5.3)."""
     run = options.runs / "cdrl-digits-conditional"
-    model, (train, _), (held_out, _) = tw.load(run), images_of("digits", "train"), images_of("digits", "test")
-    extractor = tw.evaluate.extractor("digits")
-    found: dict[str, Any] = {"training": trained(run), "extractor_accuracy": extractor.test_accuracy, "curve": []}
-    label = torch.arange(len(held_out)) % 10
-    free, _ = drawn(model, len(held_out))
-    found["unconditional"] = distances(free, train, held_out, extractor)
+    model, judge = tw.load(run), digits_judge()
+    extractor, label = judge.extractor, torch.arange(len(judge.held_out)) % 10
+    found: dict[str, Any] = {"training": length_of(run), "extractor_accuracy": extractor.test_accuracy, "curve": []}
+    found["unconditional"] = distances(sampled(model, judge, options)[0], judge)
     for guide, w in [("both", w) for w in GUIDANCE] + [("initializer", w) for w in GUIDANCE if w >= 0.5]:
-        sets, _ = drawn(model, len(held_out), label=label, guidance=w, guide=guide)
-        scores = [tw.evaluate.fidelity(train, x, extractor, held_out=held_out) for x in sets]
-        row = {"guide": guide, "w": w, **distances(sets, train, held_out, extractor)}
+        sets, _ = sampled(model, judge, options, label=label, guidance=w, guide=guide)
+        scores = [tw.evaluate.fidelity(judge.train, x, extractor, held_out=judge.held_out) for x in sets]
+        row = {"guide": guide, "w": w, **distances(sets, judge)}
         row["accuracy"] = spread([tw.evaluate.class_accuracy(x, label, extractor).value for x in sets])
         row["within_class_distance"] = spread([within_class(extractor.features(x), label) for x in sets])
         row |= {name: spread([getattr(s, name).value for s in scores]) for name in ("precision", "recall", "density", "coverage")}
         found["curve"].append(row)
         print(guide, w, row["accuracy"], row["frechet"], row["within_class_distance"], flush=True)
         if guide == "both" and w in (0.0, 0.5):
-            tw.plot.grid(sets[0][:100].view(10, 10, 1, 8, 8).transpose(0, 1).flatten(0, 1), IMAGES / f"cdrl_digits_w{w}.png", columns=10)
-    real, label = images_of("digits", "test")
-    found["real_within_class_distance"] = within_class(extractor.features(real), label)
+            rows = sets[0][:100].view(10, 10, 1, 8, 8).transpose(0, 1).flatten(0, 1)
+            tw.plot.grid(rows, options.pictures / f"cdrl_digits_w{w}.png", columns=10)
+    real = tw.data.load("digits", "test").all()
+    found["real_within_class_distance"] = within_class(extractor.features(real.x), real.label)
     return found
 
 
 def within_class(features: Tensor, label: Tensor) -> float:
     """Mean distance between features of the same class: how diverse they are."""
-    means = []
-    for value in label.unique():
-        mine = features[label == value]
-        means.append(float(torch.pdist(mine).mean()))
-    return statistics.fmean(means)
+    return statistics.fmean(float(torch.pdist(features[label == value]).mean()) for value in label.unique())
 
 
 # --- composition
 
 
-def composition(options: argparse.Namespace) -> dict[str, Any]:
+def composition(options: Options) -> dict[str, Any]:
     """Joint accuracy of concepts, in pairs never seen together in training (sec. 5.4.6), on sets with two and three concepts."""
-    from thalweg.data.attributes import coloured, paired
-
     sets = {
-        "paired-digits": ("cdrl-paired", partial(paired, copies=2)),
+        "paired-digits": ("cdrl-paired", partial(paired_digits, copies=2)),
         "inked-digits": ("cdrl-inked", partial(coloured, first="digit", ground="black", copies=1)),
         "coloured-digits": ("cdrl-coloured", partial(coloured, first="digit", copies=3)),
     }
-    return {name: composed(name, options.runs / run, make) for name, (run, make) in sets.items() if (options.runs / run).is_dir()}
+    return {name: composed(name, options.runs / run, make, options) for name, (run, make) in sets.items() if (options.runs / run).is_dir()}
 
 
-def composed(data: str, run: Path, make: Callable[..., Any]) -> dict[str, Any]:
-    from thalweg.data import attributes
-    from thalweg.data.sources import digits as grey_digits
-
+def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -> dict[str, Any]:
     model, concepts = tw.load(run), tw.data.concepts(data)
     held = {pair: values for pair, values in attributes.heldout_pairs().items() if set(pair) <= set(concepts)}
 
@@ -215,7 +275,7 @@ def composed(data: str, run: Path, make: Callable[..., Any]) -> dict[str, Any]:
 
     (x, label), (x_test, label_test) = every("train"), every("test")
     judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}
-    found: dict[str, Any] = {"training": trained(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
+    found: dict[str, Any] = {"training": length_of(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
 
     def asked(wanted: dict[str, Tensor], kind: str, seed: int, guide: str, w: float, resample: int = RESAMPLE) -> Tensor:
         label = attributes.join_label(wanted, concepts)
@@ -247,7 +307,7 @@ def composed(data: str, run: Path, make: Callable[..., Any]) -> dict[str, Any]:
             for kind in wanted:
                 images = asked(wanted[kind], kind, 1, guide, w)
                 if (guide, w) == BEST and kind == UNSEEN:
-                    tw.plot.grid(images[:100], IMAGES / f"cdrl_{data}_{one}_{other}.png", columns=len(values))
+                    tw.plot.grid(images[:100], options.pictures / f"cdrl_{data}_{one}_{other}.png", columns=len(values))
         for resample in (1, 2, 8):
             asked(wanted[UNSEEN], UNSEEN, 1, *BEST, resample=resample)
     for concept in concepts:
@@ -275,13 +335,10 @@ def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]
 # --- inpainting
 
 
-def inpainting(options: argparse.Namespace) -> dict[str, Any]:
+def inpainting(options: Options) -> dict[str, Any]:
     """Held-out digits with 25 % and 50 % of the pixels missing: one completion, the mean of eight, and two baselines."""
-    from thalweg import tasks
-
-    model, (train, _), (x, _) = tw.load(options.runs / "cdrl-digits"), images_of("digits", "train"), images_of("digits", "test")
-    x = x[:200]
-    extractor = tw.evaluate.extractor("digits")
+    model, judge = tw.load(options.runs / "cdrl-digits"), digits_judge()
+    x, train, extractor = judge.held_out[:200], judge.train, judge.extractor
     shape = tuple(x.shape[1:])
     masks = {
         "centre 25 %": tasks.masks.centre_square(shape, 0.25), "irregular 25 %": tasks.masks.irregular(shape, 0.25, seed=1),
@@ -299,66 +356,165 @@ def inpainting(options: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         row: dict[str, Any] = {"mask": name, "known_pixels_equal": kept, "diversity": float(tasks.diversity(filled, mask).mean())}
         for key, y in candidates.items():
-            error = (y - x)[:, hidden].square().mean(1)
-            # the peak of images in [−1, 1] is 2; over hidden pixels, as all others are equal
             row[key] = {
-                "psnr_hidden": float((10 * torch.log10(4 / error.clamp_min(1e-12))).mean()), "mse_hidden": float(error.mean()),
+                "psnr_hidden": float(psnr_hidden(x, y, hidden).mean()), "mse_hidden": float((y - x)[:, hidden].square().mean()),
                 "class_kept": float((extractor.logits(y).argmax(1) == truth).float().mean()),
             }  # fmt: skip
         found["rows"].append(row)
         print(name, kept, row["diversity"], {k: v["psnr_hidden"] for k, v in row.items() if isinstance(v, dict)}, flush=True)
         shown = torch.cat([x[None, :8], torch.where(hidden, -1.0, x[:8])[None], filled[:6, :8]]).transpose(0, 1).flatten(0, 1)
-        tw.plot.grid(shown, IMAGES / f"cdrl_inpaint_{name.replace(' %', '').replace(' ', '_')}.png", columns=8)
+        tw.plot.grid(shown, options.pictures / f"cdrl_inpaint_{name.replace(' %', '').replace(' ', '_')}.png", columns=8)
     return found
 
 
 # --- latents
 
 
-def latent(options: argparse.Namespace) -> dict[str, Any]:
+def latent(options: Options) -> dict[str, Any]:
     """CDRL in the latent space of a small autoencoder, beside what the autoencoder itself loses (sec. 5.4.4)."""
-    run = options.runs / "cdrl-latent"
-    model, (train, _), (held_out, _) = tw.load(run), images_of("fashion-mnist", "train"), images_of("fashion-mnist", "test")
-    extractor = tw.evaluate.extractor("fashion-mnist")
-    # 1,000 images a set: decoding and classifying more takes longer than the chains
-    train, held_out = train[:10_000], held_out[:1000]
+    model = tw.load(options.runs / "cdrl-latent")
+    whole = Judge.of("fashion-mnist", *(tw.data.load("fashion-mnist", split) for split in ("train", "test")), most=1000)
+    # decoding and classifying more than these takes longer than the chains
+    judge = Judge(whole.train[:10_000], whole.held_out, whole.extractor)
     with torch.no_grad():
-        rebuilt = torch.cat([model.autoencoder.reconstruct(part) for part in held_out.split(256)])
-    sets, seconds = drawn(model, len(held_out))
+        rebuilt = torch.cat([model.autoencoder.reconstruct(part) for part in judge.held_out.split(256)])
+    sets, seconds = sampled(model, judge, options)
     prior = torch.cat([model.autoencoder.sample(500, seed=s) for s in range(2)])
-    tw.plot.grid(sets[0][:64], IMAGES / "cdrl_fashion_latent.png", columns=16)
+    tw.plot.grid(sets[0][:64], options.pictures / "cdrl_fashion_latent.png", columns=16)
     return {
-        "training": trained(run), "autoencoder": trained(options.runs / "autoencoder"), "n": len(held_out), "cpu_seconds": seconds,
-        "reconstruction_psnr": asdict(tw.evaluate.restoration(held_out, rebuilt).restored.psnr),
-        "samples": distances(sets, train, held_out, extractor),
-        "reconstructions": distances([rebuilt], train, held_out, extractor),
-        "gaussian_prior": distances([prior], train, held_out, extractor),
+        "training": length_of(options.runs / "cdrl-latent"), "autoencoder": length_of(options.runs / "autoencoder"),
+        "n": len(judge.held_out), "cpu_seconds": seconds,
+        "reconstruction_psnr": asdict(tw.evaluate.restoration(judge.held_out, rebuilt).restored.psnr),
+        "samples": distances(sets, judge), "reconstructions": distances([rebuilt], judge), "gaussian_prior": distances([prior], judge),
     }  # fmt: skip
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "digits": digits, "conditional": conditional, "composition": composition, "inpainting": inpainting, "latent": latent,
+OF_RUNS = {"digits": digits, "conditional": conditional, "composition": composition, "inpainting": inpainting, "latent": latent}
+STUDY = Study(
+    "cdrl",
+    __doc__,
+    {
+        "toys": Part(TOYS, toy_one, toy_line, toy_settings, lambda options, rows: {"budget_cpu_seconds": TOYS}),
+        "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, ablation_more),
+        **OF_RUNS,
+    },
+    of_run=tuple(OF_RUNS),
+    add=lambda parser: parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained runs"),
+)
+
+# --- the page
+
+TOY = [
+    "Densities at the lowest level:",
+    Table(
+        "toy | seed | KL(truth‖model), nats = density.kl_truth_model:.3f | total variation = density.total_variation:.3f | "
+        "modes missing = density.modes_missing | energy distance = energy_distance.value:.4f | CPU seconds = cpu_seconds:.0f",
+        "runs",
+    ),
+    Picture("Checkerboard: the truth, the three levels, samples", "cdrl_checkerboard.png"),
+]
+DIGITS = [
+    "Unconditional digits, {training[images]:,} images, {training[seconds]:.0f} s:",
+    Table(
+        "samples by | Fréchet distance = frechet:.2f± | ratio to the floor = ratio:.2f | CPU seconds of 359 = cpu_seconds:.2f",
+        lambda r: [{"samples by": way, **r[way]} for way in WAYS],
+    ),
+    "AUROC of the lowest level's energy: {aurocs}.",
+    "{source}",
+    Picture("Unconditional samples", "cdrl_digits_15_steps.png"),
+]
+GUIDED = ("guided", lambda x: {"both": "energies and proposals", "initializer": "proposals"}[x["guide"]])
+CONDITIONAL = [
+    "Digits by label; the judge's test accuracy is {extractor_accuracy:.1f %}, the distance within a class of real test digits "
+    "{real_within_class_distance:.2f}:",
+    Table(
+        [
+            GUIDED,
+            "w:g",
+            ("class accuracy", lambda x: shown({key: 100 * x["accuracy"][key] for key in ("mean", "standard_error")}, ".1f±") + " %"),
+            "Fréchet distance = frechet:.2f± | distance within a class = within_class_distance:.2f± | precision:.2f± | recall:.2f±",
+        ],
+        "curve",
+    ),
+    Picture("Samples by label at w = 0.5, a class a row", "cdrl_digits_w0.5.png"),
+]
+COMPOSED_SET = [
+    "Composition, {name}; the judges' accuracy on real images: {judges}:",
+    Table(
+        [
+            GUIDED,
+            "w:g",
+            ("concepts", lambda x: " × ".join(x["concepts"])),
+            "pairs | draws a level = resample | n | all right = joint:.1f %",
+            ("each right", lambda x: shares({concept: x[concept] for concept in x["concepts"]})),
+        ],
+        "rows",
+    ),
+    "Asked for one {not[asked]} and *not* for one {not[denied]}: {not[asked_share]:.1f %} have the first, {not[denied_share]:.1f %} have "
+    "the second.",
+]
+COMPOSITION = [
+    Each("sets", COMPOSED_SET),
+    *(Picture("Pairs never seen in training", f"cdrl_{name}.png") for name in ("paired-digits_left_right", "inked-digits_digit_colour")),
+]
+FILLS = ("one completion", "mean of 8", "mean fill", "nearest fill")
+INPAINTING = [
+    "Inpainting {n} held-out digits, PSNR over the missing pixels in dB:",
+    Table(
+        [
+            "missing = mask",
+            *(f"{fill} = {fill}.psnr_hidden:.2f" for fill in FILLS),
+            "deviation over completions = diversity:.2f | known pixels bit-equal = known_pixels_equal",
+        ],
+        "rows",
+    ),
+]
+OF_LATENTS = {
+    "CDRL in the latents, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
 }  # fmt: skip
+LATENT = [
+    "Fashion-MNIST in the latents of a small autoencoder (PSNR {reconstruction_psnr[value]:.1f} dB):",
+    Table(
+        "images | Fréchet distance = frechet:.2f± | ratio to the floor = ratio:.2f",
+        lambda r: [{"images": name, **r[key]} for name, key in OF_LATENTS.items()],
+    ),
+]
+ABLATION = [
+    "Digits, {budget_cpu_seconds:.0f} CPU seconds a row and seed, {seeds} seeds. The Fréchet distance is in the features of the digits' "
+    "classifier (floor {floor:.2f}), the difference is from the full model at the same seed with its standard error over seeds. Every row "
+    "of the paper is worse than its full model; *holds* says whether this is.",
+    Table(
+        "row | paper, FID on CIFAR-10 = paper_fid:.2f | Fréchet distance = frechet:.1f | difference = difference ± standard_error:+.1f | "
+        "images:,.0f | failed | holds"
+    ),
+    "Fewer steps a level, and parts, of the full models:",
+    Table(
+        "samples by | Fréchet distance = frechet:.1f | ratio to 15 steps = ratio:.2f | CPU time, ratio to 15 steps = time:.2f",
+        lambda r: [{"samples by": way, **figures} for way, figures in r["sampling"].items()],
+    ),
+]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--seeds", type=int, default=3, help="of the toys")
-    parser.add_argument("--jobs", type=int, default=1, help="toys trained at the same time")
-    parser.add_argument("--toy", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.toy:
-        print(json.dumps(toy_run(options.toy[0], int(options.toy[1]))))
-        return
-    for part in options.parts or PARTS:
-        if part not in PARTS:
-            parser.error(f"unknown part '{part}': {', '.join(PARTS)}")
-        started = time.monotonic()
-        found = PARTS[part](options)
-        print(write_results(RESULTS / f"cdrl_{part}.json", found, seed=0, seconds=time.monotonic() - started))
+def shares(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {shown(share, '.1f %')}" for name, share in values.items())
 
+
+def of_composition(r: dict[str, Any]) -> dict[str, Any]:
+    return {"sets": [{"name": name, "judges": shares(found["judge_accuracy"]), **found} for name, found in r["results"].items()]}
+
+
+PARTS = (
+    Shown("cdrl_toys", TOY),
+    Shown("cdrl_digits", DIGITS, lambda r: {"aurocs": ", ".join(f"{kind} {found['auroc']:.3f}" for kind, found in r["auroc"].items())}),
+    Shown("cdrl_conditional", CONDITIONAL),
+    Shown("cdrl_composition", COMPOSITION, of_composition),
+    Shown("cdrl_inpainting", INPAINTING),
+    Shown("cdrl_latent", LATENT),
+)
+PAGE = [
+    Section("CDRL", PARTS, "± is the standard error over draws of one trained model, unless said otherwise."),
+    Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION)]),
+]
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

@@ -19,15 +19,18 @@ distances to the target class, how much of the source is kept, and where the sal
 
 import argparse
 import math
-import os
-import statistics
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
-from studies.runner import Study, precise  # after the setting, which torch reads when it is imported
+import thalweg as tw
+from studies.measures import ENDLESS, Judge, mean, means, paired, psnr_hidden, sets_of, standard_error, trained
+from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
+from studies.tables import Each, Picture, Section, Shown, Table, When, shown
+from thalweg import tasks
+from thalweg.checkpoint import read_stats
 
 FULL = "coarse to fine"
 # row: (fields, the paper's FID on CIFAR-10, None where there is none or it diverged)
@@ -47,7 +50,7 @@ ROWS: dict[str, tuple[dict[str, Any], float | None]] = {
 WAYS = {"forth": ("sneaker", "ankle boot"), "back": ("ankle boot", "sneaker")}
 CLASSES = {"digits": {"forth": ("3", "8"), "back": ("8", "3")}}
 VENDORS = {"forth": ("emoji-twitter", "emoji-google"), "back": ("emoji-google", "emoji-twitter")}  # --data emoji
-PARTS_OF_TIME = 4  # at which distances are measured
+STOPS = 4  # at which distances are measured
 SAMPLES = 1000
 DENOISED = 200
 STD = 0.2
@@ -55,219 +58,68 @@ STDS = (0.1, STD, 0.4)
 DENOISERS: dict[str, dict[str, Any]] = {"denoise": {}, "30 steps": {"stage_steps": (30,) * 3}, "noise 0.02 in the chain": {"noise": 0.02}}
 
 
-def config_of(data: str, options: argparse.Namespace, **fields: Any) -> Any:
+def sized(options: Options, **fields: Any) -> tuple[str, dict[str, Any]]:
     """The preset of the data for images of `--size`, with as many stages as lead from 8 pixels to it, two at least."""
-    from thalweg.methods import find
-    from thalweg.methods.base import changed
-
-    preset = find("cf_ebm").PRESETS["digits" if options.data == "digits" else "fashion-mnist"]
+    name = f"cf_ebm/{'digits' if options.data == 'digits' else 'fashion-mnist'}"
+    preset = tw.methods.preset(name)[1]
     size = options.size or preset.shape[-1]
     stages = max(2, round(math.log2(size / 8)) + 1)
-    budget = options.budget or preset.stage_images[:stages]
-    shape = (3 if options.data == "emoji" else preset.shape[0], size, size)
-    sized = {
-        "data": data, "shape": shape, "width": options.width or preset.width, "stage_steps": (15, 30, 50, 50)[:stages],
-        "stage_images": tuple(budget), "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
-    }  # fmt: skip
-    return changed(preset, **sized | fields)
+    return name, {
+        "shape": (3 if options.data == "emoji" else preset.shape[0], size, size), "width": options.width or preset.width,
+        "stage_steps": (15, 30, 50, 50)[:stages], "stage_images": tuple(options.budget or preset.stage_images[:stages]),
+        "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
+    } | fields  # fmt: skip
 
 
-def model_folder(row: str, seed: int, options: argparse.Namespace) -> Path:
+def ablation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    # no end in images: time ends the run, and the last stage goes on until then
+    return sized(options, images=ENDLESS, **ROWS[row][0])
+
+
+def model_folder(row: str, seed: int, options: Options) -> Path:
     return options.work / "models" / f"{options.data}-{options.size or 'preset'}-{row.replace(' ', '-')}-{seed}"
 
 
-def drawn_by(model: Any, n: int, seed: int, options: argparse.Namespace) -> Any:
-    with precise(options):
-        return model.sample(n, seed=seed).float()
+def ablation_one(row: str, seed: int, options: Options) -> Row:
+    train, test = sets_of(options)
+    judge, folder = Judge.of(options.data, train, test, most=SAMPLES), model_folder(row, seed, options)
+    shutil.rmtree(folder, ignore_errors=True)
 
-
-def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import shutil
-
-    import torch
-
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-    from thalweg.errors import Diverged
-    from thalweg.methods import find
-
-    train, test = (tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
-    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-    x, held_out = train.all().x, test.all().x
-    budget = options.seconds or 300.0
-    # no end in images: time ends the run, and the last stage goes on until then
-    config = config_of(options.data, options, images=10**8, **ROWS[row][0])
-    torch.manual_seed(seed)
-    model = find("cf_ebm")(config)
-    found: dict[str, Any] = {
-        "row": row, "seed": seed, "parameters": sum(p.numel() for p in model.net.parameters()), "frechet": None, "along": [],
-        "diverged": None,
-    }  # fmt: skip
-
-    def frechet(n: int = SAMPLES) -> float | None:
-        drawn = drawn_by(twin, min(n, len(held_out)), seed + 1, options)
-        if not bool(drawn.isfinite().all()):
-            return None
-        return tw.evaluate.fidelity(x, drawn, extractor, held_out=held_out, metrics=("frechet",)).frechet.value
+    def look(twin: Any, last: bool) -> Row:
+        # fewer on the way, as chains are dear; the distance of fewer samples is a little larger
+        n = min(SAMPLES // (1 if last else 2), len(judge.held_out))
+        return {"stage": twin.net.sizes[twin.reached[0]][0], "frechet": judge.distance(twin, seed, options, n=n)}
 
     # kept, as more is asked of trained models than this part asks
-    folder = model_folder(row, seed, options)
-    shutil.rmtree(folder, ignore_errors=True)
-    for part in range(1, PARTS_OF_TIME + 1):
-        try:
-            twin = tw.fit(
-                model, train, folder, seed=seed, images=10**8, seconds=budget * part / PARTS_OF_TIME, clock=time.process_time,
-                precision=options.precision, progress=False, log_every=2560, sample_every=10**9, save_every=5120,
-            ).eval()  # fmt: skip
-        except Diverged as trouble:
-            found["diverged"] = str(trouble)
-            break
-        images = latest(folder)["images"]
-        found["along"].append(
-            {
-                "cpu_seconds": budget * part / PARTS_OF_TIME,
-                "images": images,
-                "stage": twin.net.sizes[twin.reached[0]][0],
-                # fewer on the way, as chains are dear; the distance of fewer samples is a little larger
-                "frechet": frechet(SAMPLES // (1 if part == PARTS_OF_TIME else 2)),
-            }
-        )
-    stats = read_stats(folder)
-    energies = [abs(r[key]) for r in stats for key in ("energy_data", "energy_samples") if isinstance(r.get(key), float)]
-    found |= {"guard_events": [r["event"] for r in stats if "event" in r], "highest_energy": max(energies, default=None)}
-    if found["diverged"] or twin.reached[0] < twin.stages - 1:
+    preset, fields = ablation_settings(row, options)
+    model = tw.method(preset, seed=seed, **fields)
+    twin, found = trained(model, train, seed, options, seconds=options.seconds or 300.0, folder=folder, stops=STOPS, look=look)
+    energies = [abs(r[key]) for r in read_stats(folder) for key in ("energy_data", "energy_samples") if isinstance(r.get(key), float)]
+    found = {"row": row, "frechet": None, "highest_energy": max(energies, default=None)} | found
+    if twin is None or twin.reached[0] < twin.stages - 1:
         return found
-    found["frechet"] = found["along"][-1]["frechet"]
-    found["floor"] = tw.evaluate.fidelity(
-        x, held_out[:SAMPLES], extractor, held_out=held_out[:SAMPLES], metrics=("frechet",)
-    ).frechet.held_out
+    found |= {"frechet": found["along"][-1]["frechet"], "floor": judge.floor}
     with precise(options):
-        found |= restored(twin, held_out[:DENOISED], seed)
-    if seed == 0:
-        name = f"cf_ebm_{options.data}_{''.join(a for a in row if a.isalnum())}.png"
-        tw.plot.grid(drawn_by(twin, 64, 1, options), options.pictures / name, columns=16)
-        if row == FULL:
-            pictures(twin, x, options)
+        found |= restored(twin, judge.held_out[:DENOISED], seed)
+        if seed == 0:
+            tw.plot.grid(twin.sample(64, seed=1).float(), options.pictures / file_of("cf_ebm", options.data, row), columns=16)
+    if seed == 0 and row == FULL:
+        pictures(twin, judge.train, options)
     return found
 
 
 def restored(model: Any, clean: Any, seed: int) -> dict[str, Any]:
     """PSNR of hidden pixels of inpainted images, and how far their completions differ."""
-    from thalweg import tasks
-
     mask = tasks.masks.centre_square(tuple(clean.shape[1:]), 0.25)
     filled = tasks.inpaint(model, clean[:100], mask, completions=1, seed=seed)[0]
-    hidden = ~mask.bool().expand(clean.shape[1:])
-    error = (filled - clean[:100])[:, hidden].square().mean(1)
     return {
-        "psnr_hidden": float((10 * (4 / error).log10()).mean()),
+        "psnr_hidden": float(psnr_hidden(clean[:100], filled, ~mask.bool()).mean()),
         "inpainting_diversity": float(tasks.diversity(tasks.inpaint(model, clean[:20], mask, completions=4, seed=seed), mask).mean()),
     }
 
 
-def denoising_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Held-out images with noise, through the chain within the noise's reach and through all of it as in the paper, in dB."""
-    import torch
-
-    import thalweg as tw
-
-    model = tw.load(model_folder(row, seed, options)).eval()
-    clean = tw.data.load(options.data, "test", size=options.size).all().x[:DENOISED]
-    found: dict[str, Any] = {"row": row, "seed": seed, "n": len(clean), "images": int(model.images), "levels": {}}
-    for std in STDS:
-        noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
-        with precise(options):
-            within, whole = model.denoise(noisy, std, seed=seed).float(), model.sample(len(noisy), seed=seed, start=noisy).float()
-        values = {"noisy": noisy.clamp(-1, 1), "within": within, "whole": whole}
-        found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in values.items()}
-        if seed == 0 and std == STD:
-            rows = torch.cat([clean[:16], noisy[:16].clamp(-1, 1), within[:16], whole[:16]])
-            labels = ["image", "with noise", "within its reach", "the whole chain"]
-            name = f"cf_ebm_{options.data}_denoising_{''.join(a for a in row if a.isalnum())}.png"
-            tw.plot.grid(rows, options.pictures / name, columns=16, row_labels=labels)
-    return found
-
-
-def denoising(options: argparse.Namespace) -> dict[str, Any]:
-    """Of the models that `ablation` kept."""
-    names = STUDY.chosen((FULL, "from scratch"), options)
-    rows = STUDY.rows("denoising", [(name, seed) for seed in range(options.seeds) for name in names], options)
-    lines = []
-    for name in names:
-        for std in rows[0]["levels"]:
-            mine = [r["levels"][std] for r in rows if r["row"] == name]
-            gains = {key: statistics.fmean(r[key] - r["noisy"] for r in mine) for key in ("within", "whole")}
-            lines.append({"row": name, "std": std, "seeds": len(mine), "psnr_noisy": statistics.fmean(r["noisy"] for r in mine)} | gains)
-    return {"summary": lines, "runs": rows}
-
-
-def wiener(train: Any, y: Any, std: float) -> Any:
-    """The posterior mean of y = x + std·ε where x is Gaussian with the mean and covariance of `train`: the best linear filter."""
-    import torch
-
-    x, flat = train.flatten(1).double(), y.flatten(1).double()
-    mean, covariance = x.mean(0), torch.cov(x.T)
-    gain = torch.linalg.solve(covariance + std**2 * torch.eye(len(covariance), dtype=torch.float64), covariance)
-    return (mean + (flat - mean) @ gain).float().view_as(y).clamp(-1, 1)
-
-
-def denoiser_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import tempfile
-
-    import torch
-
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-
-    preset = tw.method("cf_ebm/denoise").config
-    size = options.size or (preset.shape[-1] if options.data == preset.data else None)
-    train, test = (tw.data.load(options.data, split, size=size) for split in ("train", "test"))
-    fields = DENOISERS[row] | ({"images": options.images} if options.images else {})
-    model = tw.method("cf_ebm/denoise", seed=seed, data=train, **fields)
-    with tempfile.TemporaryDirectory() as name:
-        folder, started = Path(name), time.process_time()
-        model = tw.fit(
-            model, train, folder, seed=seed, precision=options.precision, progress=False, log_every=2560, sample_every=10**9,
-            save_every=10**9,
-        ).eval()  # fmt: skip
-        found: dict[str, Any] = {"row": row, "seed": seed, "images": latest(folder)["images"]}
-        found |= {"guard_events": sum("event" in r for r in read_stats(folder)), "cpu_seconds": round(time.process_time() - started, 1)}
-    clean, known = test.all().x[: 5 * DENOISED], train.all().x
-    found |= {"n": len(clean), "levels": {}}
-    for std in STDS:
-        noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
-        with precise(options):
-            denoised = tw.tasks.denoise(model, noisy, std, seed).float()
-        linear = wiener(known, noisy, std)
-        values = {"noisy": noisy, "clamped": noisy.clamp(-1, 1), "linear": linear, "denoised": denoised}
-        found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in values.items()}
-        if seed == 0 and std == STD and row == "denoise":
-            rows = torch.cat([clean[:16], noisy[:16].clamp(-1, 1), linear[:16], denoised[:16]])
-            labels = ["image", "with noise", "linear filter", "the chain"]
-            tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_denoiser.png", columns=16, row_labels=labels)
-    return found
-
-
-def denoiser(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(DENOISERS, options)
-    rows = STUDY.rows("denoiser", [(name, seed) for seed in range(options.seeds) for name in names], options)
-    lines = []
-    for name in names:
-        for std in map(str, STDS):
-            mine = [r["levels"][std] for r in rows if r["row"] == name]
-            line = {"row": name, "std": std, "seeds": len(mine), "psnr_noisy": statistics.fmean(r["noisy"] for r in mine)}
-            lines.append(
-                line | {f"{key} gains": statistics.fmean(r[key] - r["noisy"] for r in mine) for key in ("clamped", "linear", "denoised")}
-            )
-    return {"summary": lines, "runs": rows}
-
-
-def pictures(model: Any, train: Any, options: argparse.Namespace) -> None:
+def pictures(model: Any, train: Any, options: Options) -> None:
     """A chain from noise to images, nearest training images, and more noise in the chain than was trained (Figures 10, 12 and 16)."""
-    import torch
-
-    import thalweg as tw
-
     trace = tw.sample.Trace(keep=8)
     model.sample(8, seed=1, trace=trace)
     tw.plot.grid(
@@ -285,85 +137,127 @@ def pictures(model: Any, train: Any, options: argparse.Namespace) -> None:
     tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_noise.png", columns=12, row_labels=labels)
 
 
-def ablation(options: argparse.Namespace) -> dict[str, Any]:
-    return of_rows("ablation", ROWS, options)
+def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    gap, error = paired(rows, name, FULL, "frechet")
+    line = line_of(name, mine, rows) | {"repairs": sum(row["guard_events"] for row in mine), "paper_fid": ROWS[name][1]}
+    return line | means(mine, ("frechet", "psnr_hidden", "highest_energy")) | {"above_full": gap, "standard_error": error}
 
 
-def others(options: argparse.Namespace) -> dict[str, Any]:
-    """The rows of `ablation` but for those that three seeds were spent on."""
-    return of_rows("others", [name for name in ROWS if name not in ("from scratch", "relu")], options)
+def sizes(options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {"width": options.width, "budget": options.budget, "batch": options.batch, "floor": mean(row.get("floor") for row in rows)}
 
 
-def of_rows(part: str, names: Any, options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(names, options)
-    rows = STUDY.rows(part, [(name, seed) for seed in range(options.seeds) for name in names], options)
-    full = {r["seed"]: r["frechet"] for r in rows if r["row"] == FULL}
-    lines = []
-    for name in names:
-        mine = [r for r in rows if r["row"] == name]
-        values = [r["frechet"] for r in mine if r["frechet"] is not None]
-        pairs = [r["frechet"] - full[r["seed"]] for r in mine if r["frechet"] is not None and full.get(r["seed"]) is not None]
-        pairs = [] if name == FULL else pairs
-        line: dict[str, Any] = {"row": name, "seeds": len(mine), "diverged": sum(r["diverged"] is not None for r in mine)}
-        line["repairs"] = sum(len(r["guard_events"]) for r in mine)
-        line |= {"paper_fid": ROWS[name][1], "frechet": statistics.fmean(values) if values else None}
-        line["above_full"] = statistics.fmean(pairs) if pairs else None
-        line["standard_error"] = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else None
-        for key in ("psnr_hidden", "highest_energy"):
-            known = [r[key] for r in mine if r.get(key) is not None]
-            line[key] = statistics.fmean(known) if known else None
-        lines.append(line)
-    return {
-        "width": options.width, "budget": options.budget, "batch": options.batch,
-        "floor": next((r["floor"] for r in rows if "floor" in r), None),
-        "summary": lines, "runs": rows,
-    }  # fmt: skip
+# --- noise taken off
+
+
+def noisy_images(clean: Any, std: float, seed: int) -> Any:
+    return clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
+
+
+def psnrs(clean: Any, images: dict[str, Any]) -> dict[str, float]:
+    return {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in images.items()}
+
+
+def denoising_one(row: str, seed: int, options: Options) -> Row:
+    """Held-out images with noise, through the chain within the noise's reach and through all of it as in the paper, in dB."""
+    model = tw.load(model_folder(row, seed, options)).eval()
+    clean = sets_of(options)[1].all().x[:DENOISED]
+    found: Row = {"row": row, "seed": seed, "n": len(clean), "images": int(model.images), "levels": {}}
+    for std in STDS:
+        noisy = noisy_images(clean, std, seed)
+        with precise(options):
+            within, whole = model.denoise(noisy, std, seed=seed).float(), model.sample(len(noisy), seed=seed, start=noisy).float()
+        images = {"noisy": noisy.clamp(-1, 1), "within": within, "whole": whole}
+        found["levels"][str(std)] = psnrs(clean, images)
+        if seed == 0 and std == STD:
+            rows = torch.cat([x[:16] for x in (clean, *images.values())])
+            labels = ["image", "with noise", "within its reach", "the whole chain"]
+            tw.plot.grid(rows, options.pictures / file_of("cf_ebm", options.data, "denoising", row), columns=16, row_labels=labels)
+    return found
+
+
+def wiener(train: Any, y: Any, std: float) -> Any:
+    """The posterior mean of y = x + std·ε where x is Gaussian with the mean and covariance of `train`: the best linear filter."""
+    x, flat = train.flatten(1).double(), y.flatten(1).double()
+    mean, covariance = x.mean(0), torch.cov(x.T)
+    gain = torch.linalg.solve(covariance + std**2 * torch.eye(len(covariance), dtype=torch.float64), covariance)
+    return (mean + (flat - mean) @ gain).float().view_as(y).clamp(-1, 1)
+
+
+def denoiser_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return "cf_ebm/denoise", DENOISERS[row] | ({"images": options.images} if options.images else {})
+
+
+def denoiser_one(row: str, seed: int, options: Options) -> Row:
+    name, fields = denoiser_settings(row, options)
+    preset = tw.methods.preset(name)[1]
+    options.size = options.size or (preset.shape[-1] if options.data == preset.data else None)
+    train, test = sets_of(options)
+    model, found = trained(tw.method(name, seed=seed, data=train, **fields), train, seed, options)
+    clean, known = test.all().x[: 5 * DENOISED], train.all().x
+    found |= {"row": row, "n": len(clean), "levels": {}}
+    for std in STDS:
+        noisy = noisy_images(clean, std, seed)
+        with precise(options):
+            denoised = tasks.denoise(model, noisy, std, seed).float()
+        images = {"clamped": noisy.clamp(-1, 1), "linear": wiener(known, noisy, std), "denoised": denoised}
+        found["levels"][str(std)] = psnrs(clean, {"noisy": noisy, **images})
+        if seed == 0 and std == STD and row == "denoise":
+            rows = torch.cat([x[:16] for x in (clean, *images.values())])
+            labels = ["image", "with noise", "linear filter", "the chain"]
+            tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_denoiser.png", columns=16, row_labels=labels)
+    return found
+
+
+def gains(**keys: str) -> Any:
+    """The summary of parts that denoise: a line for each row and noise level, with what each of `keys` gains over the noisy images."""
+
+    def summary(options: Options, rows: list[Row]) -> dict[str, Any]:
+        lines = []
+        for name in dict.fromkeys(row["row"] for row in rows):
+            for std in map(str, STDS):
+                mine = [row["levels"][std] for row in rows if row["row"] == name]
+                line = {"row": name, "std": std, "seeds": len(mine), "psnr_noisy": mean(level["noisy"] for level in mine)}
+                lines.append(line | {title: mean(level[key] - level["noisy"] for level in mine) for key, title in keys.items()})
+        return {"summary": lines}
+
+    return summary
 
 
 # --- translation
 
 
-def domains(row: str, options: argparse.Namespace) -> tuple[str, str, tuple[Any, Any], list[int]]:
-    """Names of source and target, what their classifier is trained and tested on, and its outputs for source and target."""
-    import torch
-
-    import thalweg as tw
-
+def names_of(row: str, options: Options) -> tuple[str, str]:
+    """Source and target."""
     if options.data == "emoji":
-        both = VENDORS[row]
-        parts = [[tw.data.load(name, split, size=options.size).all().x for name in both] for split in ("train", "test")]
+        return VENDORS[row]
+    source, target = CLASSES.get(options.data, WAYS)[row]
+    return f"{options.data}:{source}", f"{options.data}:{target}"
+
+
+def domains(row: str, options: Options) -> tuple[str, str, tuple[Any, Any], list[int]]:
+    """Names of source and target, what their classifier is trained and tested on, and its outputs for source and target."""
+    source, target = names_of(row, options)
+    if options.data == "emoji":
+        parts = zip(*([split.all().x for split in sets_of(options, name)] for name in (source, target)))
         labelled = tuple((torch.cat(two), torch.tensor([0] * len(two[0]) + [1] * len(two[1]))) for two in parts)
-        return *both, labelled, [0, 1]
-    names = CLASSES.get(options.data, WAYS)[row]
-    train, test = (tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
-    source, target = (f"{options.data}:{name}" for name in names)
-    return source, target, (tuple(train.all()), tuple(test.all())), [train.classes.index(name) for name in names]
+        return source, target, labelled, [0, 1]
+    train, test = sets_of(options)
+    columns = [train.classes.index(name.partition(":")[2]) for name in (source, target)]
+    return source, target, (tuple(train.all()), tuple(test.all())), columns
 
 
-def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import tempfile
+def translation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return sized(options, source=names_of(row, options)[0], images=options.images)
 
-    import torch
 
-    import thalweg as tw
-    from thalweg import tasks
-    from thalweg.methods import find
-
+def translation_one(row: str, seed: int, options: Options) -> Row:
     source, target, whole, columns = domains(row, options)
-    train, test = ([tw.data.load(name, split, size=options.size) for name in (source, target)] for split in ("train", "test"))
-    config = config_of(target, options, source=source, images=options.images)
-    torch.manual_seed(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.process_time()
-        model = tw.fit(
-            find("cf_ebm")(config), tw.data.Unpaired(train[1], train[0]), Path(folder), seed=seed,
-            seconds=options.seconds, clock=time.process_time, precision=options.precision, progress=False,
-            log_every=2560, sample_every=10**9, save_every=5120,
-        ).eval()  # fmt: skip
-        seconds = time.process_time() - started
+    (train_x, test_x), (train_y, test_y) = (sets_of(options, name) for name in (source, target))
+    preset, fields = translation_settings(row, options)
+    model, how = trained(tw.method(preset, seed=seed, **fields), tw.data.Unpaired(train_y, train_x), seed, options)
     extractor = tw.evaluate.extractor(whole, name=options.data)
-    x, y = (part.all().x for part in test)
-    known = train[1].all().x
+    x, y, known = (part.all().x for part in (test_x, test_y, train_y))
     found = tasks.translate(model, x, seed)
 
     def target_share(images: Any) -> float:
@@ -376,39 +270,36 @@ def translation_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
     f = [extractor.features(images).double() for images in (x, found.x, y)]
     kept = (f[1] - f[0]).norm(dim=1)
     other = (f[2][torch.randperm(len(y), generator=tw.random.seeded(seed, 22))[: len(x)]] - f[0][: len(y)]).norm(dim=1)
+    gap = kept[: len(other)] - other
     # the object is where either image is not background, the corner's colour
-    shown = ((torch.stack([x, found.x]) - x[:, :, :1, :1]).abs() > 0.1).any(2).any(0)
+    objects = ((torch.stack([x, found.x]) - x[:, :, :1, :1]).abs() > 0.1).any(2).any(0)
     saliency = found.saliency
-    on, off = (float((saliency * mask).sum() / mask.sum()) for mask in (shown, ~shown))
-    name = f"cf_ebm_{options.data}_{row}"
+    on, off = (float((saliency * mask).sum() / mask.sum()) for mask in (objects, ~objects))
     if seed == 0:
         strongest = saliency[:10].flatten(1).amax(1)[:, None, None]
         rows = torch.cat([found.strip[:, :10], (2 * saliency[:10] / strongest - 1)[None, :, None].expand(1, -1, *x.shape[1:])])
-        tw.plot.grid(rows.transpose(0, 1).flatten(0, 1), options.pictures / f"{name}.png", columns=len(rows))
-        mean = saliency.mean(0)
-        tw.plot.grid((2 * mean / mean.max() - 1).expand(1, *x.shape[1:]), options.pictures / f"{name}_saliency.png", columns=1)
-    return {
-        "row": row, "seed": seed, "source": source, "target": target, "n": len(x), "images": int(model.images),
-        "cpu_seconds": round(seconds, 1), "diverged": None, "target_share": target_share(found.x),
+        path = options.pictures / file_of("cf_ebm", options.data, row)
+        tw.plot.grid(rows.transpose(0, 1).flatten(0, 1), path, columns=len(rows))
+        average = saliency.mean(0)
+        average = (2 * average / average.max() - 1).expand(1, *x.shape[1:])
+        tw.plot.grid(average, path.with_name(f"{path.stem}_saliency.png"), columns=1)
+    return how | {
+        "row": row, "source": source, "target": target, "n": len(x), "target_share": target_share(found.x),
         "target_share_before": target_share(x), "target_share_of_target": target_share(y),
         "kid": kid(found.x), "kid_before": kid(x), "distance_kept": float(kept.mean()), "distance_random": float(other.mean()),
-        "distance_difference": float((kept[: len(other)] - other).mean()),
-        "standard_error": float((kept[: len(other)] - other).std() / math.sqrt(len(other))),
+        "distance_difference": float(gap.mean()), "standard_error": standard_error(gap.tolist()),
         "saliency_on_object": on, "saliency_on_background": off, **of_pairs(x, found.x, y, options),
     }  # fmt: skip
 
 
-def of_pairs(x: Any, translated: Any, y: Any, options: argparse.Namespace) -> dict[str, float]:
+def of_pairs(x: Any, translated: Any, y: Any, options: Options) -> dict[str, float]:
     """PSNR to the same emoji as the other vendor draws it, before and after; training never saw which belong together."""
-    import thalweg as tw
-
     if options.data != "emoji":
         return {}
     return {"psnr_of_pair_before": float(tw.evaluate.psnr(y, x).mean()), "psnr_of_pair": float(tw.evaluate.psnr(y, translated).mean())}
 
 
-def translation(options: argparse.Namespace) -> dict[str, Any]:
-    rows = STUDY.rows("translation", [(name, seed) for seed in range(options.seeds) for name in STUDY.chosen(WAYS, options)], options)
+def translation_summary(options: Options, rows: list[Row]) -> dict[str, Any]:
     lines = []
     for row in rows:
         keys = ("source", "target", "seed", "target_share", "target_share_before", "distance_kept", "distance_random")
@@ -416,31 +307,133 @@ def translation(options: argparse.Namespace) -> dict[str, Any]:
         line |= {"kid": row["kid"]["value"], "kid_before": row["kid_before"]["value"], "kid_floor": row["kid"]["floor"]}
         line["saliency_ratio"] = row["saliency_on_object"] / row["saliency_on_background"]
         lines.append(line)
-    return {"width": options.width, "budget": options.budget, "batch": options.batch, "summary": lines, "runs": rows}
+    return {"summary": lines} | {key: getattr(options, key) for key in ("width", "budget", "batch")}
 
 
-STUDY = Study(
-    "cf_ebm",
-    __doc__,
-    {"ablation": ablation, "others": others, "denoising": denoising, "denoiser": denoiser, "translation": translation},
-    {
-        "ablation": ablation_one,
-        "others": ablation_one,
-        "denoising": denoising_one,
-        "denoiser": denoiser_one,
-        "translation": translation_one,
-    },
-    run=Path("runs/cf_ebm-digits"),
-)
-
-
-def main() -> None:
-    parser = STUDY.parser()
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, help="channel multiplier c, the preset's by default")
     parser.add_argument("--budget", type=int, nargs="+", help="images of each stage, the preset's by default")
     parser.add_argument("--batch", type=int, default=64, help="images of an update")
-    STUDY.main(parser)
 
+
+OTHERS = [name for name in ROWS if name not in ("from scratch", "relu")]  # but for those that three seeds were spent on
+STUDY = Study(
+    "cf_ebm",
+    __doc__,
+    {
+        "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, sizes),
+        "others": Part(OTHERS, ablation_one, ablation_line, ablation_settings, sizes),
+        "denoising": Part((FULL, "from scratch"), denoising_one, None, more=gains(within="within", whole="whole")),
+        "denoiser": Part(
+            DENOISERS,
+            denoiser_one,
+            None,
+            denoiser_settings,
+            gains(clamped="clamped gains", linear="linear gains", denoised="denoised gains"),
+        ),
+        "translation": Part(WAYS, translation_one, None, translation_settings, translation_summary),
+    },
+    add=add,
+)
+
+# --- the page
+
+PARTS = [
+    "Parts of CF-EBM, {data}{at_size}, {seconds:.0f} CPU seconds a model{and_floor}:",
+    Table(
+        "model = row | seeds | diverged | repairs by the guard = repairs | Fréchet distance = frechet:.1f | "
+        "less the full model's = above_full ± standard_error:+.1f | highest energy = highest_energy:.1f"
+    ),
+]
+
+
+def and_floor(r: dict[str, Any]) -> dict[str, Any]:
+    floor = "" if r["floor"] is None else f"; the floor of the Fréchet distance is {r['floor']:.1f}"
+    return {"and_floor": floor, "fewer": "" if r["data"] == "digits" else FEWER}
+
+
+FEWER = "; of 500 samples, the last of 1,000, which is a little smaller for that alone"
+
+
+def along_columns(r: dict[str, Any]) -> list[tuple]:
+    seconds = [x["cpu_seconds"] for x in next(x for x in r["runs"] if x["row"] == FULL)["along"]]
+    places = [(f"after {at:.0f} s (images)", lambda row, i=i: at_place(row["along"], i)) for i, at in enumerate(seconds)]
+    return [("model", "row"), *places]
+
+
+def at_place(along: list[list[Row]], i: int) -> str:
+    """Mean distance and images of several models at one place of their training."""
+    return f"{shown(mean(one[i]['frechet'] for one in along), '.1f')} ({mean(one[i]['images'] for one in along):,.0f})"
+
+
+def along_rows(r: dict[str, Any]) -> list[Row]:
+    along = {name: [x["along"] for x in r["runs"] if x["row"] == name and len(x["along"]) == STOPS] for name in ROWS}
+    names = dict.fromkeys(x["row"] for x in r["runs"])
+    return [{"row": name, "along": along[name]} for name in names if along[name]]
+
+
+PICTURES = {
+    "coarsetofine": "Samples",
+    "fromscratch": "Samples of the model from scratch",
+    "chain": "Chains from noise",
+    "neighbours": "Samples and the training images nearest to them",
+    "noise": "Samples with more noise in the chain",
+}
+ABLATION = [
+    *PARTS,
+    "The distance along the training, mean over seeds{fewer}:",
+    Table(along_columns, along_rows),
+    *(Picture(title, f"cf_ebm_{{data}}_{name}.png") for name, title in PICTURES.items()),
+]
+LEVELS = "model = row | σ = std | seeds | PSNR of noisy images, dB = psnr_noisy:.1f"
+DENOISING = [
+    "Denoising, {data}, {runs[0][n]} test images:",
+    Table([LEVELS, "gained within the noise's reach = within:+.1f | gained by the whole chain = whole:+.1f"]),
+    Picture("Denoising", "cf_ebm_{data}_denoising_coarsetofine.png"),
+]
+DENOISER = [
+    "Chains that start at images with noise of σ = 0.2 in training, {data}, {runs[0][n]:,} test images:",
+    Table(
+        [
+            LEVELS,
+            "gained by clamping = clamped gains:+.1f | by the best linear filter = linear gains:+.1f | by the chain = denoised gains:+.1f",
+        ]
+    ),
+    Picture("Denoising", "cf_ebm_{data}_denoiser.png"),
+]
+TRANSLATION = [
+    "Translation, {data}{at_size}, {images:,} images a model, {runs[0][n]:,} test images:",
+    Table(
+        [
+            ("direction", lambda x: f"{x['source'].split(':')[-1]} → {x['target'].split(':')[-1]}"),
+            "seed | taken for the target before = target_share_before:.1f % | after = target_share:.1f % | "
+            "kernel distance before = kid_before.value:.1f | after = kid.value:.1f | of real images of the target = kid.floor:.1f | "
+            "feature distance to the source = distance_kept:.1f | of random target images = distance_random:.1f | "
+            "difference = distance_difference ± standard_error:+.2f",
+            ("saliency on the object, over the background's", lambda x: x["saliency_on_object"] / x["saliency_on_background"], ".1f"),
+        ],
+        "runs",
+    ),
+    When("before", ["To the same emoji in the other style the peak signal to noise is {before:.1f} dB before and {after:.1f} dB after."]),
+    "{source}",
+    Each("ways", [Picture("From {source_name} to {target}: the chain, and the saliency", "cf_ebm_{data}_{row}.png")]),
+]
+
+
+def of_translation(r: dict[str, Any]) -> dict[str, Any]:
+    found = {row["row"]: {**row, "source_name": row["source"]} for row in reversed(r["runs"])}
+    pairs = means(r["runs"], ("psnr_of_pair_before", "psnr_of_pair"))
+    return {"ways": [found[way] for way in WAYS], "before": pairs["psnr_of_pair_before"], "after": pairs["psnr_of_pair"]}
+
+
+BY_DATA = (
+    Shown("cf_ebm_ablation", ABLATION, and_floor),
+    Shown("cf_ebm_others", PARTS, and_floor),
+    Shown("cf_ebm_denoising", DENOISING),
+    Shown("cf_ebm_denoiser", DENOISER),
+    Shown("cf_ebm_translation", TRANSLATION, of_translation),
+)
+PAGE = [Section("CF-EBM", [BY_DATA])]
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

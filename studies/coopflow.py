@@ -9,9 +9,7 @@ run's reconstructions, completions and interpolations, as figures and numbers. `
     python -m studies.coopflow spiral images chains tasks flows --jobs 2
 """
 
-import argparse
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,9 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
-from studies.runner import Study  # after the setting, which torch reads when it is imported
+import thalweg as tw
+from studies.measures import Judge, mean, means, paired, parameters, psnr_hidden, sets_of, trained
+from studies.runner import Options, Part, Row, Study, file_of
+from studies.tables import Picture, Section, Shown, Table
+from thalweg import tasks
+from thalweg.nn.flow import ImageFlow
 
 DRAWS = 4
 SAMPLES = 2000  # at most in a set, where there are more held-out images
@@ -53,83 +56,32 @@ SPIRAL: dict[str, tuple[dict[str, Any], int, int]] = {
 BEFORE = {"T = 10,000": "T = 500"}
 
 
-def fields_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A row's changes of the preset, with shares of images and of the step made whole; an MLP for images of 16×16, to save time."""
-    import thalweg as tw
-
-    fields = ({"network": "mlp", "width": 512} if options.size == 16 else {}) | {**MODELS, **CHAINS}[name]
-    for key in ("pretrain", "warm_up_energy", "noise_decay"):
-        if key in fields:
-            fields[key] = round(fields[key] * options.images)
-    if "step" in fields:
-        fields["step"] *= tw.method(f"coopflow/{options.data}").config.step
-    return fields
-
-
-def sets_of(options: argparse.Namespace) -> tuple[Any, Any]:
-    import thalweg as tw
-
-    return tuple(tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
-
-
-def trained(
-    preset: str, fields: dict[str, Any], seed: int, options: argparse.Namespace, train: Any, *, start: Any = None
-) -> tuple[Any, dict[str, Any]]:
-    """A model trained on its images, at most `options.seconds` CPU seconds, from another's weights if given, and how that went."""
-    import tempfile
-
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-    from thalweg.errors import Diverged
-
-    model = tw.method(preset, seed=seed, data=train, **fields)
-    if start is not None:
-        model.load_state_dict(start.state_dict())
-    found: dict[str, Any] = {name: sum(p.numel() for p in o.param_groups[0]["params"]) for name, o in model.optimizers().items()}
-    images = model.config.images
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.process_time()
-        try:
-            model = tw.fit(
-                model, train, Path(folder), seed=seed, seconds=options.seconds, clock=time.process_time, precision=options.precision,
-                progress=False, log_every=max(2560, images // 50), sample_every=10**9, save_every=max(2560, images // 10),
-            )  # fmt: skip
-        except Diverged as trouble:
-            return None, {"parameters": found, "diverged": str(trouble)}
-        stats = read_stats(Path(folder))
-        done = latest(Path(folder))["images"]
-    last = [row for row in stats if "event" not in row][-1]
-    kept = {key: last[key] for key in ("energy_data", "energy_samples", "displacement") if key in last}
-    return model.eval(), {
-        "parameters": found, "diverged": None, "cpu_seconds": round(time.process_time() - started, 1), "images": done,
-        "guard_events": sum("event" in row for row in stats), "last": kept,
-    }  # fmt: skip
+def settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    """Preset and fields of a row, with shares of images and of the step made whole; an MLP for images of 16×16, to save time."""
+    fields = {"images": options.images} | ({"network": "mlp", "width": 512} if options.size == 16 else {}) | {**MODELS, **CHAINS}[row]
+    fields |= {key: round(fields[key] * options.images) for key in ("pretrain", "warm_up_energy", "noise_decay") if key in fields}
+    preset = f"coopflow/{options.data}"
+    return preset, fields | ({"step": fields["step"] * tw.methods.preset(preset)[1].step} if "step" in fields else {})
 
 
 # --- images
 
+LAST = ("energy_data", "energy_samples", "displacement")
 
-def images_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import torch
 
-    import thalweg as tw
-
-    train, test = sets_of(options)
-    model, found = trained(f"coopflow/{options.data}", {"images": options.images, **fields_of(row, options)}, seed, options, train)
-    found = {"row": row, "seed": seed, "frechet": None} | found
+def images_one(row: str, seed: int, options: Options) -> Row:
+    (train, test), (preset, fields) = sets_of(options), settings(row, options)
+    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options, keep=LAST)
+    found = {"row": row, "frechet": None} | found
     if model is None:
         return found
-    x, held_out = train.all().x, test.all().x[:SAMPLES]
-    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
+    judge, c = Judge.of(options.data, train, test, most=SAMPLES), model.config
+    held_out = judge.held_out
 
-    def frechet(**kwargs: Any) -> float:
-        """The mean over `DRAWS` sets of as many samples as there are held-out images."""
-        sets = [model.sample(len(held_out), seed=1000 * seed + draw + 1, **kwargs) for draw in range(DRAWS)]
-        return statistics.fmean(tw.evaluate.fidelity(x, y, extractor, held_out=held_out, metrics=("frechet",)).frechet.value for y in sets)
+    def frechet(**asked: Any) -> float | None:
+        return judge.distance(model, seed, options, draws=DRAWS, **asked)
 
-    c = model.config
-    found["frechet"] = frechet()
-    found["floor"] = tw.evaluate.fidelity(x, held_out, extractor, held_out=held_out, metrics=("frechet",)).frechet.held_out
+    found |= {"frechet": frechet(), "floor": judge.floor}
     if c.steps:
         found["frechet_trained_step"] = frechet(step_ratio=1.0)
         if c.initializer != "noise":
@@ -143,48 +95,39 @@ def images_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, An
             nats = torch.cat([model.initializer.bound(a, b) for a, b in zip(held_out.split(256), noise.split(256))])
         found["bits_per_dim"] = float(-nats.mean() / held_out[0].numel() / math.log(2))
     if seed == 0:
-        name = f"coopflow_{options.data}_{''.join(a for a in row.lower() if a.isalnum())}.png"
-        tw.plot.grid(model.sample(64, seed=1), options.pictures / name, columns=16)
+        tw.plot.grid(model.sample(64, seed=1), options.pictures / file_of("coopflow", options.data, row), columns=16)
     return found
 
 
-def images(options: argparse.Namespace, names: list[str] | None = None) -> dict[str, Any]:
-    names = STUDY.chosen(names or MODELS, options)
-    rows = STUDY.rows("images", [(n, s) for s in range(options.seeds) for n in names], options)
-    whole = {(r["row"], r["seed"]): r["frechet"] for r in rows}
-    lines = []
-    for name in names:
-        mine = [r for r in rows if r["row"] == name]
-        line: dict[str, Any] = {"row": name, "diverged": sum(r["frechet"] is None for r in mine)}
-        for key in ("frechet", "frechet_initializer", "reconstruction_mse", "bits_per_dim", "cpu_seconds"):
-            values = [r[key] for r in mine if r.get(key) is not None]
-            line[key] = statistics.fmean(values) if values else None
-        pairs = [(whole.get((name, s)), whole.get((COOPFLOW, s))) for s in range(options.seeds)]
-        gaps = [a - b for a, b in pairs if a is not None and b is not None] if name != COOPFLOW else []
-        line["above_coopflow"] = statistics.fmean(gaps) if gaps else None
-        line["standard_error"] = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
-        lines.append(line)
-    return {"floor": next((r["floor"] for r in rows if "floor" in r), None), "search": SEARCH, "summary": lines, "runs": rows}
+def images_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    line: Row = {"row": name, "seeds": len(mine), "diverged": sum(row["frechet"] is None for row in mine)}
+    line |= means(mine, ("frechet", "frechet_trained_step", "frechet_initializer", "reconstruction_mse", "bits_per_dim", "cpu_seconds"))
+    gap, error = paired(rows, name, COOPFLOW, "frechet")
+    return line | {"above_coopflow": gap, "standard_error": error}
 
 
-def chains(options: argparse.Namespace) -> dict[str, Any]:
-    return images(options, list(CHAINS))
+def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {"floor": mean(row.get("floor") for row in rows), "search": SEARCH}
 
 
 # --- the spiral
 
 
-def spiral_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import thalweg as tw
+def spiral_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    fields, _, _ = SPIRAL[row]
+    return "coopflow/spiral", fields | ({"compile": True} if fields["steps"] else {})
 
-    toy = tw.data.toy("spiral")
-    fields, _, samples = SPIRAL[row]
-    before = None
-    if row in BEFORE:
-        before, _ = trained("coopflow/spiral", SPIRAL[BEFORE[row]][0] | {"compile": True}, seed, options, toy)
-    compiled = {"compile": True} if fields["steps"] else {}
-    model, found = trained("coopflow/spiral", fields | compiled, seed, options, toy, start=before)
-    found = {"row": row, "seed": seed, "before": BEFORE.get(row)} | found
+
+def spiral_one(row: str, seed: int, options: Options) -> Row:
+    toy, start = tw.data.toy("spiral"), None
+    for name in (*([BEFORE[row]] if row in BEFORE else []), row):
+        preset, fields = spiral_settings(name, options)
+        model = tw.method(preset, seed=seed, data=toy, **fields)
+        if start is not None:
+            model.load_state_dict(start.state_dict())
+        start, found = trained(model, toy, seed, options, keep=LAST)
+    model, samples = start, SPIRAL[row][2]
+    found = {"row": row, "before": BEFORE.get(row)} | found
     if model is None:
         return found
     sets = {"samples": model.sample(samples, seed=seed + 1), "flow": model.sample(samples, seed=seed + 1, use="initializer")}
@@ -192,37 +135,24 @@ def spiral_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, An
     densities = {"energy": model.energy, "flow": lambda x: -model.log_prob(x)}
     found |= {f"{name}_density": asdict(tw.evaluate.density(energy, toy, grid=400)) for name, energy in densities.items()}
     if seed == 0:
-        name = f"coopflow_spiral_{''.join(a for a in row.lower() if a.isalnum())}.png"
-        tw.plot.density(densities, toy, options.pictures / name, samples=sets["samples"][:4000])
+        tw.plot.density(densities, toy, options.pictures / file_of("coopflow_spiral", row), samples=sets["samples"][:4000])
     return found
 
 
-def spiral(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(SPIRAL, options)
-    rows = STUDY.rows("spiral", [(n, s) for n in names for s in range(min(options.seeds, SPIRAL[n][1]))], options)
-    lines = []
-    for name in names:
-        mine = [r for r in rows if r["row"] == name and "samples" in r]
-        line: dict[str, Any] = {"row": name, "models": len(mine)}
-        for key, part, value in (
-            ("samples_tv", "samples", "value"), ("flow_tv", "flow", "value"), ("floor", "samples", "floor"),
-            ("energy_kl", "energy_density", "kl_truth_model"), ("energy_tv", "energy_density", "total_variation"),
-            ("flow_kl", "flow_density", "kl_truth_model"),
-        ):  # fmt: skip
-            line[key] = statistics.fmean(r[part][value] for r in mine) if mine else None
-        lines.append(line)
-    return {"summary": lines, "runs": rows}
+def spiral_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    mine = [row for row in mine if "samples" in row]
+    figures = {
+        "samples_tv": ("samples", "value"), "flow_tv": ("flow", "value"), "floor": ("samples", "floor"),
+        "energy_kl": ("energy_density", "kl_truth_model"), "energy_tv": ("energy_density", "total_variation"),
+        "flow_kl": ("flow_density", "kl_truth_model"),
+    }  # fmt: skip
+    return {"row": name, "models": len(mine)} | {key: mean(row[part][value] for row in mine) for key, (part, value) in figures.items()}
 
 
 # --- tasks
 
 
-def tasks(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
-    import thalweg as tw
-    from thalweg import tasks
-
+def on_run(options: Options) -> dict[str, Any]:
     model = tw.load(options.run)
     c = model.config
     train, test = (tw.data.load(c.data, split, size=c.shape[-1]).all() for split in ("train", "test"))
@@ -245,7 +175,7 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
         hidden = ~mask.bool().expand(c.shape)
         for how, given in (("search", {"search": SEARCH}), ("chain", {})):
             filled = tasks.inpaint(model, x, mask, completions=4, seed=1, **given)
-            psnr = 10 * torch.log10(4 / (filled - x)[:, :, hidden].square().mean(2))
+            psnr = torch.cat([psnr_hidden(x, one, hidden) for one in filled])
             found["inpainting"].append(
                 {"mask": name, "how": how, "known_equal": bool((filled[:, :, ~hidden] == x[None][:, :, ~hidden]).all()),
                  "diversity": float(tasks.diversity(filled, mask).mean()), "psnr_hidden": float(psnr.mean()),
@@ -253,11 +183,9 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
             )  # fmt: skip
             picture = torch.cat([x[None, :8], torch.where(hidden, -1.0, x[:8])[None], filled[:, :8]]).transpose(0, 1).flatten(0, 1)
             tw.plot.grid(picture, options.pictures / f"coopflow_{c.data}_{name.replace(' %', '').replace(' ', '_')}_{how}.png", columns=6)
-    found["nearest_fill_psnr"] = {}
-    for name, mask in masks.items():
-        hidden = ~mask.bool().expand(c.shape)
-        error = (tasks.nearest_fill(x, mask, train.x) - x)[:, hidden].square().mean(1)
-        found["nearest_fill_psnr"][name] = float((10 * torch.log10(4 / error)).mean())
+    found["nearest_fill_psnr"] = {
+        name: float(psnr_hidden(x, tasks.nearest_fill(x, mask, train.x), ~mask.bool()).mean()) for name, mask in masks.items()
+    }
     # between two images of different classes: the share of the way on which p(first class) falls and p(second) rises
     pairs = [(i, i + 1) for i in range(0, COMPLETED, 2) if label[i] != label[i + 1]]
     z, strips, falls, rises, middles, straight = tasks.latents(model, x), [], [], [], [], []
@@ -283,17 +211,12 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
 # --- our flow and Glow
 
 
-def flows_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def flows_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     """One flow of images trained by maximum likelihood for `options.seconds`: bits per dimension of held-out images, samples, cost."""
-    import torch
-
-    import thalweg as tw
-    from thalweg.nn.flow import ImageFlow
-
     torch.manual_seed(seed)
     train, test = sets_of(options)
     shape, levels = train.shape, tw.method(f"coopflow/{options.data}").config.levels
-    x, held_out = train.all().x, test.all().x[:SAMPLES]
+    x = train.all().x
     dims = x[0].numel()
     if row == "glow":
         flow, bound, sample = glow(shape, levels)
@@ -320,25 +243,20 @@ def flows_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
         updates += 1
-    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
+    judge = Judge.of(options.data, train, test, most=SAMPLES)
     with torch.no_grad():
-        bits = float(-bound(held_out).mean() / dims / math.log(2))
-        sample(len(held_out))
+        bits = float(-bound(judge.held_out).mean() / dims / math.log(2))
+        sample(len(judge.held_out))
         started = time.process_time()
-        drawn = sample(len(held_out))
+        drawn = sample(len(judge.held_out))
         cost = time.process_time() - started
-    value = tw.evaluate.fidelity(x, drawn, extractor, held_out=held_out, metrics=("frechet",)).frechet.value
-    parameters = sum(p.numel() for p in flow.parameters())
-    return {
-        "row": row, "seed": seed, "parameters": parameters, "updates": updates, "bits_per_dim": bits, "frechet": value,
-        "sample_cpu_seconds": cost,
-    }  # fmt: skip
+    found = {"row": row, "seed": seed, "parameters": parameters(flow), "updates": updates, "bits_per_dim": bits}
+    return found | {"frechet": judge.frechet(drawn), "sample_cpu_seconds": cost}
 
 
 def glow(shape: tuple[int, ...], levels: int, *, blocks: int = 6, hidden: int = 64, scales: int = 2) -> tuple[Any, Callable, Callable]:
     """normflows' Glow with uniform dequantisation on the logit of images, as ours: the module, log-probability and samples."""
-    import normflows as nf
-    import torch
+    import normflows as nf  # of the extra `peers`
 
     channels, height, breadth = shape
     bases, merges, flows = [], [], []
@@ -366,27 +284,80 @@ def glow(shape: tuple[int, ...], levels: int, *, blocks: int = 6, hidden: int = 
     return model, bound, sample
 
 
-def flows(options: argparse.Namespace) -> dict[str, Any]:
-    rows = STUDY.rows("flows", [(n, s) for n in ("ours", "glow") for s in range(options.seeds)], options)
-    lines = []
-    for name in ("ours", "glow"):
-        mine = [r for r in rows if r["row"] == name]
-        keys = ("parameters", "updates", "bits_per_dim", "frechet", "sample_cpu_seconds")
-        lines.append({"row": name} | {key: statistics.fmean(r[key] for r in mine) for key in keys})
-    return {"summary": lines, "runs": rows}
+def flows_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    return {"row": name} | means(mine, ("parameters", "updates", "bits_per_dim", "frechet", "sample_cpu_seconds"))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "spiral": spiral,
-    "images": images,
-    "chains": chains,
-    "tasks": tasks,
-    "flows": flows,
-}
-ONES = {"images": images_one, "chains": images_one, "spiral": spiral_one, "flows": flows_one}
+STUDY = Study(
+    "coopflow",
+    __doc__,
+    {
+        "spiral": Part(SPIRAL, spiral_one, spiral_line, spiral_settings, most={row: seeds for row, (_, seeds, _) in SPIRAL.items()}),
+        "images": Part(MODELS, images_one, images_line, settings, with_floor),
+        "chains": Part(CHAINS, images_one, images_line, settings, with_floor),
+        "tasks": on_run,
+        "flows": Part(("ours", "glow"), flows_one, flows_line),
+    },
+    run=Path("runs/coopflow-digits"),
+    of_run=("tasks",),
+)
+
+# --- the page
+
+SPIRALS = [
+    "The spiral, samples by histogram, densities on a grid, in nats; of the flow alone the energy is the flow's own:",
+    Table(
+        "chain = row | models | total variation of samples = samples_tv:.3f | of the flow's = flow_tv:.3f | floor:.3f | "
+        "KL(truth‖energy) = energy_kl:.3f | its total variation = energy_tv:.3f | KL(truth‖flow) = flow_kl:.3f"
+    ),
+    *(Picture(f"The spiral, {row}", file_of("coopflow_spiral", row)) for row in SPIRAL),
+]
+COLUMNS = (
+    "model = row | seeds | Fréchet distance = frechet:.1f | less CoopFlow's = above_coopflow ± standard_error:+.1f | "
+    "with the step of training = frechet_trained_step:.1f | of where chains start = frechet_initializer:.1f | "
+    "reconstruction error = reconstruction_mse:.4f | bits per dimension = bits_per_dim:.3f | CPU s = cpu_seconds:.0f"
+)
 
 
-STUDY = Study("coopflow", __doc__, PARTS, ONES, run=Path("runs/coopflow-digits"), of_run=("tasks",))
+def models_of(title: str) -> list[Any]:
+    text = title + ", {data}{at_size}, {images:,} images a model; the floor of the Fréchet distance is {floor:.1f}:"
+    return [text, Table(COLUMNS, lambda r: [line | of_seeds(line["row"], r["runs"]) for line in r["summary"]])]
+
+
+def of_seeds(name: str, runs: list[Row]) -> Row:
+    """What a line had not yet when the first results were written."""
+    mine = [row for row in runs if row["row"] == name]
+    return {"seeds": len(mine)} | means(mine, ("frechet_trained_step",))
+
+
+TASKS = [
+    "Tasks on {n} test images of {data}, inpainting on {completed} of them. Reconstruction: mean squared error {reconstruction[mse]:.5f}, "
+    "class kept in {reconstruction[class_kept]:.1f %}. Interpolation between {interpolation[pairs]} pairs of images: the first class's "
+    "probability does not rise in {interpolation[first_class_falls]:.1f %} of steps, the second's does not fall in "
+    "{interpolation[second_class_rises]:.1f %}; the classifier's confidence in the middle is "
+    "{interpolation[confidence_in_the_middle]:.3f}, on mixed pixels {interpolation[confidence_of_mixed_pixels]:.3f}.",
+    Table(
+        "missing = mask | by = how | known pixels equal = known_equal | diversity:.3f | PSNR of a completion, dB = psnr_hidden:.1f | "
+        "of the nearest training image = nearest:.1f | class kept = class_kept:.1f %",
+        lambda r: [{**row, "nearest": r["nearest_fill_psnr"][row["mask"]]} for row in r["inpainting"]],
+    ),
+    *(
+        Picture(name.replace("_", " ").capitalize(), f"coopflow_{{data}}_{name}.png")
+        for name in ("reconstruction", "lower_half_search", "interpolation")
+    ),
+]
+FLOWS = [
+    "Flows of digits alone, {seconds:.0f} CPU seconds each, {seeds} seeds:",
+    Table(
+        "flow = row | parameters:,.0f | updates:.0f | bits per dimension = bits_per_dim:.3f | Fréchet distance = frechet:.1f | "
+        "CPU seconds a set of samples = sample_cpu_seconds:.2f"
+    ),
+]
+TOGETHER = [*models_of("The flows apart and together"), Picture("Samples of CoopFlow", "coopflow_{data}_coopflow.png")]
+SHOWN = {
+    "spiral": SPIRALS, "images": TOGETHER, "chains": models_of("Lengths, steps and noise of the chain"), "tasks": TASKS, "flows": FLOWS,
+}  # fmt: skip
+PAGE = [Section("CoopFlow", [Shown(f"coopflow_{part}", blocks) for part, blocks in SHOWN.items()])]
 
 if __name__ == "__main__":
-    STUDY.main(STUDY.parser())
+    STUDY.main()

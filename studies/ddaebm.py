@@ -19,25 +19,29 @@ and of samples beside CDRL and DRL.
 
 import argparse
 import copy
-import math
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-from studies.runner import Study, file_of  # after the setting, which torch reads when it is imported
+import thalweg as tw
+from studies.measures import Judge, auroc_of, mean, means, paired, parameters, ratio, seconds_in_turn, sets_of, trained
+from studies.runner import Options, Part, Row, Study, file_of, line_of
+from studies.tables import Picture, Section, Shown, Table, shown
+from thalweg.methods.ddaebm import DDAEBM as Method
 
 TOYS = ("25gaussians", "pinwheel", "swissroll")
 SAMPLES = 10_000
 CHOSEN_OF = 16  # proposals of each step, of which one is kept by its weight under the energy
 STACKS = 26_000
 DRAWS = 4  # sets of samples of images
-PLACES = 4  # of the Fréchet distance along training
+STOPS = 4  # of the Fréchet distance along training
+RATES = ("lr", "lr_energy")
 COST_ROUNDS, COST_STEPS = 9, 100
 # how a step of the library's is run: fields, precision
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
@@ -91,7 +95,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     "t'(0) = 0.005": {"first": 5e-3},
 }
 # the paper's t'(0), and one whose noise of 0.045 the encoder can tell from none
-BIAS = {f"γ = {value:g}, t'(0) = {first:g}": dict(gamma=value, first=first) for first in (1e-3, 1e-2) for value in (0.0, 0.02, 0.2)}
+BIAS = {f"γ = {value:g}, t'(0) = {first:g}": (value, first) for first in (1e-3, 1e-2) for value in (0.0, 0.02, 0.2)}
 LEVELS = {f"T = {levels}": {"levels": levels} for levels in (1, 2, 4, 8)}
 LIKELIHOOD, LIKELIHOOD_T = "maximum likelihood", "maximum likelihood with levels"
 # row: (fields, the paper's log-likelihood on MNIST)
@@ -105,76 +109,18 @@ NICE: dict[str, tuple[dict[str, Any], float | None]] = {
 }
 
 
-def trained(model: Any, data: Any, seed: int, options: argparse.Namespace, *, stops: tuple[float, ...] = (1.0,)) -> Any:
-    """Train `model`, at most `options.seconds` CPU seconds; yields the EMA twin and how that went at each of `stops`, shares of its images.
-
-    A model that diverged is None.
-    """
-    import tempfile
-
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-    from thalweg.errors import Diverged
-
-    images, batch = model.config.images, model.config.batch
-    found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "diverged": None}
-    settings = dict(log_every=max(batch, images // 50), sample_every=10**12, save_every=max(batch, images // 10))
-    with tempfile.TemporaryDirectory() as folder:
-        for stop in stops:
-            started = time.process_time()
-            try:
-                twin = tw.fit(
-                    model, data, Path(folder), seed=seed, images=max(batch, round(stop * images)), seconds=options.seconds,
-                    clock=time.process_time, precision=options.precision, progress=False, **settings,
-                )  # fmt: skip
-            except Diverged as trouble:
-                yield None, found | {"diverged": str(trouble)}
-                return
-            stats = read_stats(Path(folder))
-            seen = latest(Path(folder))
-            found |= {"images": seen["images"], "updates": seen["updates"], "cpu_seconds": round(seen["elapsed"], 1)}
-            found |= {"waited": round(time.process_time() - started, 1), "guard_events": sum("event" in row for row in stats)}
-            yield twin.eval(), dict(found)
-
-
-def means(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float | None]:
-    """The mean of each key over the rows that have it."""
-    known = {key: [row[key] for row in rows if row.get(key) is not None] for key in keys}
-    return {key: statistics.fmean(values) if values else None for key, values in known.items()}
-
-
-def line_of(name: str, mine: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)}
-
-
-def paired(rows: list[dict[str, Any]], name: str, base: str, key: str) -> dict[str, float | None]:
-    """Mean and standard error over seeds of the row `name`'s `key` less that of the row `base` at the same seed."""
-    known = {(row["row"], row["seed"]): row.get(key) for row in rows}
-    gaps = [
-        v - known[base, s] for (row, s), v in known.items() if row == name != base and v is not None and known.get((base, s)) is not None
-    ]
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
-    return {"less": base, "difference": statistics.fmean(gaps) if gaps else None, "standard_error": error}
-
-
-def ran(part: str, names: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    return STUDY.rows(part, [(row, seed) for seed in range(options.seeds) for row in names], options)
-
-
 # --- toys
 
 
-def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None) -> dict[str, Any]:
+def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None) -> Row:
     """A model's samples and density against those of a toy; distances to as many exact draws."""
-    import thalweg as tw
-
     toy = tw.data.toy(name)
     exact = toy.sample(samples, generator=tw.random.seeded(seed, 11))
     x = model.sample(samples, seed=seed + 1)
     density = asdict(tw.evaluate.density(model.energy, toy))
     found = {"kl": density["kl_truth_model"], "total_variation": density["total_variation"], "density": density}
     sets = {"": x}
-    if getattr(model, "encodes", False):
+    if model.name == "ddaebm" and model.encodes:
         sets["chosen_"] = model.sample(samples, seed=seed + 1, proposals=CHOSEN_OF)
     for kind, drawn in sets.items():
         distance, histogram = tw.evaluate.energy_distance_interval(drawn, exact), tw.evaluate.histogram_variation(drawn, toy)
@@ -189,82 +135,52 @@ def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None)
     return found
 
 
-def toy_settings(toy: str, kind: str, fields: dict[str, Any], options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def toy_settings(models: dict[str, tuple[str, dict[str, Any]]], row: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Preset and fields of a row; rates are in units of the preset's, images in those of `options`, which name DDAEBM's recipe too."""
-    import thalweg as tw
-
+    toy, _, name = row.partition(": ")
+    kind, fields = models[name]
     fields = {"images": 1.0, "recipe": options.recipe} | fields
     recipe = fields.pop("recipe")
     preset = f"{kind}/{toy}" if kind != "ddaebm" or recipe == "published" else f"{kind}/{toy}-{recipe}"
-    base = tw.method(preset).config
-    for key in ("lr", "lr_energy"):
-        if key in fields:
-            fields[key] *= getattr(base, key)
+    base = tw.methods.preset(preset)[1]
+    fields |= {key: fields[key] * getattr(base, key) for key in RATES if key in fields}
     fields["images"] = max(base.batch, round(fields["images"] * options.images))
-    if kind == "ddaebm":
-        fields["compile"] = options.compile == "yes"
-    return preset, fields
+    return preset, fields | ({"compile": options.compile == "yes"} if kind == "ddaebm" else {})
 
 
-def toy_row(
-    toy: str, name: str, kind: str, fields: dict[str, Any], seed: int, options: argparse.Namespace, title: str = ""
-) -> dict[str, Any]:
-    """A model of a toy, trained and measured; its picture is named after `title`, by default `name`."""
-    import thalweg as tw
-
-    preset, fields = toy_settings(toy, kind, fields, options)
-    ((model, found),) = trained(tw.method(preset, seed=seed, **fields), tw.data.toy(toy), seed, options)
-    row = {"row": f"{toy}: {name}", "seed": seed} | found
-    picture = options.pictures / file_of("ddaebm", toy, title or name) if seed == 0 else None
-    return row if model is None else row | of_toy(model, toy, seed, options.samples, picture)
-
-
-def toys_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def toy_one(settings: Any, suffix: str, row: str, seed: int, options: Options) -> Row:
+    """A model of a toy, trained and measured."""
     toy, _, name = row.partition(": ")
-    return toy_row(toy, name, *MODELS[name], seed, options)
+    preset, fields = settings(row, options)
+    model, found = trained(tw.method(preset, seed=seed, **fields), tw.data.toy(toy), seed, options)
+    picture = options.pictures / file_of("ddaebm", toy, name + suffix) if seed == 0 else None
+    return {"row": row} | found | ({} if model is None else of_toy(model, toy, seed, options.samples, picture))
 
 
-def weighted_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    toy, _, name = row.partition(": ")
-    return toy_row(toy, name, "ddaebm", PROPOSALS[name], seed, options)
-
-
-def sweep_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    toy, _, name = row.partition(": ")
-    return toy_row(toy, name, "ddaebm", SWEEP[name], seed, options)
-
-
-def on_toys(part: str, names: Any, options: argparse.Namespace, base: str = DDAEBM) -> dict[str, Any]:
-    names = STUDY.chosen([f"{toy}: {name}" for toy in options.toys for name in names], options)
-    rows, lines = ran(part, names, options), []
+def toy_line(base: str, name: str, mine: list[Row], rows: list[Row]) -> Row:
     of_samples = ("modes", "within_4_std", "energy_distance", "samples_tv")
     keys = ("kl", "total_variation", *of_samples, "samples_tv_floor", *(f"chosen_{key}" for key in of_samples), "cpu_seconds")
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        line = line_of(name, mine) | means(mine, keys)
-        lines.append(line | paired(rows, name, f"{name.partition(': ')[0]}: {base}", "energy_distance"))
-    return {"recipe": options.recipe, "samples": options.samples, "summary": lines, "runs": rows}
+    return line_of(name, mine, rows) | means(mine, keys) | less(rows, name, f"{name.partition(': ')[0]}: {base}", "energy_distance")
 
 
-def toys(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("toys", MODELS, options)
+def less(rows: list[Row], name: str, base: str, key: str) -> Row:
+    difference, error = paired(rows, name, base, key)
+    return {"less": base, "difference": difference, "standard_error": error}
 
 
-def sweep(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("sweep", SWEEP, options)
+def on_toys(models: dict[str, tuple[str, dict[str, Any]]], base: str = DDAEBM, suffix: str = "") -> Part:
+    settings = partial(toy_settings, models)
+    return Part(
+        rows=lambda options: [f"{toy}: {name}" for toy in options.toys for name in models],
+        one=partial(toy_one, settings, suffix),
+        line=partial(toy_line, base),
+        settings=settings,
+        more=lambda options, rows: {"recipe": options.recipe, "samples": options.samples},
+    )
 
 
-def published_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    toy, _, name = row.partition(": ")
-    return toy_row(toy, name, "ddaebm", VARIANTS[name] | {"recipe": "published"}, seed, options, f"{name} published")
-
-
-def published(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("published", VARIANTS, options)
-
-
-def weighted(options: argparse.Namespace) -> dict[str, Any]:
-    return on_toys("weighted", PROPOSALS, options, base="K = 16, both")
+def of_ddaebm(rows: dict[str, dict[str, Any]], **fields: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {name: ("ddaebm", row | fields) for name, row in rows.items()}
 
 
 # --- the penalty's bias
@@ -289,19 +205,17 @@ def penalised_precision(gamma: float, variance: float, alpha: float, noise: floa
     return (low + high) / 2
 
 
-def bias_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def bias_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    gamma, first = BIAS[row]
+    fields = dict(gamma=gamma, gamma_end=gamma, first=first, entropy_weight=1.0, objective="kl", reference_std=0.0)
+    return "ddaebm/25gaussians-quick", fields | {"images": options.images, "compile": options.compile == "yes"}
+
+
+def bias_one(row: str, seed: int, options: Options) -> Row:
     """Precisions of the learned energies of N(0, I) at each level, by regression on ½|x|², beside those of the closed form."""
-    import torch
-
-    import thalweg as tw
-    from thalweg.methods.ddaebm import _QUICK
-
-    gamma = BIAS[row]["gamma"]
-    recipe = _QUICK | BIAS[row] | {"images": options.images, "entropy_weight": 1.0, "objective": "kl", "gamma_end": gamma}
-    toy = tw.data.toy("gaussian")
-    method = tw.method("ddaebm/gaussian", seed=seed, **recipe, reference_std=0.0, compile=options.compile == "yes")
-    ((model, found),) = trained(method, toy, seed, options)
-    found = {"row": row, "seed": seed} | BIAS[row] | found
+    toy, (preset, fields) = tw.data.toy("gaussian"), bias_settings(row, options)
+    model, found = trained(tw.method(preset, seed=seed, data=toy, **fields), toy, seed, options)
+    found = {"row": row} | found
     if model is None:
         return found
     x0, schedule = toy.sample(20_000, generator=tw.random.seeded(seed, 14)), model.schedule
@@ -314,107 +228,71 @@ def bias_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         variance = float(schedule.alpha(level, one).square() + schedule.sigma(level, one).square())
         alpha, noise = float(schedule.step_alpha(level + 1, one)), float(schedule.step_variance(level + 1, one))
         found[f"level {s}"] = float(torch.cov(torch.stack([energy, half]))[0, 1] / half.var())
-        found[f"level {s}, closed form"] = penalised_precision(gamma, variance, alpha, noise)
+        found[f"level {s}, closed form"] = penalised_precision(BIAS[row][0], variance, alpha, noise)
     return found
 
 
-def bias(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(BIAS, options)
-    rows, lines = ran("bias", names, options), []
+def bias_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     keys = tuple(f"level {s}{what}" for s in range(4) for what in ("", ", closed form"))
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        lines.append(line_of(name, mine) | means(mine, (*keys, "cpu_seconds")))
-    return {"summary": lines, "runs": rows}
+    return line_of(name, mine, rows) | means(mine, (*keys, "cpu_seconds"))
 
 
 # --- images
 
 
-def sets_of(options: argparse.Namespace, name: str | None = None) -> tuple[Any, Any]:
-    import thalweg as tw
-
-    return tuple(tw.data.load(name or options.data, split, size=options.size) for split in ("train", "test"))
+def image_settings(models: dict[str, dict[str, Any]], row: str, options: Options, data: str = "") -> tuple[str, dict[str, Any]]:
+    return f"ddaebm/{data or options.data}", {"images": options.images, **models[row]}
 
 
-def images_model(fields: dict[str, Any], seed: int, options: argparse.Namespace, train: Any, preset: str | None = None) -> Any:
-    import thalweg as tw
-
-    return tw.method(f"ddaebm/{preset or options.data}", seed=seed, data=train, **{"images": options.images, **fields})
-
-
-def frechet_of(model: Any, train: Any, test: Any, extractor: Any, seed: int) -> dict[str, float]:
-    """Mean over `DRAWS` sets of as many samples as there are held-out images."""
-    import thalweg as tw
-
-    held_out = test.all().x[:2000]
-    sets = [model.sample(len(held_out), seed=1000 * seed + draw + 1) for draw in range(DRAWS)]
-    found = [tw.evaluate.fidelity(train.all().x, x, extractor, held_out=held_out, metrics=("frechet",)).frechet for x in sets]
-    return {"frechet": statistics.fmean(f.value for f in found), "floor": found[0].held_out}
-
-
-def levels_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import thalweg as tw
-
+def levels_one(row: str, seed: int, options: Options) -> Row:
     train, test = sets_of(options)
-    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-    result: dict[str, Any] = {"row": row, "seed": seed, "along": []}
-    stops = tuple((i + 1) / PLACES for i in range(PLACES))
-    for model, found in trained(images_model(LEVELS[row], seed, options, train), train, seed, options, stops=stops):
-        result |= found
-        if model is None:
-            return result | {"frechet": None}
-        result |= frechet_of(model, train, test, extractor, seed)
-        result["along"].append({"images": found["images"], "frechet": result["frechet"]})
+    judge, (preset, fields) = Judge.of(options.data, train, test), image_settings(LEVELS, row, options)
+
+    def look(twin: Any, last: bool) -> Row:
+        return {"frechet": judge.distance(twin, seed, options, draws=DRAWS)}
+
+    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options, stops=STOPS, look=look)
+    if model is None:
+        return {"row": row, "frechet": None} | found
     if seed == 0:
         tw.plot.grid(model.sample(64, seed=1), options.pictures / file_of("ddaebm", options.data, row), columns=16)
-    return result
+    return {"row": row, "frechet": found["along"][-1]["frechet"], "floor": judge.floor} | found
 
 
-def levels(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(LEVELS, options)
-    rows, lines = ran("levels", names, options), []
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        line = line_of(name, mine)
-        for i in range(PLACES):
-            line |= {
-                f"frechet {i + 1}/{PLACES}": means([row["along"][i] for row in mine if len(row["along"]) > i], ("frechet",))["frechet"]
-            }
-        lines.append(line | means(mine, ("floor", "cpu_seconds")) | paired(rows, name, "T = 4", "frechet"))
-    return {"summary": lines, "runs": rows}
+def levels_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    along = {f"frechet {i + 1}/{STOPS}": mean(row["along"][i]["frechet"] for row in mine if len(row["along"]) > i) for i in range(STOPS)}
+    return line_of(name, mine, rows) | along | means(mine, ("floor", "cpu_seconds")) | less(rows, name, "T = 4", "frechet")
 
 
-def nice_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+class MaximumLikelihood(Method):
+    """The flow of DDAEBM by maximum likelihood, on the same diffused data."""
+
+    def step(self, batch: Any, update: Any) -> None:
+        g = update.generator
+        x, _ = self.logits(self.dequantise(batch.x, tw.random.uniform(*batch.x.shape, generator=g, device=batch.x.device)))
+        s = self.schedule.sample_level(len(x), generator=g, device=x.device) - 1
+        update("energy", self.energy_net(self.schedule.diffuse(x, s, tw.random.normal_like(x, g)), s).mean())
+
+
+def nice_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    preset = f"ddaebm/{options.data}-nice"
+    base = tw.methods.preset(preset)[1]
+    rates = {key: options.rate * getattr(base, key) for key in RATES}
+    return preset, {"images": options.images} | ({"width": options.width} if options.width else {}) | rates | NICE[row][0]
+
+
+def nice_one(row: str, seed: int, options: Options) -> Row:
     """Exact log-likelihood of held-out images with noise in their bins, in nats of x and of logits, the unit of Table 1."""
-    import torch
-
-    import thalweg as tw
-    from thalweg.methods.ddaebm import DDAEBM as Base
-
-    class MaximumLikelihood(Base):
-        """The flow of DDAEBM by maximum likelihood, on the same diffused data."""
-
-        def step(self, batch, update):
-            g = update.generator
-            x, _ = self.logits(self.dequantise(batch.x, tw.random.uniform(*batch.x.shape, generator=g, device=batch.x.device)))
-            s = self.schedule.sample_level(len(x), generator=g, device=x.device) - 1
-            update("energy", self.energy_net(self.schedule.diffuse(x, s, tw.random.normal_like(x, g)), s).mean())
-
-    train, test = sets_of(options)
-    fields, _ = NICE[row]
-    preset = f"{options.data}-nice"
-    base = tw.method(f"ddaebm/{preset}", data=train).config
-    rates = {"lr": options.rate * base.lr, "lr_energy": options.rate * base.lr_energy}
-    model = images_model({"width": options.width or base.width} | rates | fields, seed, options, train, preset=preset)
+    (train, test), (preset, fields) = sets_of(options), nice_settings(row, options)
+    model = tw.method(preset, seed=seed, data=train, **fields)
     if row in (LIKELIHOOD, LIKELIHOOD_T):
         start = model.state_dict()
         model = MaximumLikelihood(model.config)
         model.load_state_dict(start)
-    ((model, found),) = trained(model, train, seed, options)
-    found = {"row": row, "seed": seed} | found
+    model, found = trained(model, train, seed, options)
+    found = {"row": row, "nats": None, "nats_of_logits": None, "bits_per_dimension": None} | found
     if model is None:
-        return found | {"nats": None, "nats_of_logits": None, "bits_per_dimension": None}
+        return found
     x, grey = test.all().x, model.config.grey_values
     x = model.dequantise(x, tw.random.uniform(*x.shape, generator=tw.random.seeded(seed, 12)))
     report = tw.evaluate.log_likelihood(model.energy, x, 0.0, bin_width=2 / (grey - 1))
@@ -424,79 +302,59 @@ def nice_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         with torch.no_grad():
             z = tw.random.normal(64, x[0].numel(), generator=tw.random.seeded(1))
             exact = model._from_logits(model.energy_net.decode(z, torch.zeros(64, dtype=torch.long))).clamp(-1, 1).view(64, *x.shape[1:])
-        for name, shown in (("flow", exact), ("generator", model.sample(64, seed=1))):
-            if name == "flow" or not isinstance(model, MaximumLikelihood):
-                tw.plot.grid(shown, options.pictures / file_of("ddaebm", options.data, "nice", row, name), columns=16)
+        pictures = {"flow": exact} | ({} if isinstance(model, MaximumLikelihood) else {"generator": model.sample(64, seed=1)})
+        for name, images in pictures.items():
+            tw.plot.grid(images, options.pictures / file_of("ddaebm", options.data, "nice", row, name), columns=16)
     return found
 
 
-def nice(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(NICE, options)
-    rows, lines = ran("nice", names, options), []
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        line = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine), "paper": NICE[name][1]}
-        line |= means(mine, ("nats_of_logits", "nats", "bits_per_dimension", "cpu_seconds"))
-        lines.append(line | paired(rows, name, LIKELIHOOD, "nats_of_logits"))
-    return {"summary": lines, "runs": rows}
+def nice_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    line = line_of(name, mine, rows) | {"paper": NICE[name][1]}
+    line |= means(mine, ("nats_of_logits", "nats", "bits_per_dimension", "cpu_seconds"))
+    return line | less(rows, name, LIKELIHOOD, "nats_of_logits")
 
 
-def stacked_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import thalweg as tw
+def stacked_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return image_settings(VARIANTS, row, options, "stacked-digits")
 
-    train, test = sets_of(options, "stacked-digits")
-    model = images_model(VARIANTS[row], seed, options, train, preset="stacked-digits")
-    ((model, found),) = trained(model, train, seed, options)
-    found = {"row": row, "seed": seed, "modes": None, "kl": None} | found
+
+def stacked_one(row: str, seed: int, options: Options) -> Row:
+    (train, test), (preset, fields) = sets_of(options, "stacked-digits"), stacked_settings(row, options)
+    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
+    found = {"row": row, "modes": None, "kl": None} | found
     if model is None:
         return found
-    extractor = tw.evaluate.extractor("digits")
     x = model.sample(options.stacks, seed=seed + 1)
-    report = tw.evaluate.stacked_modes(x, extractor, held_out=tuple(test.batch(0, options.stacks, seed=0)))
+    report = tw.evaluate.stacked_modes(x, tw.evaluate.extractor("digits"), held_out=tuple(test.batch(0, options.stacks, seed=0)))
     if seed == 0:
         tw.plot.grid(x[:64], options.pictures / file_of("ddaebm", "stacked-digits", row), columns=16)
     return found | {"modes": report.samples.modes, "kl": report.samples.kl, "report": asdict(report)}
 
 
-def stacked(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(VARIANTS, options)
-    rows, lines = ran("stacked", names, options), []
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        lines.append({"row": name, "seeds": len(mine)} | means(mine, ("modes", "kl", "cpu_seconds")))
-    return {"samples": options.stacks, "summary": lines, "runs": rows}
+def stacked_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    return {"row": name, "seeds": len(mine)} | means(mine, ("modes", "kl", "cpu_seconds"))
 
 
-def ood_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def ood_one(row: str, seed: int, options: Options) -> Row:
     """Detection by E(·, 0), of images of another set, of made outliers, and of the test images with noise (Figure 4)."""
-    import thalweg as tw
-    from thalweg.evaluate.ood import OUTLIERS, outliers
-
-    train, test = sets_of(options)
-    ((model, found),) = trained(images_model(VARIANTS[row], seed, options, train), train, seed, options)
-    found = {"row": row, "seed": seed, "auroc": {}, "mean_auroc": None} | found
+    (train, test), (preset, fields) = sets_of(options), image_settings(VARIANTS, row, options)
+    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
+    found = {"row": row, "auroc": {}, "mean_auroc": None} | found
     if model is None:
         return found
     x = test.all().x
     other = "mnist-small" if options.data == "fashion-mnist" else "fashion-mnist"
-    kinds = {other: tw.data.load(other, "test", size=x.shape[-1]).all().x[: len(x)]}
-    kinds |= {kind: outliers(kind, x, len(x), seed=seed) for kind in OUTLIERS}
+    others = {other: tw.data.load(other, "test", size=x.shape[-1]).all().x[: len(x)]}
     noise = tw.random.normal_like(x, tw.random.seeded(seed, 13))
-    kinds |= {f"noise of {std:g}": x + std * noise for std in (0.01, 0.1, 0.5)}
-    reports, _ = tw.evaluate.ood_table(model, x, kinds, scores=("energy",), seed=seed)
-    found["auroc"] = {kind: report.auroc for kind, report in reports["energy"].items()}
-    return found | {"mean_auroc": statistics.fmean(found["auroc"].values())}
+    others |= {f"noise of {std:g}": x + std * noise for std in (0.01, 0.1, 0.5)}
+    found["auroc"] = auroc_of(model, x, others, seed=seed)["energy"]
+    return found | {"mean_auroc": mean(found["auroc"].values())}
 
 
-def ood(options: argparse.Namespace) -> dict[str, Any]:
-    names = STUDY.chosen(VARIANTS, options)
-    rows, lines = ran("ood", names, options), []
+def ood_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     kinds = tuple(dict.fromkeys(kind for row in rows for kind in row["auroc"]))
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        line = {"row": name, "seeds": len(mine)} | means([row["auroc"] for row in mine], kinds) | means(mine, ("mean_auroc",))
-        lines.append(line | paired(rows, name, KL, "mean_auroc"))
-    return {"summary": lines, "runs": rows}
+    line = {"row": name, "seeds": len(mine)} | means((row["auroc"] for row in mine), kinds) | means(mine, ("mean_auroc",))
+    return line | less(rows, name, KL, "mean_auroc")
 
 
 # --- cost
@@ -504,17 +362,13 @@ def ood(options: argparse.Namespace) -> dict[str, Any]:
 
 def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
     """The same step in a loop as one writes it first: `backward`, Adam and the EMA with PyTorch's defaults, nothing compiled."""
-    import torch
-
-    from thalweg import random
-
     c, ema = model.config, copy.deepcopy(model)
     rates = dict(betas=(0.0, c.beta2))
     optimizers = [
         torch.optim.Adam(model.energy_net.parameters(), lr=c.lr_energy, **rates),
         torch.optim.Adam([*model.generator.parameters(), *model.encoder.parameters()], lr=c.lr, **rates),
     ]
-    g, gamma = random.seeded(0), torch.tensor(c.gamma)
+    g, gamma = tw.random.seeded(0), torch.tensor(c.gamma)
 
     def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
         optimizer.zero_grad()
@@ -526,10 +380,10 @@ def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
         for i in range(steps):
             x0 = toy.batch(i * c.batch, c.batch, 0).x
             t = model.schedule.sample_level(c.batch, generator=g)
-            z = random.normal(c.batch, c.latent_dim, generator=g)
-            x_s, x_t, generated = model.pairs(x0, t, z, *(random.normal_like(x0, g) for _ in range(3)))
+            z = tw.random.normal(c.batch, c.latent_dim, generator=g)
+            x_s, x_t, generated = model.pairs(x0, t, z, *(tw.random.normal_like(x0, g) for _ in range(3)))
             update(optimizers[0], model.energy_loss(x_s, generated.detach(), x_t, t, gamma)[0])
-            update(optimizers[1], model.generator_loss(generated, z, x_s, x_t, t, random.normal_like(z, g))[0])
+            update(optimizers[1], model.generator_loss(generated, z, x_s, x_t, t, tw.random.normal_like(z, g))[0])
             with torch.no_grad():
                 for slow, fast in zip(ema.parameters(), model.parameters()):
                     slow.mul_(c.ema).add_(fast, alpha=1 - c.ema)
@@ -539,8 +393,6 @@ def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
 
 def share_of_products(run: Callable[[int], None]) -> float:
     """The part of the time in steps that matrix products take, which neither compiling nor a leaner loop can shorten."""
-    from torch.profiler import ProfilerActivity, profile
-
     run(2)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         run(COST_STEPS)
@@ -549,83 +401,45 @@ def share_of_products(run: Callable[[int], None]) -> float:
     return products / sum(event.self_cpu_time_total for event in events)
 
 
-def cost(options: argparse.Namespace) -> dict[str, Any]:
+def by_fit(model: Any, toy: Any, precision: str) -> Callable[[int], None]:
+    def run(steps: int) -> None:
+        images = steps * model.config.batch
+        tw.fit(model, toy, images=images, log_every=images, save_every=images, precision=precision, progress=False)
+
+    return run
+
+
+def cost(options: Options) -> dict[str, Any]:
     """CPU seconds of a step by the plain loop and by the library's in `WAYS`, in turn; and of samples at equal width."""
-    import torch
-
-    import thalweg as tw
-
     torch.set_num_threads(1)
     toy, found = tw.data.toy("25gaussians"), {"rounds": COST_ROUNDS, "steps_a_round": COST_STEPS, "training": [], "sampling": []}
-
-    def by_fit(model: Any, precision: str) -> Callable[[int], None]:
-        settings = dict(precision=precision, progress=False)
-
-        def run(steps: int) -> None:
-            images = steps * model.config.batch
-            tw.fit(model, toy, images=images, log_every=images, save_every=images, **settings)
-
-        return run
-
-    def medians(runs: dict[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(COST_ROUNDS):
-            for name, run in runs.items():
-                started = time.process_time()
-                run()
-                seconds[name].append(time.process_time() - started)
-        return {name: statistics.median(values) for name, values in seconds.items()}, seconds
-
     for preset in ("25gaussians", "25gaussians-quick"):
+        models = {way: tw.method(f"ddaebm/{preset}", seed=0, **fields) for way, (fields, _) in WAYS.items()}
         runs = {"plain loop": plain_steps(tw.method(f"ddaebm/{preset}", seed=0), toy)}
-        runs |= {name: by_fit(tw.method(f"ddaebm/{preset}", seed=0, **fields), precision) for name, (fields, precision) in WAYS.items()}
-        row: dict[str, Any] = {"preset": preset, "first_seconds": {}, "products_share": share_of_products(runs["plain loop"])}
-        for name, run in runs.items():
-            started = time.process_time()
-            run(2)
-            row["first_seconds"][name] = time.process_time() - started
-        middle, seconds = medians({name: (lambda run=run: run(COST_STEPS)) for name, run in runs.items()})
-        row["seconds_a_step"] = {name: value / COST_STEPS for name, value in middle.items()}
-        row["plain loop over"] = {name: statistics.median(a / b for a, b in zip(seconds["plain loop"], seconds[name])) for name in WAYS}
+        runs |= {way: by_fit(model, toy, WAYS[way][1]) for way, model in models.items()}
+        products = share_of_products(runs["plain loop"])
+        first, seconds = seconds_in_turn({name: partial(run, COST_STEPS) for name, run in runs.items()}, COST_ROUNDS)
+        row = {"preset": preset, "first_seconds": first, "products_share": products}
+        row["seconds_a_step"] = {name: statistics.median(values) / COST_STEPS for name, values in seconds.items()}
+        row["plain loop over"] = {way: ratio(seconds["plain loop"], seconds[way]) for way in WAYS}
         found["training"].append(row)
         print(row["seconds_a_step"], row["plain loop over"], flush=True)
-    n = 2000
-    sizes = {"width": 128}
+    n, sizes = 2000, {"width": 128}
     samplers = {
         "DDAEBM": tw.method("ddaebm/25gaussians", seed=0, blocks=3, **sizes),
         "CDRL": tw.method("cdrl/25gaussians", seed=0, **sizes),
         "DRL": tw.method("cdrl/25gaussians", seed=0, **DRL, **sizes),
     }
-    middle, _ = medians({name: (lambda model=model: model.sample(n, seed=1)) for name, model in samplers.items()})
+    _, seconds = seconds_in_turn({name: partial(model.sample, n, seed=1) for name, model in samplers.items()}, COST_ROUNDS)
     for name, model in samplers.items():
         # without the proposals of jumps
         evaluations = model.config.levels * (1 if name == "DDAEBM" else model.config.steps)
-        size = sum(p.numel() for p in model.parameters())
-        row = {"model": name, "parameters": size, "network_evaluations": evaluations, "samples_a_second": n / middle[name]}
-        found["sampling"].append(row)
+        row = {"model": name, "parameters": parameters(model), "network_evaluations": evaluations}
+        found["sampling"].append(row | {"samples_a_second": n / statistics.median(seconds[name])})
     return found
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "toys": toys, "published": published, "sweep": sweep, "weighted": weighted, "bias": bias, "levels": levels, "nice": nice,
-    "stacked": stacked, "ood": ood, "cost": cost,
-}  # fmt: skip
-ONES = {
-    "toys": toys_one,
-    "published": published_one,
-    "sweep": sweep_one,
-    "weighted": weighted_one,
-    "bias": bias_one,
-    "levels": levels_one,
-    "nice": nice_one,
-    "stacked": stacked_one,
-    "ood": ood_one,
-}
-STUDY = Study("ddaebm", __doc__, PARTS, ONES, run=Path("runs/ddaebm-digits"))
-
-
-def study_parser() -> argparse.ArgumentParser:
-    parser = STUDY.parser()
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys of the parts that learn them")
     parser.add_argument("--recipe", choices=("published", "quick"), default="quick", help="preset of DDAEBM's rows on toys")
     parser.add_argument("--compile", choices=("no", "yes"), default="no", help="compile steps of DDAEBM on toys")
@@ -633,8 +447,88 @@ def study_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=1.0, help="learning rates of the part nice, in the preset's")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each model of a toy")
     parser.add_argument("--stacks", type=int, default=STACKS, help="samples that modes are counted in")
-    return parser
 
+
+STUDY = Study(
+    "ddaebm",
+    __doc__,
+    {
+        "toys": on_toys(MODELS),
+        "published": on_toys(of_ddaebm(VARIANTS, recipe="published"), suffix=" published"),
+        "sweep": on_toys(of_ddaebm(SWEEP)),
+        "weighted": on_toys(of_ddaebm(PROPOSALS), base="K = 16, both"),
+        "bias": Part(BIAS, bias_one, bias_line, bias_settings),
+        "levels": Part(LEVELS, levels_one, levels_line, partial(image_settings, LEVELS)),
+        "nice": Part(NICE, nice_one, nice_line, nice_settings),
+        "stacked": Part(VARIANTS, stacked_one, stacked_line, stacked_settings, lambda options, rows: {"samples": options.stacks}),
+        "ood": Part(VARIANTS, ood_one, ood_line, partial(image_settings, VARIANTS)),
+        "cost": cost,
+    },
+    add=add,
+)
+
+# --- the page
+
+
+def columns(r: dict[str, Any]) -> list[tuple]:
+    """All figures of the summary; differences where there are some."""
+    compared = any(line.get("difference") is not None for line in r["summary"])
+    keys = [key for key in r["summary"][0] if compared or key not in ("less", "difference", "standard_error")]
+    return [(key.replace("_", " "), lambda line, key=key: four(line[key])) for key in keys]
+
+
+def four(value: Any) -> str:
+    return shown(value, ".4g" if isinstance(value, float) else "")
+
+
+def part(name: str, title: str, pictures: dict[str, str] | None = None) -> Shown:
+    """What is shown of a part; `pictures` are captions by file."""
+    text = title + "; {images:,} images a model, {seeds} {seed}:"
+    below = [Picture(caption, f"ddaebm_{file}.png") for file, caption in (pictures or {}).items()]
+    return Shown(f"ddaebm_{name}", [text, Table(columns), *below], lambda r: {"seed": "seed" if r["seeds"] == 1 else "seeds"})
+
+
+def cost_columns(r: dict[str, Any]) -> list[tuple]:
+    ways = ("plain loop", *r["training"][0]["plain loop over"])
+    steps = [(way, lambda row, way=way: 1000 * row["seconds_a_step"][way], ".1f") for way in ways]
+    steps[0] = ("plain loop, ms a step", *steps[0][1:])
+    over = [(f"plain loop over {way}", lambda row, way=way: row["plain loop over"][way], ".2f") for way in ways[1:]]
+    return [("preset", "preset"), *steps, *over, ("plain loop's matrix products", "products_share", ".0%")]
+
+
+COST = [
+    "CPU time of a training step, one thread:",
+    Table(cost_columns, "training"),
+    "Samples of 25gaussians, networks of equal width:",
+    Table("model | parameters:, | network evaluations = network_evaluations | samples a second = samples_a_second:,.0f", "sampling"),
+]
+OF_DENSITY = "{words}: truth, exp(−E), samples"
+ON_TOYS = ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl", "swissroll_ddaebm")
+FLOWS = {f"fashion-mnist_nice_ddaebm_{what}": f"samples of the {what}" for what in ("generator", "flow")}
+PAGE = [
+    Section(
+        "DDAEBM",
+        [
+            part("toys", "Samples and exp(−E(·, 0)) of toys against the exact ones", dict.fromkeys(ON_TOYS, OF_DENSITY)),
+            part("sweep", "One change of the recipe each, on toys"),
+            part("published", "The same by the paper's recipe"),
+            part(
+                "weighted",
+                "K draws of the generator a row in the energy's loss, with importance weights, on toys",
+                {"*_k1*": "ddaebm, " + OF_DENSITY},
+            ),
+            part(
+                "bias",
+                "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
+            ),
+            part("levels", "Denoising steps, Fréchet distance along training", {"digits_t4": "samples with four steps"}),
+            part("nice", "Exact log-likelihood of held-out images, one flow", FLOWS),
+            part("stacked", "Modes of stacked digits", {"stacked-digits_ddaebm": "three digits in red, green and blue"}),
+            part("ood", "AUROC of outliers by E(·, 0)"),
+            Shown("ddaebm_cost", COST),
+        ],
+    )
+]
 
 if __name__ == "__main__":
-    STUDY.main(study_parser())
+    STUDY.main()

@@ -14,18 +14,23 @@ and 8 of a trained run, and its samples in few steps.
 """
 
 import argparse
-import math
-import os
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
-from studies.runner import Study, file_of  # after the setting, which torch reads when it is imported
+import thalweg as tw
+from studies.measures import Bare, Judge, mean, paired, ratio, seconds_in_turn, sets_of, standard_error, trained
+from studies.runner import Options, Part, Row, Study, file_of, precise
+from studies.tables import Each, Picture, Section, Shown, Table
+from thalweg import tasks
+from thalweg.data import Batch
+from thalweg.evaluate.accuracy import Accuracy
+from thalweg.methods.egc import EGC
 
 COST_ROUNDS = 20
 FULL = "EBM + classifier (patch)"
@@ -78,158 +83,109 @@ PAIRS = 50
 INVERSION_STEPS = 200  # in 50 a few images of a hundred are not found again
 
 
-def images_of(options: argparse.Namespace) -> tuple[Any, Any]:
-    import thalweg as tw
-
-    return tuple(tw.data.load(options.data, split, size=options.size) for split in ("train", "test"))
+EGCS = {"ablation": {row: ("egc", fields) for row, (fields, *_) in ROWS.items()}, "trade": {row: ("egc", f) for row, f in TRADE.items()}}
 
 
-def trained(name: str, fields: dict, seed: int, options: argparse.Namespace, train: Any) -> tuple[Any, dict[str, Any]]:
-    """A model trained for its share of `options.images` images, at most `options.seconds` CPU seconds, and how that went."""
-    import tempfile
+def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    """Preset and fields of a row's model, trained on its share of `options.images`."""
+    name, changes = (EGCS | {"classifiers": MODELS})[part][row]
+    fields = {"images": round(SHARE.get(name, 1.0) * options.images)}
+    if name == "egc":  # presets differ in passes; rows say theirs
+        fields |= {"augment": options.augment, "passes": "joint"} | ({} if options.gamma is None else {"gamma": options.gamma})
+    size = options.size or tw.methods.preset(f"{name}/{options.data}")[1].shape[-1]
+    return f"{name}/{options.data}", fields | ({"patch": 2} if size == 16 else {}) | changes
 
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-    from thalweg.errors import Diverged
 
-    images = round(SHARE.get(name, 1.0) * options.images)
-    patch = {"patch": 2} if train.shape[-1] == 16 else {}
-    common = {"augment": options.augment, "passes": "joint"} if name == "egc" else {}  # presets differ in passes; rows say theirs
-    if options.gamma is not None and name == "egc":
-        common["gamma"] = options.gamma
-    model = tw.method(f"{name}/{options.data}", seed=seed, data=train, **{"images": images, **patch, **common, **fields})
-    found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "diverged": None}
-    settings = dict(log_every=max(2560, options.images // 50), sample_every=10**9, save_every=max(2560, options.images // 10))
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.process_time()
-        try:
-            model = tw.fit(
-                model, train, Path(folder), seed=seed, images=images, seconds=options.seconds, clock=time.process_time,
-                precision=options.precision, progress=False, **settings,
-            )  # fmt: skip
-        except Diverged as trouble:
-            return None, found | {"diverged": str(trouble)}
-        events = sum("event" in row for row in read_stats(Path(folder)))
-        images = latest(Path(folder))["images"]
-    found |= {"cpu_seconds": round(time.process_time() - started, 1), "images": images}
-    return model.eval(), found | {"guard_events": events}
+def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row, tuple[Any, Any]]:
+    """A trained model, None where it diverged, how that went, and the training and the test set."""
+    (train, test), (preset, fields) = sets_of(options), settings(part, row, options)
+    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
+    return model, {"row": row, "free": None, "guided": {}} | found, (train, test)
 
 
 def accuracy_of(model: Any, test: Any) -> dict[str, Any]:
     """Accuracy and calibration on clean images."""
-    import thalweg as tw
-
     report = tw.evaluate.calibration(model.classify, *test.all())
     return {"accuracy": asdict(report.accuracy), "ece": report.ece, "nll": report.nll}
 
 
-def distances(model: Any, train: Any, test: Any, extractor: Any, seed: int, options: argparse.Namespace, **asked: Any) -> dict[str, Any]:
+def distances(model: Any, judge: Judge, seed: int, options: Options, **asked: Any) -> dict[str, Any]:
     """Mean Fréchet distance of sets of samples, and with `label` their class accuracy by the extractor's classifier."""
-    import torch
-
-    import thalweg as tw
-
-    held_out = test.all().x[: options.samples]
-    if options.steps is not None and model.name == "egc":
-        asked["steps"] = options.steps
-    values, right, floor = [], [], None
-    for draw in range(options.draws):
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
-            x = model.sample(len(held_out), seed=1000 * seed + draw + 1, **asked).float()
-        if not bool(torch.isfinite(x).all()):
-            return {"frechet": None, "floor": None, "class_accuracy": None}
-        found = tw.evaluate.fidelity(train.all().x, x, extractor, held_out=held_out, metrics=("frechet",)).frechet
-        values.append(found.value)
-        floor = found.held_out
-        if "label" in asked:
-            right.append(tw.evaluate.class_accuracy(x, asked["label"], extractor).value)
-    mean = {"frechet": statistics.fmean(values), "floor": floor}
-    return mean | {"class_accuracy": statistics.fmean(right) if right else None}
+    asked |= {"steps": options.steps} if options.steps is not None and model.name == "egc" else {}
+    sets = list(judge.sets(model, seed, options, draws=options.draws, **asked))
+    values = [judge.frechet(x) for x in sets]
+    if None in values:
+        return {"frechet": None, "floor": None, "class_accuracy": None}
+    right = [tw.evaluate.class_accuracy(x, asked["label"], judge.extractor).value for x in sets if "label" in asked]
+    return {"frechet": mean(values), "floor": judge.floor, "class_accuracy": mean(right)}
 
 
-# --- Table 5
-
-
-def ablation_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    train, test = images_of(options)
-    model, found = trained("egc", ROWS[row][0], seed, options, train)
-    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
-    if model is not None:
-        found |= samples_of(model, train, test, seed, options)
-        if model.config.classes:
-            found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
-    return found
-
-
-def samples_of(model: Any, train: Any, test: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def samples_of(model: Any, train: Any, test: Any, seed: int, options: Options) -> dict[str, Any]:
     """Distances of samples without a label, and of a model of labels with one over `GUIDANCE`, with their class accuracy."""
-    import torch
-
-    import thalweg as tw
-
-    extractor = tw.evaluate.extractor((tuple(train.all()), tuple(test.all())), name=options.data)
-    found: dict[str, Any] = {"extractor_accuracy": extractor.test_accuracy}
-    found["free"] = distances(model, train, test, extractor, seed, options)
+    judge = Judge.of(options.data, train, test, most=options.samples)
+    found: dict[str, Any] = {"extractor_accuracy": judge.extractor.test_accuracy, "free": distances(model, judge, seed, options)}
     if model.config.classes:
-        label = torch.arange(min(options.samples, len(test))) % model.config.classes
+        label = torch.arange(len(judge.held_out)) % model.config.classes
         # JEM's chains are on the joint energy as it is
         scales = {w: {"guidance": w} for w in GUIDANCE} if model.name == "egc" else {1.0: {}}
-        found["guided"] = {w: distances(model, train, test, extractor, seed, options, label=label, **asked) for w, asked in scales.items()}
+        found["guided"] = {str(w): distances(model, judge, seed, options, label=label, **asked) for w, asked in scales.items()}
     return found
 
 
-def ablation(options: argparse.Namespace) -> dict[str, Any]:
-    rows = run_all("ablation", list(ROWS), options)
-    free = {(r["row"], r["seed"]): r["free"]["frechet"] for r in rows if r["free"]}
-    lines = []
-    for name, (_, free_fid, guided_fid) in ROWS.items():
-        mine = [r for r in rows if r["row"] == name and r["free"] and r["free"]["frechet"] is not None]
-        line: dict[str, Any] = {"row": name, "seeds": len(mine), "paper_fid": free_fid, "paper_fid_guided": guided_fid}
-        line["accuracy"] = mean(r["accuracy"] for r in mine)
-        line["frechet"] = mean(r["free"]["frechet"] for r in mine)
-        base = BASE.get(name, FULL)
-        others = [(r["free"]["frechet"], free.get((base, r["seed"]))) for r in mine] if name != base else []
-        line |= {"less": base, **paired([value - other for value, other in others if other is not None])}
-        lines.append(line | guided(mine))
-    return {"summary": lines, "runs": rows}
-
-
-def guided(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+def guided(rows: list[Row]) -> dict[str, float | None]:
     """Means over seeds of distance and class accuracy at each guidance scale."""
-    found = {}
-    for w in GUIDANCE:
-        # written and read as JSON, a number as key is a text
-        at = [r["guided"].get(str(w), {}) for r in rows]
-        found[f"frechet w={w:g}"] = mean(g.get("frechet") for g in at)
-        found[f"class_accuracy w={w:g}"] = mean(g.get("class_accuracy") for g in at)
-    return found
+    keys = ("frechet", "class_accuracy")
+    return {f"{key} w={w:g}": mean(row["guided"].get(str(w), {}).get(key) for row in rows) for w in GUIDANCE for key in keys}
 
 
-def mean(values: Any) -> float | None:
-    known = [v for v in values if v is not None]
-    return statistics.fmean(known) if known else None
+def in_free(row: Row) -> float | None:
+    return row["free"] and row["free"]["frechet"]
 
 
-def paired(differences: list[float]) -> dict[str, float | None]:
-    """Mean and standard error over seeds of differences from another model of the same seed."""
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    return {"difference": mean(differences), "standard_error": error}
+def against(rows: list[Row], name: str, what: str, base: str, value: Callable[[Row], float | None]) -> dict[str, float | None]:
+    difference, error = paired(rows, name, base, value)
+    return {f"{what}difference": difference, f"{what}standard_error": error}
+
+
+# --- Table 5, and γ
+
+
+def plain_one(part: str, row: str, seed: int, options: Options) -> Row:
+    """One model's accuracy on clean images and its samples."""
+    model, found, (train, test) = model_of(part, row, seed, options)
+    found = {"accuracy": None} | found
+    if model is None:
+        return found
+    if model.config.classes:
+        found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
+    return found | ({} if row == "classifier" else samples_of(model, train, test, seed, options))
+
+
+def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    mine = [row for row in mine if in_free(row) is not None]
+    _, free_fid, guided_fid = ROWS[name]
+    line = {"row": name, "seeds": len(mine), "paper_fid": free_fid, "paper_fid_guided": guided_fid}
+    line |= {"accuracy": mean(row["accuracy"] for row in mine), "frechet": mean(map(in_free, mine)), "less": BASE.get(name, FULL)}
+    return line | against(rows, name, "", BASE.get(name, FULL), in_free) | guided(mine)
+
+
+def trade_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    mine = [row for row in mine if not row["diverged"]]
+    line = {"row": name, "seeds": len(mine), "accuracy": mean(row["accuracy"] for row in mine), "frechet": mean(map(in_free, mine))}
+    line |= against(rows, name, "accuracy ", "classifier", lambda row: row["accuracy"])
+    return line | against(rows, name, "frechet ", "unsupervised", in_free) | guided(mine)
 
 
 # --- beside other classifiers
 
 
-def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def classifiers_one(row: str, seed: int, options: Options) -> Row:
     """One model's accuracy, calibration, samples and robustness, as far as it has them."""
-    import thalweg as tw
-
-    train, test = images_of(options)
-    name, fields = MODELS[row]
-    model, found = trained(name, fields, seed, options, train)
-    found = {"row": row, "seed": seed, "clean": None, "report": None, "free": None, "guided": {}} | found
+    model, found, (train, test) = model_of("classifiers", row, seed, options)
+    found = {"clean": None, "report": None} | found
     if model is None:
         return found
-    if fields is not CLASSIFIER:
+    if row != "classifier":
         found |= samples_of(model, train, test, seed, options)
         if seed == 0:
             picture(model, options.pictures / file_of("egc_samples", options.data, row), options)
@@ -240,12 +196,8 @@ def classifiers_one(row: str, seed: int, options: argparse.Namespace) -> dict[st
     return found
 
 
-def picture(model: Any, path: Path, options: argparse.Namespace) -> None:
+def picture(model: Any, path: Path, options: Options) -> None:
     """Samples of a trained model: a row for each class, guided by the middle of `GUIDANCE`; without labels where it has none."""
-    import torch
-
-    import thalweg as tw
-
     asked: dict[str, Any] = {}
     if model.config.classes:
         asked["label"] = torch.arange(model.config.classes).repeat_interleave(12)
@@ -256,11 +208,35 @@ def picture(model: Any, path: Path, options: argparse.Namespace) -> None:
     tw.plot.grid(x, path, columns=12)
 
 
-def classifiers(options: argparse.Namespace) -> dict[str, Any]:
-    import thalweg as tw
-    from thalweg.evaluate.accuracy import Accuracy
+def in_clean(row: Row) -> float | None:
+    return row["clean"] and row["clean"]["accuracy"]["value"]
 
-    rows = run_all("classifiers", list(MODELS), options)
+
+def classifiers_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    mine = [row for row in mine if not row["diverged"]]
+    line: Row = {"row": name, "seeds": len(mine), "accuracy": mean(map(in_clean, mine))}
+    line |= against(rows, name, "accuracy ", "classifier", in_clean)
+    line |= {"ece": mean(row["clean"] and row["clean"]["ece"] for row in mine), "frechet": mean(map(in_free, mine))}
+    line |= against(rows, name, "frechet ", "unsupervised", in_free) | guided(mine)
+    attacked = [row for row in mine if row["report"]]
+    line["pgd"] = [statistics.fmean(values) for values in zip(*([a["value"] for a in row["report"]["pgd"]] for row in attacked))]
+    line["checks"] = [row["report"]["checks"]["passed"] for row in attacked]
+    plain = {row["seed"]: row for row in rows if row["row"] == "classifier" and row["report"]}
+    line["above"] = [above(row, plain.get(row["seed"])) for row in attacked if name != "classifier"]
+    return line
+
+
+def above(row: Row, classifier: Row | None) -> bool | None:
+    """Whether a model holds up better than the plain classifier at every radius; where both are broken wholly nothing is compared."""
+    if classifier is None:
+        return None
+    pairs = [(a["value"], b["value"]) for a, b in zip(row["report"]["pgd"], classifier["report"]["pgd"])]
+    pairs = [(a, b) for a, b in pairs if a or b]
+    return all(a > b for a, b in pairs) if pairs else None
+
+
+def attacks(options: Options, rows: list[Row]) -> dict[str, Any]:
+    """How models were attacked, and a picture of the robustness of those of seed 0."""
     reports = {}
     for row in rows:
         if row["report"] and row["seed"] == 0:
@@ -269,166 +245,66 @@ def classifiers(options: argparse.Namespace) -> dict[str, Any]:
             reports[row["row"]] = tw.evaluate.RobustnessReport(**report)
     if reports:
         tw.plot.robustness(reports, options.pictures / f"egc_robustness_{options.data}.png", title=f"{options.data}, seed 0")
-    known = {(r["row"], r["seed"]): r for r in rows if not r["diverged"]}
-    lines = []
-    for name in MODELS:
-        mine = [r for (row, _), r in known.items() if row == name]
-        line: dict[str, Any] = {"row": name, "seeds": len(mine)}
-        line["accuracy"] = mean(r["clean"]["accuracy"]["value"] for r in mine if r["clean"])
-        line |= {f"accuracy {k}": v for k, v in paired(differences(known, mine, "classifier", accuracy_in)).items()}
-        line["ece"] = mean(r["clean"]["ece"] for r in mine if r["clean"])
-        line["frechet"] = mean(r["free"]["frechet"] for r in mine if r["free"])
-        line |= {f"frechet {k}": v for k, v in paired(differences(known, mine, "unsupervised", frechet_in)).items()}
-        line |= guided(mine)
-        curves = [[a["value"] for a in r["report"]["pgd"]] for r in mine if r["report"]]
-        line["pgd"] = [statistics.fmean(values) for values in zip(*curves)]
-        line["checks"] = [r["report"]["checks"]["passed"] for r in mine if r["report"]]
-        line["above"] = [above(r, known.get(("classifier", r["seed"]))) for r in mine if r["report"] and name != "classifier"]
-        lines.append(line)
-    radii = next((r["report"]["epsilons"] for r in rows if r["report"]), None)
-    return {
-        "augment": options.augment, "gamma": options.gamma, "samples": options.samples, "draws": options.draws, "steps": options.steps,
-        "attack": "PGD-20, L-infinity", "restarts": options.restarts, "examples": options.examples,
-        "epsilons": radii, "summary": lines, "runs": rows,
-    }  # fmt: skip
+    radii = next((row["report"]["epsilons"] for row in rows if row["report"]), None)
+    own = ("augment", "gamma", "samples", "draws", "steps", "restarts", "examples")
+    return {"attack": "PGD-20, L-infinity", "epsilons": radii} | {key: getattr(options, key) for key in own}
 
 
-def accuracy_in(row: dict[str, Any]) -> float | None:
-    return row["clean"] and row["clean"]["accuracy"]["value"]
-
-
-def frechet_in(row: dict[str, Any]) -> float | None:
-    return row["free"] and row["free"]["frechet"]
-
-
-def differences(known: dict, mine: list[dict], other: str, value: Callable[[dict], float | None]) -> list[float]:
-    """`value` of rows less that of the model `other` of the same seed, where both have one."""
-    pairs = [(value(r), value(known[other, r["seed"]])) for r in mine if r["row"] != other and (other, r["seed"]) in known]
-    return [a - b for a, b in pairs if a is not None and b is not None]
-
-
-def above(row: dict[str, Any], classifier: dict[str, Any] | None) -> bool | None:
-    """Whether a model holds up better than the plain classifier at every radius; where both are broken wholly nothing is compared."""
-    if classifier is None or not classifier["report"]:
-        return None
-    pairs = [(a["value"], b["value"]) for a, b in zip(row["report"]["pgd"], classifier["report"]["pgd"])]
-    pairs = [(a, b) for a, b in pairs if a or b]
-    return all(a > b for a, b in pairs) if pairs else None
-
-
-# --- γ
-
-
-def trade_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One model's accuracy on clean images and its samples."""
-    train, test = images_of(options)
-    model, found = trained("egc", TRADE[row], seed, options, train)
-    found = {"row": row, "seed": seed, "accuracy": None, "free": None, "guided": {}} | found
-    if model is None:
-        return found
-    if model.config.classes:
-        found["accuracy"] = accuracy_of(model, test)["accuracy"]["value"]
-    if model.config.matching:
-        found |= samples_of(model, train, test, seed, options)
-    return found
-
-
-def trade(options: argparse.Namespace) -> dict[str, Any]:
-    rows = run_all("trade", list(TRADE), options)
-    known = {(r["row"], r["seed"]): r for r in rows if not r["diverged"]}
-    lines = []
-    for name in TRADE:
-        mine = [r for (row, _), r in known.items() if row == name]
-        line: dict[str, Any] = {"row": name, "seeds": len(mine), "accuracy": mean(r["accuracy"] for r in mine)}
-        line |= {f"accuracy {k}": v for k, v in paired(differences(known, mine, "classifier", lambda r: r["accuracy"])).items()}
-        line["frechet"] = mean(frechet_in(r) for r in mine)
-        line |= {f"frechet {k}": v for k, v in paired(differences(known, mine, "unsupervised", frechet_in)).items()}
-        lines.append(line | guided(mine))
-    return {"samples": options.samples, "draws": options.draws, "steps": options.steps, "summary": lines, "runs": rows}
+def trade_more(options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {key: getattr(options, key) for key in ("samples", "draws", "steps")}
 
 
 # --- cost
 
 
-def cost(options: argparse.Namespace) -> dict[str, Any]:
+class Diffusion(EGC):
+    """The body of EGC as a noise predictor with the plain loss ‖ε̂(x_t, t) − ε‖² (Ho et al. 2020, eq. 14)."""
+
+    def losses(self, x0, label, t, epsilon, kept=None, own=None):
+        """The error of the map at ε, and no cross-entropy."""
+        fields, _ = self.net(self.schedule.diffuse(x0, t, epsilon), t)
+        error = (fields.float() - epsilon).flatten(1).square().mean(1)
+        return error, torch.zeros_like(error), torch.zeros_like(error)
+
+
+def cost(options: Options) -> dict[str, Any]:
     """CPU seconds of a whole step of EGC, of a plain classifier and of a diffusion model of each of `BODIES`, eager and compiled.
 
-    All in one process and in turn, medians over `COST_ROUNDS` rounds. The diffusion model is the body's map with the plain loss
-    ‖ε̂(x_t, t) − ε‖² (Ho et al. 2020, eq. 14).
+    All in one process and in turn, medians over `COST_ROUNDS` rounds.
     """
-    import torch
-
-    import thalweg as tw
-    from thalweg.data.base import Batch
-    from thalweg.methods.egc import EGC
-
-    class Diffusion(EGC):
-        """The body of EGC as a noise predictor."""
-
-        def losses(self, x0, label, t, epsilon, kept=None, own=None):
-            """The error of the map at ε, and no cross-entropy."""
-            fields, _ = self.net(self.schedule.diffuse(x0, t, epsilon), t)
-            error = (fields.float() - epsilon).flatten(1).square().mean(1)
-            return error, torch.zeros_like(error), torch.zeros_like(error)
-
     torch.set_num_threads(1)
-    train, _ = images_of(options)
-    config = tw.method(f"egc/{options.data}", data=train).config
+    train, _ = sets_of(options)
+    whole, size = train.all(), tw.methods.preset(f"egc/{options.data}")[1].batch
+    batch = Batch(whole.x[:size], whole.label[:size])
     kinds = {"egc": (EGC, {}), "classifier": (EGC, CLASSIFIER), "diffusion": (Diffusion, {})}
     runs: dict[str, Callable[[], None]] = {}
-    first: dict[str, float] = {}
-    whole = train.all()
-    batch = Batch(whole.x[: config.batch], whole.label[: config.batch])
     for body, sizes in BODIES.items():
         for compiled in (False, True):
             for kind, (method, fields) in kinds.items():
-                model = method(replace(config, compile=compiled, **sizes, **fields))
-                optimizer = model.optimizers()["net"]
-                name = f"{body}: {kind} {'compiled' if compiled else 'eager'}"
-                runs[name] = stepper(model, optimizer, batch, options.precision)
-    found: dict[str, Any] = {"batch": config.batch, "rounds": COST_ROUNDS, "first_step_seconds": first}
-    for name, one in runs.items():
-        started = time.process_time()
-        one()
-        first[name] = time.process_time() - started
-        print(f"{name}: first step {first[name]:.2f} s", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(COST_ROUNDS):
-        for name, one in runs.items():
-            started = time.process_time()
-            one()
-            seconds[name].append(time.process_time() - started)
-    found["seconds_a_step"] = {name: statistics.median(values) for name, values in seconds.items()}
+                config = tw.method(f"egc/{options.data}", data=train, compile=compiled, **sizes, **fields).config
+                runs[f"{body}: {kind} {'compiled' if compiled else 'eager'}"] = stepper(method(config), batch, options)
+    first, seconds = seconds_in_turn(runs, COST_ROUNDS)
     pairs = [(f"egc {way}", f"{other} {way}") for way in ("eager", "compiled") for other in ("diffusion", "classifier")]
-    found["ratios"] = {
-        f"{body}: {one} to {other}": statistics.median(a / b for a, b in zip(seconds[f"{body}: {one}"], seconds[f"{body}: {other}"]))
-        for body in BODIES
-        for one, other in (*pairs, ("egc eager", "egc compiled"))
+    pairs.append(("egc eager", "egc compiled"))
+    return {
+        "batch": size,
+        "rounds": COST_ROUNDS,
+        "first_step_seconds": first,
+        "seconds_a_step": {name: statistics.median(values) for name, values in seconds.items()},
+        "ratios": {
+            f"{body}: {one} to {other}": ratio(seconds[f"{body}: {one}"], seconds[f"{body}: {other}"])
+            for body in BODIES
+            for one, other in pairs
+        },
     }
-    return found
 
 
-def stepper(model: Any, optimizer: Any, batch: Any, precision: str) -> Callable[[], None]:
+def stepper(model: Any, batch: Batch, options: Options) -> Callable[[], None]:
     """One update of the model's own `step`, without the loop around it."""
-    import torch
-
-    from thalweg import random
-
-    class Update:
-        generator = random.seeded(1)
-
-        def __call__(self, name: str, loss: torch.Tensor) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-        def log(self, **values: torch.Tensor) -> None:
-            pass
-
-    update = Update()
+    update = Bare(model)
 
     def one() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with precise(options):
             model.step(batch, update)
 
     return one
@@ -437,12 +313,8 @@ def stepper(model: Any, optimizer: Any, batch: Any, precision: str) -> Callable[
 # --- figures
 
 
-def figures(options: argparse.Namespace) -> dict[str, Any]:
+def figures(options: Options) -> dict[str, Any]:
     """Of a trained run: energies along and across noise (Figure 6), guidance (Figure 8), few steps, interpolation (Figure 4)."""
-    import torch
-
-    import thalweg as tw
-
     model = tw.load(options.run)
     c = model.config
     test = tw.data.load(c.data, "test", size=c.shape[-1]).all()
@@ -498,20 +370,12 @@ def figures(options: argparse.Namespace) -> dict[str, Any]:
 
 def few_steps(model: Any, test: Any, extractor: Any, pictures: Path) -> list[dict[str, Any]]:
     """DDIM in few steps and in all, from the same noises: how far images are from those of all steps, and Fréchet distances."""
-    import torch
-
-    import thalweg as tw
-
     c, held_out = model.config, test.x[:FIGURE_SAMPLES]
-    train = tw.data.load(c.data, "train", size=c.shape[-1]).all().x
     drawn = {n: model.sample(len(held_out), seed=1, steps=n, eta=0.0) for n in (*FEW_STEPS, c.levels)}
-    rows = []
-    for n, x in drawn.items():
-        row = {"steps": n, "n": len(x), "rmse_to_all_steps": float((x - drawn[c.levels]).square().mean().sqrt())}
-        if extractor is not None:
-            frechet = tw.evaluate.fidelity(train, x, extractor, held_out=held_out, metrics=("frechet",)).frechet
-            row |= {"frechet": frechet.value, "floor": frechet.held_out}
-        rows.append(row)
+    rows = [{"steps": n, "n": len(x), "rmse_to_all_steps": float((x - drawn[c.levels]).square().mean().sqrt())} for n, x in drawn.items()]
+    if extractor is not None:
+        judge = Judge(tw.data.load(c.data, "train", size=c.shape[-1]).all().x, held_out, extractor)
+        rows = [row | {"frechet": judge.frechet(drawn[row["steps"]]), "floor": judge.floor} for row in rows]
     labels = [f"{n} steps" for n in drawn]
     tw.plot.grid(torch.cat([x[:12] for x in drawn.values()]), pictures / "egc_few_steps.png", columns=12, row_labels=labels, title=c.data)
     return rows
@@ -523,11 +387,6 @@ def interpolation(model: Any, test: Any, extractor: Any, pictures: Path) -> dict
     Of `PAIRS` pairs of different classes the confidence of the data's own classifier, its highest p(y | x): over the middle third of
     either path, and of the images themselves.
     """
-    import torch
-
-    import thalweg as tw
-    from thalweg import tasks
-
     order = torch.randperm(len(test.x), generator=tw.random.seeded(6))
     half = len(order) // 2
     pairs = torch.stack([order[:half], order[half : 2 * half]], 1)
@@ -553,9 +412,11 @@ def interpolation(model: Any, test: Any, extractor: Any, pictures: Path) -> dict
         return extractor.logits(x).softmax(1).amax(1).view(-1, len(weights))[:, (weights > 1 / 3) & (weights < 2 / 3)].mean(1)
 
     in_noise_p, in_pixels_p = confidence(in_noise), confidence(in_pixels)
+    gain = in_noise_p - in_pixels_p
     found["interpolation"] = {
         "pairs": len(pairs), "confidence_x_T": float(in_noise_p.mean()), "confidence_x_0": float(in_pixels_p.mean()),
-        "confidence_of_images": float(extractor.logits(ends).softmax(1).amax(1).mean()), **paired((in_noise_p - in_pixels_p).tolist()),
+        "confidence_of_images": float(extractor.logits(ends).softmax(1).amax(1).mean()),
+        "difference": float(gain.mean()), "standard_error": standard_error(gain.tolist()),
     }  # fmt: skip
     return found
 
@@ -572,22 +433,7 @@ def last_fall(rising: list[bool]) -> int:
 # --- running
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "ablation": ablation, "classifiers": classifiers, "trade": trade, "cost": cost, "figures": figures,
-}  # fmt: skip
-ONES = {"ablation": ablation_one, "classifiers": classifiers_one, "trade": trade_one}
-
-
-STUDY = Study("egc", __doc__, PARTS, ONES, run=Path("runs/egc-digits"), of_run=("figures",))
-
-
-def run_all(part: str, rows: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every row that was asked for and every seed."""
-    return STUDY.rows(part, [(row, seed) for seed in range(options.seeds) for row in STUDY.chosen(rows, options)], options)
-
-
-def main() -> None:
-    parser = STUDY.parser()
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--augment", type=float, default=0.0, help="augmentation of EGC and the plain classifier alike")
     parser.add_argument("--gamma", type=float, help="weight of EGC's cross-entropy, the preset's by default")
     parser.add_argument("--samples", type=int, default=2000, help="at most in a set, where there are more held-out images")
@@ -595,8 +441,127 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of EGC's sampler, the preset's by default")
     parser.add_argument("--examples", type=int, default=200, help="test images that are attacked")
     parser.add_argument("--restarts", type=int, default=2, help="of PGD")
-    STUDY.main(parser)
 
+
+STUDY = Study(
+    "egc",
+    __doc__,
+    {
+        "ablation": Part(ROWS, partial(plain_one, "ablation"), ablation_line, partial(settings, "ablation")),
+        "classifiers": Part(MODELS, classifiers_one, classifiers_line, partial(settings, "classifiers"), attacks),
+        "trade": Part(TRADE, partial(plain_one, "trade"), trade_line, partial(settings, "trade"), trade_more),
+        "cost": cost,
+        "figures": figures,
+    },
+    run=Path("runs/egc-digits"),
+    of_run=("figures",),
+    add=add,
+)
+
+# --- the page
+
+
+def at_scale(key: str, w: int) -> Callable[[Row], float | None]:
+    """A figure of samples by label at a guidance scale. Results of before several were sampled are at the preset's, 2; JEM's at 1."""
+    old = {"frechet": "frechet_guided", "class_accuracy": "class_accuracy"}[key]
+    return lambda line: line.get(f"{key} w={w}", line.get(old) if w == (1 if line["row"] == "jem" else 2) else None)
+
+
+BY_LABEL = [
+    c for w in (1, 2, 6) for c in ((f"w = {w}", at_scale("frechet", w), ".1f"), ("class accuracy", at_scale("class_accuracy", w), ".1f %"))
+]
+ACCURACY = [
+    "model = row | seeds | test accuracy = accuracy:.1f %",
+    ("less the classifier's, points", lambda x: points(x["accuracy difference"], x["accuracy standard_error"]), "+.1f±"),
+]
+FRECHET = "Fréchet distance = frechet:.1f | less unsupervised EGC's = frechet difference ± frechet standard_error:+.1f"
+
+
+def points(*shares: float | None) -> tuple[float | None, ...]:
+    return tuple(None if share is None else 100 * share for share in shares)
+
+
+def measured(r: dict[str, Any]) -> list[Row]:
+    return [line for line in r["summary"] if line["seeds"]]
+
+
+def floor(r: dict[str, Any]) -> dict[str, Any]:
+    return {"floor": next(x["free"]["floor"] for x in r["runs"] if x["free"])}
+
+
+def of_classifiers(r: dict[str, Any]) -> dict[str, Any]:
+    """Which models were trained on fewer images than the others, and pictures of their samples."""
+    images = {x["row"]: x["images"] for x in r["runs"] if x.get("images")}
+    fewer = "".join(f", {row} {n:,}" for row, n in images.items() if n < 0.95 * r["images"])
+    return floor(r) | {"fewer": fewer, "samples_of": [{"row": row, "file": file_of("egc_samples", r["data"], row)} for row in images]}
+
+
+def robustness_columns(r: dict[str, Any]) -> list[tuple]:
+    # radii at which every model is broken wholly say nothing
+    kept = [i for i, _ in enumerate(r["epsilons"]) if any(x["pgd"] and x["pgd"][i] for x in r["summary"])]
+    return [
+        ("model", "row"),
+        *((f"ε = {round(255 * r['epsilons'][i])}/255", lambda x, i=i: x["pgd"][i], ".1f %") for i in kept),
+        ("gradient checks passed", lambda x: f"{sum(x['checks'])} of {len(x['checks'])}"),
+        ("above the classifier at every ε", lambda x: f"{sum(map(bool, x['above']))} of {len(x['above'])}" if x["above"] else None),
+    ]
+
+
+CLASSIFIERS = [
+    "Beside other classifiers, {data}, {images:,} images{fewer}; the floor of the Fréchet distance is {floor:.1f}:",
+    Table([*ACCURACY, "calibration error = ece:.3f", FRECHET, *BY_LABEL], measured),
+    "Accuracy under {attack}, {examples} images, {restarts} restarts, means over seeds:",
+    Table(robustness_columns, lambda r: [line for line in r["summary"] if line["pgd"]]),
+    Picture("Robustness", "egc_robustness_{data}.png"),
+    Each("samples_of", [Picture("Samples, {row}; with labels a row for each class, w = 2", "{file}")]),
+]
+TRADE_OFF = [
+    "Accuracy against samples over γ and label dropping, passes apart, {data}, {images:,} images; floor {floor:.1f}:",
+    Table([*ACCURACY, FRECHET, *BY_LABEL], measured),
+]
+ABLATION = [
+    "Table 5 and our own options, {data}, {images:,} images a row{bound}:",
+    Table(
+        "row | seeds | paper's FID = paper_fid:.2f | guided = paper_fid_guided:.2f | Fréchet distance = frechet:.1f | "
+        "above the full model's = difference ± standard_error:+.1f | w = 1 = frechet w=1:.1f | w = 2 = frechet w=2:.1f | "
+        "class accuracy, w = 2 = class_accuracy w=2:.1f % | test accuracy = accuracy:.1f %"
+    ),
+]
+COST = [
+    "A step on {data}, batches of {batch} in {precision}, medians of {rounds} rounds in turn:",
+    Table("step | CPU ms = ms:.0f", lambda r: [{"step": name, "ms": 1000 * value} for name, value in r["seconds_a_step"].items()]),
+    "Median ratios: {all_ratios}.",
+    "{source}",
+]
+FIGURES = [
+    "Guidance, {data}:",
+    Table(
+        "w:g | class accuracy = class_accuracy:.1f % | deviation within a class = std_within_class:.3f | pixels at ±1 = saturated:.1f %",
+        "guidance",
+    ),
+    "{source}",
+    Picture("Class 3 over guidance scales", "egc_guidance_3.png"),
+    Picture("Energy along the noise", "egc_energy_along_noise.png"),
+    Picture("Interpolation between two images, in x_T and in x_0", "egc_interpolation.png"),
+    "Interpolation of {interpolation[pairs]} pairs of test images of different classes: in the middle third of the way the classifier's "
+    "confidence is {interpolation[confidence_x_T]:.3f} in x_T and {interpolation[confidence_x_0]:.3f} in x_0 (difference {gain:+.3f±}), of "
+    "the images {interpolation[confidence_of_images]:.3f}. Of {inversion_rmse[images]} images inverted and sampled again the root mean "
+    "square error is {inversion_rmse[median]:.4f} in the median and {inversion_rmse[highest]:.3f} at most.",
+    "DDIM in few steps, {few_steps[0][n]} samples; the floor is {few_steps[0][floor]:.1f}:",
+    Table(
+        "steps | Fréchet distance = frechet:.1f | root mean square distance from the same samples in all steps = rmse_to_all_steps:.3f",
+        "few_steps",
+    ),
+    Picture("From the same noises in 5, 10, 20, 50 and all steps", "egc_few_steps.png"),
+]
+BY_DATA = (
+    Shown("egc_classifiers", CLASSIFIERS, of_classifiers),
+    Shown("egc_trade", TRADE_OFF, floor),
+    Shown("egc_ablation", ABLATION, lambda r: {"bound": f", at most {r['seconds']:.0f} CPU seconds" if r["seconds"] else ""}),
+    Shown("egc_cost", COST, lambda r: {"all_ratios": "; ".join(f"{name} {value:.2f}" for name, value in r["ratios"].items())}),
+)
+GAIN = ("difference", "standard_error")
+PAGE = [Section("EGC", [BY_DATA, Shown("egc_figures", FIGURES, lambda r: {"gain": [r["interpolation"][key] for key in GAIN]})])]
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

@@ -9,21 +9,21 @@ quarter is missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`
     python -m studies.nerf_lebm cost
 """
 
-import argparse
-import math
 import multiprocessing
-import os
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
-from studies.runner import Study, precise  # after the setting, which torch reads when it is imported
+import thalweg as tw
+from studies.measures import Bare, Judge, means, paired, psnr_hidden, seconds_in_turn, trained
+from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
+from studies.tables import Each, Picture, Section, Shown, Table, parsed
 
 OBJECTS = 50  # of the test set, two-shot
 SHOTS, VIEWS = 2, 4
@@ -52,66 +52,41 @@ UNPOSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def trained(part: str, row: str, seed: int, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The EMA twin of a row's model, None where it diverged, and how training went. A run that was cut off goes on."""
-    import thalweg as tw
-    from thalweg.checkpoint import latest, read_stats
-    from thalweg.errors import Diverged
+ROWS = {"priors": PRIORS, "incomplete": INCOMPLETE, "unposed": UNPOSED}
+REALS = {"unposed": DATA["unposed"]}  # what samples are compared with, else "objects": whole ones, also of a model that saw parts only
 
+
+def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]]:
     preset, fields = ROWS[part][row]
-    model = tw.method(f"nerf_lebm/{preset}", seed=seed, images=options.images, **fields)
+    return f"nerf_lebm/{preset}", {"images": options.images, **fields}
+
+
+def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row]:
+    """The EMA twin of a row's model, None where it diverged, and how training went. A run that was cut off goes on."""
+    preset, fields = settings(part, row, options)
+    model = tw.method(preset, seed=seed, **fields)
     data = tw.data.beside(tw.data.load(DATA[part], "train"), model.config.views)
     folder = options.work / "models" / f"{part}-{row.replace(', ', '-').replace(' ', '-')}-{options.images}-{seed}"
-    batch = model.config.batch
-    settings = dict(log_every=100 * batch, sample_every=10**12, save_every=500 * batch)
-    found: dict[str, Any] = {"row": row, "seed": seed, "diverged": None}
-    try:
-        twin = tw.fit(
-            model, data, folder, seed=seed, images=options.images, seconds=options.seconds, clock=time.process_time,
-            precision=options.precision, progress=False, **settings,
-        )  # fmt: skip
-    except Diverged as trouble:
-        return None, found | {"diverged": str(trouble)}
-    seen, stats = latest(folder), read_stats(folder)
-    found |= {"images": seen["images"], "updates": seen["updates"], "cpu_seconds": round(seen["elapsed"], 1)}
-    found |= {"guard_events": sum("event" in line for line in stats)}
-    found |= {key: stats[-1][key] for key in ("residual", "divergence", "latent_std") if key in stats[-1]}
-    return twin.eval(), found
+    model, found = trained(model, data, seed, options, folder=folder, keep=("residual", "divergence", "latent_std"))
+    return model, {"row": row} | found
 
 
-def picture(options: argparse.Namespace, *words: str) -> Path:
-    name = "_".join("".join(a for a in word.lower() if a.isalnum()) for word in words)
-    return options.pictures / f"nerf_lebm_{name}.png"
+def picture(options: Options, seed: int, *words: str) -> Path | None:
+    """Where a picture goes, of a model of seed 0."""
+    return None if seed else options.pictures / file_of("nerf_lebm", *words)
 
 
-def frechet_of(model: Any, seed: int, options: argparse.Namespace, data: str = "objects") -> dict[str, float]:
-    """Fréchet distance through EfficientNet-Lite0 of samples."""
-    with precise(options):
-        x = model.sample(SAMPLES, seed=seed + 1).float()
-    return {"frechet": frechet_to_training(x, data)}
+def judge_of(part: str) -> Judge:
+    """Through EfficientNet-Lite0."""
+    data = REALS.get(part, "objects")
+    real, held_out = (tw.data.load(data, split).batch(0, n, seed=0).x for split, n in (("train", REAL), ("test", SAMPLES)))
+    return Judge(real, held_out, tw.evaluate.extractor_by_name("efficientnet-lite0"))
 
 
-def frechet_to_training(x: Any, data: str) -> float:
-    import thalweg as tw
-
-    real = tw.data.load(data, "train").batch(0, REAL, seed=0).x
-    extractor = tw.evaluate.extractor_by_name("efficientnet-lite0")
-    return tw.evaluate.fidelity(real, x, extractor, metrics=("frechet",)).frechet.value
-
-
-def floor(data: str) -> float:
-    """That of as many held-out images."""
-    import thalweg as tw
-
-    return frechet_to_training(tw.data.load(data, "test").batch(0, SAMPLES, seed=0).x, data)
-
-
-def two_shot(model: Any, seed: int, options: argparse.Namespace, path: Path | None) -> dict[str, float]:
+def two_shot(model: Any, seed: int, options: Options, path: Path | None) -> dict[str, float]:
     """PSNR in dB of images of held-out objects that were not given, by what an encoder finds alone and after chains from there."""
-    import thalweg as tw
-
     test = tw.data.load("objects", "test")
-    found = {}
+    found: dict[str, Any] = {"two_shot_encoder": None, "given_encoder": None}
     for name, steps in {"encoder": 0, "chain": POSTERIOR_STEPS}.items():
         if name == "encoder" and model.encoder is None:
             continue
@@ -120,19 +95,14 @@ def two_shot(model: Any, seed: int, options: argparse.Namespace, path: Path | No
         for key, x, truth in (("two_shot", made.x, made.truth), ("given", made.rebuilt, made.given)):
             found[f"{key}_{name}"] = float(tw.evaluate.psnr(truth.flatten(0, 1), x.float().flatten(0, 1)).mean())
     if path is not None:
-        import torch
-
         rows = torch.cat([made.given, made.rebuilt, made.x, made.truth], 1)[:8]
         tw.plot.grid(rows.float().flatten(0, 1), path, columns=rows.shape[1], least=64)
-    if model.encoder is None:
-        found["two_shot_encoder"] = found["given_encoder"] = None
     return found
 
 
-def mean_view(data: str) -> float:
+def mean_view(part: str) -> float:
     """PSNR in dB of the mean training image: what there is without looking."""
-    import thalweg as tw
-
+    data = REALS.get(part, "objects")
     x = tw.data.load(data, "test").all().x
     mean = tw.data.load(data, "train").all().x.mean(0, keepdim=True)
     return float(tw.evaluate.psnr(x, mean.expand_as(x)).mean())
@@ -143,10 +113,6 @@ def decided_by(model: Any, seed: int, path: Path | None, data: str = "objects", 
 
     Shares of the sum over both, without their interplay; the colour is weighted by opacity, the silhouette is the opacity itself.
     """
-    import torch
-
-    import thalweg as tw
-
     test = tw.data.load(data, "test").all()
     first = [int((test.item == item).nonzero()[0]) for item in range(n)]
     x, camera = test.x[first], test.camera[first]
@@ -165,32 +131,23 @@ def decided_by(model: Any, seed: int, path: Path | None, data: str = "objects", 
     return {"colour_by_appearance": share(colour, 0), "silhouette_by_shape": share(torch.as_tensor(opacity.flatten(2)), 1)}
 
 
-def priors_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    import thalweg as tw
-
-    model, found = trained("priors", row, seed, options)
+def priors_one(row: str, seed: int, options: Options) -> Row:
+    model, found = model_of("priors", row, seed, options)
     if model is None:
         return found
-    pictures = seed == 0
-
-    def path(kind: str) -> Path | None:
-        return picture(options, row, kind) if pictures else None
-
-    found |= two_shot(model, seed, options, path("views")) | decided_by(model, seed, path("recombined")) | frechet_of(model, seed, options)
-    if pictures:
+    path = partial(picture, options, seed, row)
+    found |= two_shot(model, seed, options, path("views")) | decided_by(model, seed, path("recombined"))
+    found["frechet"] = judge_of("priors").distance(model, seed, options)
+    if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
         a, s = tw.tasks.drawn(model, 6, seed=1)
         tw.plot.animation(tw.tasks.turntable(model, a, s, frames=24, size=64).x.transpose(0, 1), path("turntable").with_suffix(".gif"))
     return found
 
 
-def incomplete_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def incomplete_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     """As `priors`, and PSNR of hidden pixels of held-out images: by the model, and by the mean of the visible ones of each image."""
-    import torch
-
-    import thalweg as tw
-
-    model, found = trained("incomplete", row, seed, options)
+    model, found = model_of("incomplete", row, seed, options)
     if model is None:
         return found
     whole, masked = tw.data.load("objects", "test").all(), tw.data.load("objects-incomplete", "test").all()
@@ -198,28 +155,19 @@ def incomplete_one(row: str, seed: int, options: argparse.Namespace) -> dict[str
     x, camera, visible = whole.x[rows], masked.camera[rows], masked.visible[rows]
     with precise(options):
         made = model.complete(masked.x[rows], camera, visible, steps=POSTERIOR_STEPS, seed=seed).float()
-    hidden = (~visible).expand_as(x)
     filled = (x * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
-
-    def of_hidden(guess: Any) -> float:
-        error = ((guess - x).square() * hidden).flatten(1).sum(1) / hidden.flatten(1).sum(1)
-        return float((10 * (4 / error.clamp(min=1e-8)).log10()).mean())
-
-    found |= {"hidden": of_hidden(made), "hidden_by_mean": of_hidden(filled.expand_as(x))}
-    found |= two_shot(model, seed, options, None) | frechet_of(model, seed, options)
+    guesses = {"hidden": made, "hidden_by_mean": filled.expand_as(x)}
+    found |= {name: float(psnr_hidden(x, guess, ~visible).mean()) for name, guess in guesses.items()}
+    found |= two_shot(model, seed, options, None) | {"frechet": judge_of("incomplete").distance(model, seed, options)}
     if seed == 0:
         shown = torch.where(visible, x, torch.zeros_like(x))
-        tw.plot.grid(torch.stack([shown, made, x], 1)[:16].flatten(0, 1), picture(options, "incomplete", row), columns=12, least=64)
+        tw.plot.grid(torch.stack([shown, made, x], 1)[:16].flatten(0, 1), picture(options, seed, "incomplete", row), columns=12, least=64)
     return found
 
 
-def unposed_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     """Inferred against true poses of held-out images, up to one rotation and a mirror; beside the best of 100 shuffles."""
-    import torch
-
-    import thalweg as tw
-
-    model, found = trained("unposed", row, seed, options)
+    model, found = model_of("unposed", row, seed, options)
     if model is None:
         return found
     data = DATA["unposed"]
@@ -239,110 +187,59 @@ def unposed_one(row: str, seed: int, options: argparse.Namespace) -> dict[str, A
         "azimuth_by_chance": max(shuffled),
         "altitude": float(torch.corrcoef(torch.stack([told.altitude, altitude]))[0, 1]),
     }
-    path = picture(options, "unposed", row, "recombined") if seed == 0 else None
-    found |= decided_by(model, seed, path, data) | frechet_of(model, seed, options, data)
-    if seed == 0:
-        tw.plot.grid(model.sample(32, seed=1), picture(options, "unposed", row, "samples"), columns=8, least=64)
+    path = partial(picture, options, seed, "unposed", row)
+    found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of("unposed").distance(model, seed, options)}
+    if not seed:
+        tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
         a, s = tw.tasks.drawn(model, 4, seed=1)
-        tw.plot.grid(
-            tw.tasks.turntable(model, a, s, frames=8).x.flatten(0, 1), picture(options, "unposed", row, "turn"), columns=8, least=64
-        )
+        tw.plot.grid(tw.tasks.turntable(model, a, s, frames=8).x.flatten(0, 1), path("turn"), columns=8, least=64)
     return found
 
 
-def summary(part: str, keys: tuple[str, ...], options: argparse.Namespace, paired: tuple[str, ...]) -> dict[str, Any]:
-    """Means over seeds of each row; and what a row has more than that with a Gaussian prior at the same seed, with standard errors."""
-    names = STUDY.chosen(ROWS[part], options)
-    rows = STUDY.rows(part, [(row, seed) for seed in range(options.seeds) for row in names], options)
-    lines = []
-    for name in names:
-        mine = [row for row in rows if row["row"] == name]
-        line: dict[str, Any] = {"row": name, "seeds": len(mine), "diverged": sum(bool(row["diverged"]) for row in mine)}
-        for key in keys:
-            values = [row[key] for row in mine if row.get(key) is not None]
-            line[key] = statistics.fmean(values) if values else None
-        other = {row["seed"]: row for row in rows if row["row"] == f"{name}, Gaussian prior"}
-        for key in paired:
-            gaps = [
-                row[key] - other[row["seed"]][key]
-                for row in mine
-                if row["seed"] in other and None not in (row.get(key), other[row["seed"]].get(key))
-            ]
-            line[f"{key}: more than Gaussian"] = statistics.fmean(gaps) if gaps else None
-            line[f"{key}: its standard error"] = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
-        lines.append(line)
-    reals = DATA["unposed"] if part == "unposed" else "objects"  # whole ones, also where incomplete ones were learned from
-    known = {"mean_view": mean_view(reals), "frechet_floor": floor(reals), "samples": SAMPLES, "objects": OBJECTS}
-    return known | {"summary": lines, "runs": rows}
+# part: (figures, those that are compared with the model with a Gaussian prior)
+KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "priors": (
+        ("two_shot_encoder", "two_shot_chain", "given_chain", "frechet", "colour_by_appearance", "silhouette_by_shape"),
+        ("two_shot_chain", "frechet"),
+    ),
+    "incomplete": (("hidden", "hidden_by_mean", "two_shot_encoder", "two_shot_chain", "frechet"), ("hidden", "two_shot_chain", "frechet")),
+    "unposed": (("azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "colour_by_appearance", "frechet"), ("azimuth", "frechet")),
+}
 
 
-def priors(options: argparse.Namespace) -> dict[str, Any]:
-    keys = ("two_shot_encoder", "two_shot_chain", "given_chain", "frechet", "colour_by_appearance", "silhouette_by_shape")
-    return summary("priors", (*keys, "cpu_seconds", "images"), options, ("two_shot_chain", "frechet"))
+def line(part: str, name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Means over seeds; and what a row has more than that with a Gaussian prior at the same seed, with standard errors."""
+    keys, compared = KEYS[part]
+    found = line_of(name, mine, rows) | means(mine, (*keys, "cpu_seconds", "images"))
+    for key in compared:
+        found[f"{key}: more than Gaussian"], found[f"{key}: its standard error"] = paired(rows, name, f"{name}, Gaussian prior", key)
+    return found
 
 
-def incomplete(options: argparse.Namespace) -> dict[str, Any]:
-    keys = ("hidden", "hidden_by_mean", "two_shot_encoder", "two_shot_chain", "frechet", "cpu_seconds", "images")
-    return summary("incomplete", keys, options, ("hidden", "two_shot_chain", "frechet"))
-
-
-def unposed(options: argparse.Namespace) -> dict[str, Any]:
-    keys = ("azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "colour_by_appearance", "frechet")
-    return summary("unposed", (*keys, "cpu_seconds", "images"), options, ("azimuth", "frechet"))
-
-
-class Update:
-    """What a method is given for its gradients, without a loop: they are computed and dropped."""
-
-    images = 0
-
-    def __init__(self, model: Any) -> None:
-        import thalweg as tw
-
-        self.model, self.generator = model, tw.random.seeded(0)
-
-    def __call__(self, name: str, loss: Any) -> None:
-        self.model.zero_grad()
-        loss.backward()
-
-    def log(self, **values: Any) -> None:
-        pass
-
-    def mean(self, x: Any) -> Any:
-        return x
+def known(part: str, options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {"mean_view": mean_view(part), "frechet_floor": judge_of(part).floor, "samples": SAMPLES, "objects": OBJECTS}
 
 
 def memory(chunk: int) -> float:
     """GiB that a step on one image of 128×128 takes, all its rays, 64 samples on each; in a process of its own, whose peak is its own."""
-    import torch
-
-    import thalweg as tw
-
     model = tw.method("nerf_lebm/objects", seed=0, shape=(3, 128, 128), rays=0, samples=64, ball=False, chunk=chunk, batch=1)
     batch = tw.data.ViewBatch(torch.zeros(1, 3, 128, 128), None, model.cameras[:1].clone(), torch.zeros(1, dtype=torch.long))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model.step(batch, Update(model))
+    model.step(batch, Bare(model))
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
 
 
-def cost(options: argparse.Namespace) -> dict[str, Any]:
+def cost(options: Options) -> dict[str, Any]:
     """CPU seconds of a step and of its parts, medians of rounds on one thread, and the memory that a step at 128×128 takes."""
-    import torch
-
-    import thalweg as tw
-
     torch.set_num_threads(1)
     found: dict[str, Any] = {"steps": [], "memory": []}
 
-    def median(run: Callable[[], Any], rounds: int) -> float:
-        run()
-        times = []
-        for _ in range(rounds):
-            started = time.process_time()
+    def precisely(run: Callable[[], Any]) -> Callable[[], None]:
+        def ran() -> None:
             with precise(options):
                 run()
-            times.append(time.process_time() - started)
-        return statistics.median(times)
+
+        return ran
 
     def costs(preset: str, rounds: int, **fields: Any) -> dict[str, Any]:
         """Of grey images: what is in them costs nothing."""
@@ -350,13 +247,16 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         c = model.config
         item = torch.arange(c.batch // c.views).repeat_interleave(c.views)
         batch = tw.data.ViewBatch(torch.zeros(c.batch, *c.shape), None, model.cameras[: c.batch].clone(), item)
-        update = Update(model)
-        step = median(lambda: model.step(batch, update), rounds)
-        chains = median(lambda: model.draw_prior(c.batch // c.views, update.generator), rounds)
-        few = min(16, c.batch)
-        image = median(lambda: model.sample(few, steps=1), rounds) / few
+        update, few = Bare(model), min(16, c.batch)
+        runs = {
+            "step": lambda: model.step(batch, update),
+            "chains": lambda: model.draw_prior(c.batch // c.views, update.generator),
+            "images": lambda: model.sample(few, steps=1),
+        }
+        _, seconds = seconds_in_turn({name: precisely(run) for name, run in runs.items()}, rounds)
+        step, chains, images = (statistics.median(seconds[name]) for name in runs)
         row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
-        return row | {"prior_chains": chains / step, "rendering_an_image": image}
+        return row | {"prior_chains": chains / step, "rendering_an_image": images / few}
 
     # first: a new process takes over the peak of this one
     for chunk in (65_536, 262_144, 1_048_576):
@@ -375,12 +275,87 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-ROWS = {"priors": PRIORS, "incomplete": INCOMPLETE, "unposed": UNPOSED}
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "priors": priors, "incomplete": incomplete, "unposed": unposed, "cost": cost,
-}  # fmt: skip
-ONES = {"priors": priors_one, "incomplete": incomplete_one, "unposed": unposed_one}
-STUDY = Study("nerf_lebm", __doc__, PARTS, ONES, run=Path("runs/nerf-lebm"))
+def part(name: str, one: Callable[[str, int, Options], Row]) -> Part:
+    return Part(ROWS[name], one, partial(line, name), partial(settings, name), partial(known, name))
+
+
+STUDY = Study(
+    "nerf_lebm",
+    __doc__,
+    {
+        "priors": part("priors", priors_one),
+        "incomplete": part("incomplete", incomplete_one),
+        "unposed": part("unposed", unposed_one),
+        "cost": cost,
+    },
+)
+
+# --- the page
+
+FIGURES = (
+    "new views from two, dB, by the encoder = two_shot_encoder:.1f | after chains = two_shot_chain:.1f | the two given = given_chain:.1f | "
+    "hidden pixels, dB = hidden:.1f | Fréchet distance = frechet:.1f | share of colour by z^a = colour_by_appearance:.2f | "
+    "share of silhouette by z^s = silhouette_by_shape:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
+    "azimuth by chance = azimuth_by_chance:.2f | altitude, correlation = altitude:.2f"
+)
+
+
+def columns(r: dict[str, Any]) -> list[str | tuple]:
+    """Those of the figures that the part has."""
+    own = [column for column in parsed(FIGURES) if any(x.get(column[1]) is not None for x in r["summary"])]
+    how_long = [("images", lambda x: x["images"] or 0, ",.0f"), ("CPU seconds", lambda x: x["cpu_seconds"] or 0, ".0f")]
+    return ["model = row | seeds | diverged", *how_long, *own]
+
+
+def shown_part(name: str, title: str, pictures: dict[str, str]) -> Shown:
+    """The figures of a part, and pictures of each row by kind."""
+    words = [] if name == "priors" else [name]
+
+    def each(r: dict[str, Any]) -> list[Row]:
+        found = ((x["row"], kind, what) for x in r["summary"] for kind, what in pictures.items())
+        return [{"row": row, "what": what, "file": file_of("nerf_lebm", *words, row, *filter(None, [kind]))} for row, kind, what in found]
+
+    text = title + "; the mean training image has {mean_view:.1f} dB, as many held-out images a Fréchet distance of {frechet_floor:.0f} "
+    text += "(EfficientNet-Lite0, {samples} samples):"
+    return Shown(f"nerf_lebm_{name}", [text, Table(columns), Each(each, [Picture("{row}: {what}", "{file}")])])
+
+
+COST = [
+    "CPU milliseconds, {precision}, one thread, medians of rounds:",
+    Table(
+        [
+            "preset | batch | rounds",
+            ("a step", lambda x: 1000 * x["seconds_a_step"], ".0f"),
+            ("an image of training", lambda x: 1000 * x["seconds_an_image"], ".1f"),
+            "share of prior chains = prior_chains:.1f %",
+            ("rendering a sample", lambda x: 1000 * x["rendering_an_image"], ".0f"),
+        ],
+        "steps",
+    ),
+    "Memory of a step on one image of 128×128, 64 samples on every ray, by samples held at once:",
+    Table("samples at once = chunk:, | GiB = gib:.2f", "memory"),
+]
+VIEWS = "Two images given, the same and four others from the model, the true ones"
+UNPOSED_TITLE = "Cameras inferred, objects on their axes; 1 would be every azimuth right up to one rotation and mirror"
+PAGE = [
+    Section(
+        "NeRF-LEBM",
+        [
+            shown_part(
+                "priors",
+                "Objects from known cameras, {objects} held-out objects",
+                {"views": VIEWS, "recombined": "Colours and shapes", "samples": "Samples"},
+            ),
+            shown_part(
+                "incomplete",
+                "Learned from images of which a quarter is missing, {objects} held-out objects",
+                {"": "Visible pixels, completed, whole"},
+            ),
+            shown_part("unposed", UNPOSED_TITLE, {"samples": "Samples", "turn": "Turned", "recombined": "Colours and shapes"}),
+            Shown("nerf_lebm_cost", COST),
+        ],
+    )
+]
 
 if __name__ == "__main__":
-    STUDY.main(STUDY.parser())
+    STUDY.main()

@@ -1,7 +1,6 @@
-"""What all benchmarks share: where and how a result came about, jobs in processes of their own, and tables on the terminal."""
+"""How studies and checks are run: options, jobs in processes of their own, and results with the machine that they were found on."""
 
 import argparse
-import dataclasses
 import datetime
 import hashlib
 import importlib.util
@@ -14,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import numpy
 import torch
 
 import thalweg
+
+Options = argparse.Namespace
+Row = dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
@@ -45,12 +48,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def file_of(*words: str) -> str:
-    """The name of a picture: its words in small letters, without what is no letter or digit."""
-    return "_".join("".join(a for a in word.lower() if a.isalnum() or a in "-_") for word in words) + ".png"
-
-
 def versions() -> dict[str, str]:
+    """Of Python and of the libraries that figures depend on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -59,8 +58,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_results(out: str | Path, results: Mapping[str, Any], *, seed: int, seconds: float) -> Path:
-    """`results` beside the machine, versions, seed, command, duration and date, as JSON in `out`; replaced in one piece."""
+def file_of(*words: str) -> str:
+    """The file name of a picture: its words in lower case, without what is neither letter nor digit, `-` or `_`."""
+    return "_".join("".join(a for a in word.lower() if a.isalnum() or a in "-_") for word in words) + ".png"
+
+
+def name_of(name: str, data: str) -> str:
+    """The name of results on a data set, digits where it names none."""
+    return name if data == "digits" else f"{name}_{data}"
+
+
+def write_results(out: str | Path, results: Any, *, seed: int, seconds: float) -> Path:
+    """`results` with machine, versions, seed, command, duration and date, as JSON in `out`, which is replaced in one piece."""
     # under `python -m` the first argument is the module's file
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     command = ["python", "-m", spec.name, *sys.argv[1:]] if spec else ["python", *sys.argv]
@@ -86,17 +95,17 @@ def rows_of_jobs(
     work: Path,
     workers: int,
     places: Sequence[str] = (),
-    show: Callable[[dict[str, Any]], str],
-) -> list[dict[str, Any]]:
+    show: Callable[[Row], str],
+) -> list[Row]:
     """The row of each job, in the order of `jobs`: the last line, JSON, of what `python -m MODULE ARGUMENTS JOB` prints.
 
-    Each job is a process of its own with one thread, `workers` of them at a time; `show` of its row is printed when it ends. Rows
-    are kept in `work`, and a job is not run again unless its arguments or the code have changed: that of the package and of the
-    module, comments too. `places` are more arguments, of where things lie, that a row does not depend on. A process that fails raises
-    SystemExit with what it said.
+    Each job is a process with one thread, `workers` of them at a time; `show` of its row is printed when it ends. Rows are kept in
+    `work`, and a job is not run again unless its arguments or the code have changed: that of the package, of the module and of
+    studies.measures, comments too. `places` are further arguments, of where things lie, that a row does not depend on. A process that
+    fails raises SystemExit with what it said.
     """
 
-    def row_of(job: Sequence[str | int | float]) -> dict[str, Any]:
+    def row_of(job: Sequence[str | int | float]) -> Row:
         command = ["-m", module, *arguments, *map(str, job)]
         kept = work / f"{_digest(command, module)}.json"
         if kept.exists():
@@ -117,9 +126,9 @@ def rows_of_jobs(
 
 def _digest(command: Sequence[str], module: str) -> str:
     """Of a command and of the sources that it runs."""
-    package = Path(thalweg.__file__).parent
     digest = hashlib.sha256(json.dumps(command).encode())
-    for path in [*sorted(package.rglob("*.py")), Path(importlib.util.find_spec(module).origin)]:
+    package, measures = Path(thalweg.__file__).parent, Path(__file__).with_name("measures.py")
+    for path in [*sorted(package.rglob("*.py")), measures, Path(importlib.util.find_spec(module).origin)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -132,78 +141,113 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A benchmark in parts, some of which train many models: each row and seed of those is a process of its own (`rows_of_jobs`).
+def line_of(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> Row:
+    """The begin of a row's summary: its name, on how many seeds it was measured, and on how many of them it diverged."""
+    return {"row": name, "seeds": len(mine), "diverged": sum(bool(row.get("diverged")) for row in mine)}
 
-    `parts` give a part's results, those of `ones` one row's of one seed. Results go to NAME_PART.json, with -DATA behind for data
-    other than digits. `of_run` are the parts that look at a trained run, `run` by default, and train nothing.
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a study that measures each of its rows at several seeds, one process for each row and seed.
+
+    `rows` are their names, or give them from the options; `one` measures a row at a seed. `line` is a row's summary, from its name,
+    its results over seeds and those of all rows; `more` what the part's results have besides. `settings` are the preset of a row's model
+    and the fields that it changes. `most` is the number of seeds that a row is worth, where not all are.
+    """
+
+    rows: Iterable[str] | Callable[[Options], Iterable[str]]
+    one: Callable[[str, int, Options], Row]
+    line: Callable[[str, list[Row], list[Row]], Row] | None = line_of
+    settings: Callable[[str, Options], tuple[str, dict[str, Any]]] | None = None
+    more: Callable[[Options, list[Row]], dict[str, Any]] = lambda options, rows: {}
+    most: Mapping[str, int] = field(default_factory=dict)
+
+    def names(self, options: Options) -> list[str]:
+        return list(self.rows(options) if callable(self.rows) else self.rows)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured of a method, in parts, each a `Part` or a function of the options that gives the part's results.
+
+    Results go to NAME_PART.json, to NAME_PART_DATA.json for other data than digits. Parts of `of_run` look at trained runs, `run` by
+    default, and train nothing. `add` adds options of the study's own.
     """
 
     name: str
     doc: str
-    parts: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]]
-    ones: Mapping[str, Callable[[str, int, argparse.Namespace], dict[str, Any]]]
-    run: Path
+    parts: Mapping[str, Part | Callable[[Options], dict[str, Any]]]
+    run: Path | None = None
     of_run: tuple[str, ...] = ()
+    add: Callable[[argparse.ArgumentParser], object] = lambda parser: None
 
     def parser(self) -> argparse.ArgumentParser:
-        """The options that all studies share; a study adds its own."""
         parser = argparse.ArgumentParser(description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(self.parts))
         parser.add_argument("--out", type=Path, default=Path("studies/results"), help="folder of the results")
         parser.add_argument("--work", type=Path, default=Path(f"runs/study_{self.name}"), help="folder of what was found so far")
         parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder of the figures")
-        parser.add_argument("--data", default="digits", help="digits or fashion-mnist")
+        parser.add_argument("--data", default="digits", help="data set of the parts on images")
         parser.add_argument("--size", type=int, help="side that images are brought to")
         parser.add_argument("--images", type=int, default=200_000, help="images that every model is trained on")
         parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
         parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
         parser.add_argument("--seeds", type=int, default=3)
-        parser.add_argument("--once", nargs="+", default=[], metavar="ROW", help="rows that seed 0 is enough for")
+        parser.add_argument("--once", nargs="+", default=[], metavar="ROW", help="rows for which seed 0 is enough")
         parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
         parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows only")
-        parser.add_argument("--run", type=Path, default=self.run, help=f"trained run of {', '.join(self.of_run)}")
+        if self.run is not None:
+            parser.add_argument("--run", type=Path, default=self.run, help=f"trained run of {', '.join(self.of_run)}")
         parser.add_argument("--one", nargs=3, metavar=("PART", "ROW", "SEED"), help=argparse.SUPPRESS)
+        self.add(parser)
         return parser
 
-    def main(self, parser: argparse.ArgumentParser) -> None:
+    def main(self) -> None:
         """Run the parts that were asked for, all by default, or with --one a single row, which is printed as JSON."""
+        parser = self.parser()
         options = parser.parse_args()
         if options.one:
             torch.set_num_threads(1)
             part, row, seed = options.one
-            print(json.dumps(self.ones[part](row, int(seed), options)))
+            print(json.dumps(self.parts[part].one(row, int(seed), options)))
             return
-        for part in options.parts or self.parts:
-            if part not in self.parts:
-                parser.error(f"unknown part '{part}': {', '.join(self.parts)}")
+        for name in options.parts or self.parts:
+            if name not in self.parts:
+                parser.error(f"unknown part '{name}': {', '.join(self.parts)}")
             started = time.monotonic()
-            found = self.parts[part](options)
+            part = self.parts[name]
+            found = self.results(name, part, options) if isinstance(part, Part) else part(options)
             if found.get("summary"):
                 print("\n" + table([{k: v for k, v in line.items() if not isinstance(v, list)} for line in found["summary"]]))
-            asked = () if part in self.of_run else ("data", "size", "images", "seconds", "precision", "seeds")
-            name = f"{self.name}_{part}.json" if options.data == "digits" else f"{self.name}_{part}_{options.data}.json"
+            asked = () if name in self.of_run else ("data", "size", "images", "seconds", "precision", "seeds")
+            out = options.out / f"{name_of(f'{self.name}_{name}', options.data)}.json"
             settings = {k: getattr(options, k) for k in asked}
-            print(write_results(options.out / name, settings | found, seed=0, seconds=time.monotonic() - started))
+            print(write_results(out, settings | found, seed=0, seconds=time.monotonic() - started))
 
-    def chosen(self, names: Iterable[str], options: argparse.Namespace) -> list[str]:
-        """Those of a part's rows that were asked for, all by default; SystemExit where there are none, as results would be empty."""
-        names = list(names)
-        found = [name for name in names if not options.rows or name in options.rows]
-        if not found:
-            raise SystemExit(f"none of --rows {options.rows} is a row of this part: {names}")
-        return found
+    def results(self, name: str, part: Part, options: Options) -> dict[str, Any]:
+        """A part's rows, those that were asked for, all by default, and their summary; SystemExit where there are none."""
+        known = part.names(options)
+        names = [row for row in known if not options.rows or row in options.rows]
+        if not names:
+            raise SystemExit(f"none of --rows {options.rows} is a row of this part: {known}")
+        jobs = [
+            (row, seed)
+            for seed in range(options.seeds)
+            for row in names
+            if seed < part.most.get(row, options.seeds) and not (seed and row in options.once)
+        ]
+        rows = self.rows(name, jobs, options)
+        lines = [part.line(row, [found for found in rows if found["row"] == row], rows) for row in names] if part.line else None
+        return ({"summary": lines} if part.line else {}) | {"runs": rows} | part.more(options, rows)
 
-    def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: argparse.Namespace) -> list[dict[str, Any]]:
-        """The rows of (row, seed) jobs but for those that --once leaves out, with all options that a training may depend on."""
-        jobs = [(row, seed) for row, seed in jobs if not seed or row not in options.once]
-        aside = ("parts", "out", "work", "seeds", "once", "jobs", "rows", "run", "one")
+    def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: Options) -> list[Row]:
+        """The rows of (row, seed) jobs, given all options that they may depend on."""
+        aside = ("parts", "out", "work", "seeds", "once", "jobs", "rows", "run", "runs", "one")
         given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items() if name not in aside and value is not None}
         several = [word for name, value in given.items() if isinstance(value, list) for word in (name, *map(str, value))]
         arguments = [f"{name}={value}" for name, value in given.items() if not isinstance(value, list)] + several
 
-        def show(row: dict[str, Any]) -> str:
+        def show(row: Row) -> str:
             short = {k: v for k, v in row.items() if isinstance(v, int | float) and k != "seed"}
             return f"{part}: {row['row']}, seed {row['seed']}: {row.get('diverged') or json.dumps(short)}"
 
@@ -213,7 +257,41 @@ class Study:
         )  # fmt: skip
 
 
-def precise(options: argparse.Namespace) -> Any:
+@dataclass(frozen=True)
+class Check:
+    """A check of the library: `run` gives its results from the options, `failed` says of results whether they are wrong.
+
+    `add` adds options of the check's own. `one` is a job of a process of its own, `--one WORDS`, whose row is printed as JSON.
+    """
+
+    name: str
+    doc: str
+    run: Callable[[Options], Any]
+    add: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    one: Callable[[Options], Row] | None = None
+    failed: Callable[[Any], bool] = lambda results: False
+
+    def parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--out", default=f"studies/results/{self.name}.json")
+        if self.one:
+            parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+        self.add(parser)
+        return parser
+
+    def main(self) -> None:
+        """Run the check and write its results; exit code 1 where they are wrong."""
+        options, started = self.parser().parse_args(), time.monotonic()
+        torch.set_num_threads(getattr(options, "threads", torch.get_num_threads()))
+        if self.one and options.one:
+            print(json.dumps(self.one(options)))
+            return
+        results = self.run(options)
+        print(write_results(options.out, results, seed=getattr(options, "seed", 0), seconds=time.monotonic() - started))
+        sys.exit(self.failed(results))
+
+
+def precise(options: Options) -> Any:
     """A context in which chains run in the precision that they were trained in, `--precision`, on the CPU."""
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
 

@@ -6,9 +6,7 @@ A z is a deviation in standard errors; a sampler's is at its effective sample si
 parallel chains. Leaves with exit code 1 if a figure is outside its bound.
 """
 
-import argparse
 import math
-import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 
 import thalweg as tw
-from studies.runner import table, write_results
+from studies.runner import Check, Options, table
 from thalweg import noise, random, sample
 from thalweg.data import TOYS, Batch, toy
 from thalweg.energy import score
@@ -341,12 +339,8 @@ PARTS = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", default="studies/results/correctness.json")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started, results, wrong = time.monotonic(), {}, 0
+def run(options: Options) -> dict:
+    results, wrong = {}, 0
     for name, rows in PARTS.items():
         begun = time.monotonic()
         found = list(rows(options.seed))
@@ -362,9 +356,13 @@ def main() -> int:
         "samplers_rms_z": math.sqrt(sum(z * z for z in zs) / len(zs)),
     }
     print(f"\n{results['summary']}")
-    print(write_results(options.out, results, seed=options.seed, seconds=time.monotonic() - started))
-    return 1 if wrong else 0
+    return results
 
+
+CHECK = Check(
+    "correctness", __doc__, run, lambda parser: parser.add_argument("--seed", type=int, default=0),
+    failed=lambda results: results["summary"]["outside"] > 0,
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(main())
+    CHECK.main()

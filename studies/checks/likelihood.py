@@ -8,9 +8,6 @@ nat; a row that is loose on purpose (two temperatures) is right if its bounds ho
 are the deviations of lower and upper from the truth. Leaves with exit code 1 if a row is wrong. Needs the extra `flows` (zuko).
 """
 
-import argparse
-import sys
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +15,8 @@ from typing import Any
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from studies.runner import table, write_results
+from studies.runner import Check, Options, table
+from studies.tables import Section, Shown, Table
 from thalweg import random
 from thalweg.errors import require
 from thalweg.evaluate.bases import FlowEnergy, Gaussian, fitted_base
@@ -106,12 +104,8 @@ def row(name: str, target, base, seed: int, *, temperatures: int, **knobs) -> Ro
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", default="studies/results/likelihood.json")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started, found = time.monotonic(), []
+def run(options: Options) -> dict:
+    found = []
     for result in rows(options.seed):
         found.append(result)
         print(f"{result['target']}: gap {result['gap']:.3g}, {'ok' if result['ok'] else 'WRONG'}", flush=True)
@@ -120,9 +114,19 @@ def main() -> int:
     tight = [result for result in found if not result["target"].startswith("loose")]
     summary = {"log_z": -SHIFT, "rows": len(found), "wrong": sum(not r["ok"] for r in found), "largest_gap": max(r["gap"] for r in tight)}
     print(summary)
-    print(write_results(options.out, {"rows": found, "summary": summary}, seed=options.seed, seconds=time.monotonic() - started))
-    return 1 if summary["wrong"] else 0
+    return {"rows": found, "summary": summary}
 
+
+COLUMNS = "target | transition | temperatures | lower = low:+.3f | upper = high:+.3f | gap:.3f | effective share = ess:.2f"
+INTRO = "Bounds of log Z on targets whose log Z is known, as deviations from it in nats."
+PAGE = [Section("Likelihood", [Shown("likelihood", [Table(COLUMNS, "rows")])], INTRO)]
+CHECK = Check(
+    "likelihood",
+    __doc__,
+    run,
+    lambda parser: parser.add_argument("--seed", type=int, default=0),
+    failed=lambda r: r["summary"]["wrong"] > 0,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    CHECK.main()

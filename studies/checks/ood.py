@@ -6,17 +6,11 @@ inliers are the test split, outliers are made ones and the test split of the oth
     python -m studies.checks.ood --runs runs --out studies/results/ood.json
 """
 
-import argparse
-import os
-import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-import torch
-
 import thalweg as tw
-from studies.runner import table, write_results
+from studies.runner import Check, Options, table
+from studies.tables import Each, Section, Shown, Table
 from thalweg import checkpoint, data, measure
 from thalweg.save import load
 
@@ -37,14 +31,7 @@ def trained(folder: Path, preset: str, precision: str, images: int | None, field
     tw.fit(method, train, folder, images=method.config.images, precision=precision, seed=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="studies/results/ood.json")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    started = time.monotonic()
+def run(options: Options) -> dict:
     results = {}
     for name, (preset, precision, images, fields, other) in MODELS.items():
         folder = options.runs / name
@@ -60,12 +47,37 @@ def main() -> None:
             "ood": measure.ood(subject),
         }
         print(name + "\n" + table([short(score, found) for score, found in results[name]["ood"].items()]), flush=True)
-    print(write_results(options.out, results, seed=0, seconds=time.monotonic() - started))
+    return results
 
 
 def short(score: str, found: dict) -> dict:
     return {"score": score} | {kind: r["auroc"] for kind, r in found.items() if isinstance(r, dict)} | {"mean": found["mean_auroc"]}
 
 
+def add(parser) -> None:
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def columns(r: dict) -> list[str | tuple]:
+    kinds = [kind for kind in r["ood"]["energy"] if kind != "mean_auroc"]
+    return [
+        "score",
+        *(
+            (kind, lambda row, kind=kind: "{:.3f} ({:.3f}–{:.3f})".format(row[kind]["auroc"], *row[kind]["auroc_interval"]))
+            for kind in kinds
+        ),
+    ]
+
+
+TABLE = Table(columns, lambda r: [{"score": score, **found} for score, found in r["ood"].items()])
+MODEL = Each(
+    lambda r: [{"name": name, **r[name]} for name in MODELS],
+    ["{name}: {preset}, {images:,} images, {precision}, {inliers:,} inliers.", TABLE],
+)
+INTRO = "AUROC, with its 95 % bootstrap interval; inliers are the test split."
+PAGE = [Section("Outliers", [Shown("ood", [MODEL])], INTRO)]
+CHECK = Check("ood", __doc__, run, add)
+
 if __name__ == "__main__":
-    main()
+    CHECK.main()

@@ -7,20 +7,25 @@ samples, AUROC of held-out digits against uniform noise. Paired over seeds.
     python -m studies.checks.precision --out studies/results/precision.json
 """
 
-import argparse
-import os
 import statistics
 import time
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
 import thalweg as tw
-from studies.runner import table, write_results
+from studies.measures import mean, paired, ratio
+from studies.runner import Check, Options, Row, table
+from studies.tables import Section, Shown, Table
+
+FIGURES = {
+    "energy_distance": "energy distance of samples to held-out digits",
+    "frechet": "Fréchet distance in a digit classifier's features",
+    "energy_gap": "energy of held-out digits less that of samples, nats",
+    "auroc_uniform": "AUROC against uniform noise",
+}
 
 
-def trained(precision: str, seed: int, images: int) -> dict:
+def trained(precision: str, seed: int, images: int) -> Row:
     """Figures of one run."""
     train, test = (tw.data.load("digits", split) for split in ("train", "test"))
     model = tw.method("short_run/digits", seed=seed, data=train)
@@ -46,35 +51,42 @@ def trained(precision: str, seed: int, images: int) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="studies/results/precision.json")
-    parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    started = time.monotonic()
+def run(options: Options) -> dict:
     rows = []
     for seed in range(options.seeds):
         for precision in ("fp32", "bf16") if seed % 2 else ("bf16", "fp32"):
             rows.append(trained(precision, seed, options.images))
             print(rows[-1], flush=True)
-    pairs = {p: {r["seed"]: r for r in rows if r["precision"] == p} for p in ("fp32", "bf16")}
+    named = [{**row, "row": row["precision"]} for row in rows]
     differences = {}
-    for key in ("energy_distance", "frechet", "energy_gap", "auroc_uniform"):
-        change = [pairs["bf16"][s][key] - pairs["fp32"][s][key] for s in range(options.seeds)]
-        spread = [pairs["fp32"][s][key] for s in range(options.seeds)]
-        differences[key] = {
-            "mean_change": statistics.mean(change),
-            "standard_error": statistics.stdev(change) / len(change) ** 0.5 if len(change) > 1 else None,
-            "fp32_std_over_seeds": statistics.stdev(spread) if len(spread) > 1 else None,
-        }
-    ratio = statistics.median(pairs["fp32"][s]["seconds"] / pairs["bf16"][s]["seconds"] for s in range(options.seeds))
+    for key in FIGURES:
+        change, error = paired(named, "bf16", "fp32", key)
+        values = [row[key] for row in rows if row["precision"] == "fp32"]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        differences[key] = {"mean_change": change, "standard_error": error, "fp32_std_over_seeds": spread}
+    seconds = {p: [row["seconds"] for row in sorted(rows, key=lambda row: row["seed"]) if row["precision"] == p] for p in ("fp32", "bf16")}
     print(table(rows))
-    results = {"images": options.images, "threads": options.threads, "speed_ratio_bf16": ratio, "differences": differences, "runs": rows}
-    print(write_results(options.out, results, seed=0, seconds=time.monotonic() - started))
+    faster = ratio(seconds["fp32"], seconds["bf16"])
+    return {"images": options.images, "threads": options.threads, "speed_ratio_bf16": faster, "differences": differences, "runs": rows}
 
+
+def add(parser) -> None:
+    parser.add_argument("--images", type=int, default=60_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def compared(r: dict) -> list[dict]:
+    means = {p: {key: mean(row[key] for row in r["runs"] if row["precision"] == p) for key in FIGURES} for p in ("fp32", "bf16")}
+    return [{"figure": name, **{p: means[p][key] for p in means}, **r["differences"][key]} for key, name in FIGURES.items()]
+
+
+INTRO = (
+    "The same digits run, {images:,} images, in fp32 and in bf16: means over {seeds} seeds, and the paired change with its standard error."
+)
+TABLE = Table("figure | fp32:.4f | bf16:.4f | change = mean_change ± standard_error:+.4f", compared)
+PAGE = [Section("Precision", [Shown("precision", [INTRO, TABLE], lambda r: {"seeds": len(r["runs"]) // 2})])]
+CHECK = Check("precision", __doc__, run, add)
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()

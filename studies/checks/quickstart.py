@@ -3,15 +3,14 @@
 make quickstart && python -m studies.checks.quickstart --out studies/results/quickstart.json
 """
 
-import argparse
 import json
-import time
 from pathlib import Path
 
 import torch
 
 import thalweg as tw
-from studies.runner import write_results
+from studies.runner import Check, Options
+from studies.tables import Section, Shown, Table, shown
 
 
 def picture(model, path: Path) -> None:
@@ -46,26 +45,45 @@ def picture(model, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--out", default="studies/results/quickstart.json")
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/quickstart.png"))
-    options = parser.parse_args()
-    started = time.monotonic()
+def run(options: Options) -> dict:
     metrics = json.loads((options.run / "metrics.json").read_text())
     rows = [json.loads(line) for line in (options.run / "stats.jsonl").read_text().splitlines()]
-    figures = [row for row in rows if "loss/net" in row]
+    last = [row for row in rows if any(key.startswith("loss/") for key in row)][-1]
     picture(tw.load(options.run), options.picture)
-    results = {
-        "training_seconds": figures[-1]["seconds"],
-        "images": figures[-1]["images"],
+    return {
+        "training_seconds": last["seconds"],
+        "images": last["images"],
         "events": [row["event"] for row in rows if "event" in row],
         "config": json.loads((options.run / "config.json").read_text())["config"],
         "metrics": metrics,
     }
-    print(write_results(options.out, results, seed=metrics["settings"]["seed"], seconds=time.monotonic() - started))
 
+
+def figures(r: dict) -> list[dict]:
+    m = r["metrics"]
+    guided, free, named = *(m["fidelity"][kind] for kind in ("guided samples", "samples")), m["fidelity"]["class_accuracy"]
+    frechet = guided["frechet"]
+    rows = {
+        "training": f"{r['training_seconds']:.0f} s, {r['images']:,} images, pictures and checkpoints included",
+        "test accuracy": f"{shown(m['accuracy']['value'], '.1f %')} of {m['accuracy']['n']}",
+        "class accuracy of guided samples": f"{shown(named['value'], '.1f %')} of {named['n']}",
+        f"{frechet['name']} distance, guided samples": f"{frechet['value']:.2f}",
+        "the same, unguided samples": f"{free['frechet']['value']:.2f}",
+        "floor: real held-out images": f"{frechet['held_out']:.2f} (n = {guided['n']} against {guided['real']} training images)",
+    }
+    aurocs = {kind: found["auroc"] for kind, found in m["ood"]["energy"].items() if isinstance(found, dict)}
+    rows |= {f"AUROC of held-out digits against {kind}": f"{auroc:.3f}" for kind, auroc in aurocs.items()}
+    return [{"figure": figure, "value": value} for figure, value in rows.items()]
+
+
+def add(parser) -> None:
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/quickstart.png"))
+    parser.add_argument("--seed", type=int, default=0, help="seed of the measurements")
+
+
+PAGE = [Section("Quickstart", [Shown("quickstart", [Table("figure | value", figures)])])]
+CHECK = Check("quickstart", __doc__, run, add)
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()

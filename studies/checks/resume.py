@@ -7,7 +7,6 @@ however busy the machine is. States are written every other update. All of the f
 twin, optimizer moments, chains, counters, the best criterion; and the rows of stats.jsonl but for their seconds.
 """
 
-import argparse
 import contextlib
 import json
 import math
@@ -22,6 +21,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from studies.runner import Check, Options
+from studies.tables import Section, Shown, Table
 
 ROOT = Path(__file__).parents[2]
 METHODS = {
@@ -154,13 +156,8 @@ def _first_difference(a, b, where: str = "") -> str | None:
     return None if a == b else where
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="studies/results/resume.json")
-    options = parser.parse_args()
-    began, results = time.perf_counter(), {}
+def run(options: Options) -> dict:
+    results = {}
     for name in METHODS:
         with tempfile.TemporaryDirectory() as folder, Starter() as starter:
             whole, broken = Path(folder) / "whole", Path(folder) / "broken"
@@ -170,13 +167,23 @@ def main() -> None:
             seconds = time.perf_counter() - beginning
             tally = run_with_kills(starter, name, broken, kills=options.kills, draw=random.Random(options.seed))
             place = difference(whole, broken)
-            results[name] = {"seconds_unbroken": round(seconds, 2), **asdict(tally), "bit_equal": place is None, "first_difference": place}
+            results[name] = {"seconds_unbroken": round(seconds, 2), **asdict(tally), "asked": options.kills}
+            results[name] |= {"bit_equal": place is None, "first_difference": place}
         print(name, results[name], flush=True)
-    from studies.runner import write_results
+    return results
 
-    print(write_results(options.out, results, seed=options.seed, seconds=time.perf_counter() - began))
-    sys.exit(not all(result["bit_equal"] and result["kills"] == options.kills for result in results.values()))
 
+def add(parser) -> None:
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+EQUAL = ("ends bit-equal", lambda row: "yes" if row["bit_equal"] else f"no: {row['first_difference']}")
+TABLE = Table(["run | kills | of them during a write = during_a_write", EQUAL], lambda r: [{"run": name, **r[name]} for name in METHODS])
+PAGE = [Section("Resume after SIGKILL", [Shown("resume", [TABLE])])]
+CHECK = Check(
+    "resume", __doc__, run, add, failed=lambda results: not all(r["bit_equal"] and r["kills"] == r["asked"] for r in results.values())
+)
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()

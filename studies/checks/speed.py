@@ -9,22 +9,19 @@ the ratios are medians over repeats of (peer's time / ours). Needs the extra `pe
     python -m studies.checks.speed --out studies/results/speed.json
 """
 
-import argparse
 import copy
 import importlib.metadata
-import os
-import random
 import statistics
 import time
 from collections.abc import Callable
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from studies.runner import table, write_results
+from studies.measures import ratio, seconds_in_turn
+from studies.runner import Check, Options, table
+from studies.tables import Section, Shown, Table
 from thalweg.distributed import World
 from thalweg.guard import Guard
 from thalweg.nn.convnet import ConvEnergy
@@ -192,31 +189,13 @@ def plane_case() -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def timed(case: dict[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of every contender's first run, with compilation, and in every repeat after it, whose order is shuffled."""
-    first = {}
-    for name, run in case.items():
-        started = time.perf_counter()
-        run()
-        first[name] = time.perf_counter() - started
-    order, shuffle = list(case), random.Random(0)
-    seconds: dict[str, list[float]] = {name: [] for name in case}
-    for _ in range(repeats):
-        shuffle.shuffle(order)
-        for name in order:
-            started = time.perf_counter()
-            case[name]()
-            seconds[name].append(time.perf_counter() - started)
-    return first, seconds
-
-
 def summary(first: dict[str, float], seconds: dict[str, list[float]]) -> list[dict]:
     """Median seconds, and the median over repeats of (contender / thalweg)."""
     return [
         {
             "contender": name,
             "median_seconds": statistics.median(times),
-            "ratio_to_thalweg": statistics.median(t / ours for t, ours in zip(times, seconds["thalweg"])),
+            "ratio_to_thalweg": ratio(times, seconds["thalweg"]),
             "first_seconds": round(first[name], 2),
             "seconds": [round(t, 4) for t in times],
         }
@@ -241,23 +220,33 @@ def moments(case: dict[str, Callable[[], Tensor]], peers: int = 8) -> list[dict]
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="studies/results/speed.json")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    started = time.monotonic()
+def run(options: Options) -> dict:
     results = {"threads": options.threads, "repeats": options.repeats}
     plane = plane_case()
     for key, case in (("plane", plane), ("images", images_case())):
-        results[key] = summary(*timed(case, options.repeats))
+        results[key] = summary(*seconds_in_turn(case, options.repeats, time.perf_counter, shuffle=True))
         print(f"\n{key}\n" + table([{k: v for k, v in row.items() if k != "seconds"} for row in results[key]]), flush=True)
     results["plane_moments"] = moments(plane)
     results["peers"] = {name: importlib.metadata.version(name) for name in ("torchebm", "ebmkit")}
-    write_results(options.out, results, seed=0, seconds=time.monotonic() - started)
+    return results
 
+
+def add(parser) -> None:
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+
+
+COLUMNS = "contender | seconds = median_seconds:.2f | ratio = ratio_to_thalweg:.2f | first run = first_seconds:.1f"
+BLOCKS = [
+    "Medians of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours, without the first run of each, in "
+    "which ours compiles.",
+    "One contrastive step with 60 Langevin steps, batch 128, 32×32×3, 0.33M parameters:",
+    Table(COLUMNS, "images"),
+    "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network:",
+    Table(COLUMNS, "plane"),
+]
+PAGE = [Section("Speed", [Shown("speed", BLOCKS)])]
+CHECK = Check("speed", __doc__, run, add)
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()

@@ -1,14 +1,17 @@
 """How long a user waits before anything happens: python -m studies.checks.startup [--rounds 7] [--out FILE]
 
-Wall time of whole processes, interleaved, after one round to warm the file cache; median, least and most.
+Wall time of whole processes, in turn, after one round to warm the file cache; median, least and most.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
+
+from studies.measures import seconds_in_turn
+from studies.runner import Check, Options
+from studies.tables import Section, Shown, Table
 
 CASES = {
     "python -c pass": ["-c", "pass"],
@@ -18,35 +21,20 @@ CASES = {
 }
 
 
-def measure(arguments: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", default="studies/results/startup.json")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    times: dict[str, list[float]] = {name: [] for name in CASES}
-    for round_number in range(options.rounds + 1):
-        for name, arguments in CASES.items():
-            seconds = measure(arguments)
-            if round_number:
-                times[name].append(seconds)
-    results = {
+def run(options: Options) -> dict:
+    runs = {name: partial(subprocess.run, [sys.executable, *words], check=True, stdout=subprocess.DEVNULL) for name, words in CASES.items()}
+    _, seconds = seconds_in_turn(runs, options.rounds, time.perf_counter)
+    for name, times in seconds.items():
+        print(f"{name:24} {statistics.median(times):.3f} s  ({min(times):.3f} to {max(times):.3f})")
+    return {
         name: {"median_s": round(statistics.median(t), 4), "least_s": round(min(t), 4), "most_s": round(max(t), 4), "rounds": len(t)}
-        for name, t in times.items()
+        for name, t in seconds.items()
     }
-    for name, result in results.items():
-        print(f"{name:24} {result['median_s']:.3f} s  ({result['least_s']:.3f} to {result['most_s']:.3f})")
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    from studies.runner import write_results
 
-    print(write_results(options.out, results, seed=0, seconds=time.perf_counter() - began))
 
+TABLE = Table("command | median seconds = median_s:.2f", lambda r: [{"command": name, **r[name]} for name in CASES])
+PAGE = [Section("Start-up", [Shown("startup", [TABLE])])]
+CHECK = Check("startup", __doc__, run, lambda parser: parser.add_argument("--rounds", type=int, default=7))
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()

@@ -6,16 +6,20 @@ baseline is the peak after the extractor has seen one batch: network, libraries 
     python -m studies.checks.streaming --out studies/results/streaming.json
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
+import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
+
+from studies.runner import Check, Options, Row, rows_of_jobs, table
+from studies.tables import Section, Shown, Table
+from thalweg.evaluate.extractor import Extractor
+from thalweg.evaluate.pretrained import extractor_by_name
+from thalweg.evaluate.statistics import FeatureStatistics
+from thalweg.random import seeded, uniform
 
 EXTRACTORS = ("classifier", "efficientnet-lite0")
 SIZE = 32
@@ -24,20 +28,12 @@ LIMIT = 1024.0  # MiB
 
 def peak() -> float:
     """The most memory that this process has held so far, MiB."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def one(name: str, images: int, batch: int, threads: int) -> dict:
-    """Stream `images` images through one extractor; called in a process of its own."""
-    import torch
-
-    torch.set_num_threads(threads)
-    from thalweg.evaluate.extractor import Extractor
-    from thalweg.evaluate.pretrained import extractor_by_name
-    from thalweg.evaluate.statistics import FeatureStatistics
-    from thalweg.random import seeded, uniform
+def one(options: Options) -> Row:
+    """Stream images through one extractor; called in a process of its own, whose peak is its own."""
+    (name,), images, batch = options.one, options.images, options.batch
 
     def stream() -> Iterator[torch.Tensor]:
         for start in range(0, images, batch):
@@ -62,32 +58,34 @@ def one(name: str, images: int, batch: int, threads: int) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="studies/results/streaming.json")
+def run(options: Options) -> dict:
+    shared = [f"--{name}={getattr(options, name)}" for name in ("images", "batch", "threads")]
+    jobs = [(name,) for name in options.extractors]
+    with tempfile.TemporaryDirectory() as work:
+        rows = rows_of_jobs("studies.checks.streaming", jobs, arguments=[*shared, "--one"], work=Path(work), workers=1, show=str)
+    print(table(rows))
+    return {"limit_mib": LIMIT, "size": SIZE, "threads": options.threads, "runs": rows}
+
+
+def add(parser) -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--extractors", nargs="+", default=list(EXTRACTORS), choices=EXTRACTORS)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(one(options.one, options.images, options.batch, options.threads)))
-        return
-    from studies.runner import table, write_results
 
-    started = time.monotonic()
-    shared = ["--images", str(options.images), "--batch", str(options.batch), "--threads", str(options.threads)]
-    rows = []
-    for name in options.extractors:
-        done = subprocess.run(
-            [sys.executable, "-m", "studies.checks.streaming", "--one", name, *shared], capture_output=True, text=True, check=True
-        )
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    print(table(rows))
-    results = {"limit_mib": LIMIT, "size": SIZE, "threads": options.threads, "runs": rows}
-    print(write_results(Path(options.out), results, seed=0, seconds=time.monotonic() - started))
 
+def mib(value: float) -> str:
+    return f"{value:.0f} MiB"
+
+
+COLUMNS = [
+    "extractor | images:,",
+    ("peak", lambda row: mib(row["beyond_extractor_mib"])),
+    ("all images at once", lambda row: mib(row["all_images_mib"])),
+]
+INTRO = "Peak memory beyond the extractor's own while the statistics of a stream of images are made, and what the images would take."
+PAGE = [Section("Streaming", [Shown("streaming", [Table(COLUMNS, "runs")])], INTRO)]
+CHECK = Check("streaming", __doc__, run, add, one=one)
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()
