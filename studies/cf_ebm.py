@@ -55,7 +55,11 @@ SAMPLES = 1000
 DENOISED = 200
 STD = 0.2
 STDS = (0.1, STD, 0.4)
-DENOISERS: dict[str, dict[str, Any]] = {"denoise": {}, "30 steps": {"stage_steps": (30,) * 3}, "noise 0.02 in the chain": {"noise": 0.02}}
+DENOISERS: dict[str, dict[str, Any]] = {
+    "denoise": {},
+    "30 steps": {"stage_steps": (30,) * 3},
+    "noise 0.02 in the chain": {"chain_noise": 0.02},
+}
 
 
 def sized(options: Options, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -65,9 +69,9 @@ def sized(options: Options, **fields: Any) -> tuple[str, dict[str, Any]]:
     size = options.size or preset.shape[-1]
     stages = max(2, round(math.log2(size / 8)) + 1)
     return name, {
-        "shape": (3 if options.data == "emoji" else preset.shape[0], size, size), "width": options.width or preset.width,
+        "shape": (3 if options.data == "emoji" else preset.shape[0], size, size), "width": options.width or preset.net.width,
         "stage_steps": (15, 30, 50, 50)[:stages], "stage_images": tuple(options.budget or preset.stage_images[:stages]),
-        "stage_lr": (1e-3,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
+        "stage_lr_factors": (1.0,) * stages, "stage_splits": (1,) * stages, "batch": options.batch,
     } | fields  # fmt: skip
 
 
@@ -132,7 +136,7 @@ def pictures(model: Any, train: Any, options: Options) -> None:
     rows = torch.cat([drawn[:, None], nearest], 1).flatten(0, 1)
     tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_neighbours.png", columns=6)
     levels = (0.0, 0.02, 0.05, 0.1)
-    rows = torch.cat([model.sample(12, seed=1, noise=level) for level in levels])
+    rows = torch.cat([model.sample(12, seed=1, chain_noise=level) for level in levels])
     labels = [f"η = {level:g}" for level in levels]
     tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_noise.png", columns=12, row_labels=labels)
 

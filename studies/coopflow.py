@@ -24,6 +24,7 @@ from studies.measures import Judge, mean, means, paired, parameters, psnr_hidden
 from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Picture, Section, Shown, Table
 from thalweg import tasks
+from thalweg.nn.build import MLP
 from thalweg.nn.flow import ImageFlow
 
 DRAWS = 4
@@ -58,10 +59,10 @@ BEFORE = {"T = 10,000": "T = 500"}
 
 def settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Preset and fields of a row, with shares of images and of the step made whole; an MLP for images of 16×16, to save time."""
-    fields = {"images": options.images} | ({"network": "mlp", "width": 512} if options.size == 16 else {}) | {**MODELS, **CHAINS}[row]
+    fields = {"images": options.images} | ({"net": MLP(width=512, depth=3)} if options.size == 16 else {}) | {**MODELS, **CHAINS}[row]
     fields |= {key: round(fields[key] * options.images) for key in ("pretrain", "warm_up_energy", "noise_decay") if key in fields}
     preset = f"coopflow/{options.data}"
-    return preset, fields | ({"step": fields["step"] * tw.methods.preset(preset)[1].step} if "step" in fields else {})
+    return preset, fields | ({"step": fields["step"] * tw.methods.preset(preset)[1].chain.step} if "step" in fields else {})
 
 
 # --- images
@@ -82,14 +83,14 @@ def images_one(row: str, seed: int, options: Options) -> Row:
         return judge.distance(model, seed, options, draws=DRAWS, **asked)
 
     found |= {"frechet": frechet(), "floor": judge.floor}
-    if c.steps:
+    if c.chain.steps:
         found["frechet_trained_step"] = frechet(step_ratio=1.0)
-        if c.initializer != "noise":
+        if c.initializer.kind != "noise":
             found["frechet_initializer"] = frechet(use="initializer")
         if row in MODELS:
             rebuilt = model.reconstruct(held_out[:RECONSTRUCTED], steps=SEARCH, seed=seed).x
             found["reconstruction_mse"] = float((rebuilt - held_out[:RECONSTRUCTED]).square().mean())
-    if c.initializer == "flow":
+    if c.initializer.kind == "flow":
         with torch.no_grad():
             noise = tw.random.normal_like(held_out, tw.random.seeded(seed, 5))
             nats = torch.cat([model.initializer.bound(a, b) for a, b in zip(held_out.split(256), noise.split(256))])
@@ -215,20 +216,20 @@ def flows_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     """One flow of images trained by maximum likelihood for `options.seconds`: bits per dimension of held-out images, samples, cost."""
     torch.manual_seed(seed)
     train, test = sets_of(options)
-    shape, levels = train.shape, tw.method(f"coopflow/{options.data}").config.levels
+    shape, grey_values = train.shape, tw.methods.preset(f"coopflow/{options.data}")[1].initializer.grey_values
     x = train.all().x
     dims = x[0].numel()
     if row == "glow":
-        flow, bound, sample = glow(shape, levels)
+        flow, bound, sample = glow(shape, grey_values)
     else:
-        flow = ImageFlow(shape, couplings=3, width=32, depth=1, mixtures=4, levels=levels)
+        flow = ImageFlow(shape, couplings=3, width=32, depth=1, mixtures=4, grey_values=grey_values)
         flow.initialise(x[:256], torch.rand_like(x[:256]))
 
         def bound(y: torch.Tensor) -> torch.Tensor:
             return flow.bound(y, torch.randn_like(y))
 
         def sample(n: int) -> torch.Tensor:
-            return flow.decode_levels(torch.randn(n, *shape))
+            return flow.decode_grey_values(torch.randn(n, *shape))
 
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
     started, updates = time.process_time(), 0
@@ -254,7 +255,7 @@ def flows_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     return found | {"frechet": judge.frechet(drawn), "sample_cpu_seconds": cost}
 
 
-def glow(shape: tuple[int, ...], levels: int, *, blocks: int = 6, hidden: int = 64, scales: int = 2) -> tuple[Any, Callable, Callable]:
+def glow(shape: tuple[int, ...], grey_values: int, *, blocks: int = 6, hidden: int = 64, scales: int = 2) -> tuple[Any, Callable, Callable]:
     """normflows' Glow with uniform dequantisation on the logit of images, as ours: the module, log-probability and samples."""
     import normflows as nf  # of the extra `peers`
 
@@ -271,15 +272,15 @@ def glow(shape: tuple[int, ...], levels: int, *, blocks: int = 6, hidden: int = 
     model = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
 
     def bound(x: torch.Tensor) -> torch.Tensor:
-        y = (1 - 1 / levels) * x + (torch.rand_like(x) - 0.5) * 2 / levels
+        y = (1 - 1 / grey_values) * x + (torch.rand_like(x) - 0.5) * 2 / grey_values
         lower, upper = (((1 + sign * y) / 2).clamp_min(1e-7).log() for sign in (1, -1))
-        change = -(lower + upper + math.log(2)) + math.log(2 / levels)
+        change = -(lower + upper + math.log(2)) + math.log(2 / grey_values)
         return model.log_prob(lower - upper, None) + change.flatten(1).sum(1)
 
     def sample(n: int) -> torch.Tensor:
         drawn, _ = model.sample(n)
-        bins = (drawn.sigmoid() * levels).floor().clamp(0, levels - 1)
-        return 2 * bins / (levels - 1) - 1
+        bins = (drawn.sigmoid() * grey_values).floor().clamp(0, grey_values - 1)
+        return 2 * bins / (grey_values - 1) - 1
 
     return model, bound, sample
 

@@ -34,6 +34,7 @@ from studies.measures import Judge, auroc_of, mean, means, paired, parameters, r
 from studies.runner import Options, Part, Row, Study, file_of, line_of
 from studies.tables import Picture, Section, Shown, Table, shown
 from thalweg.methods.ddaebm import DDAEBM as Method
+from thalweg.nn.build import MLP, MLPEncoder
 
 TOYS = ("25gaussians", "pinwheel", "swissroll")
 SAMPLES = 10_000
@@ -41,8 +42,8 @@ CHOSEN_OF = 16  # proposals of each step, of which one is kept by its weight und
 STACKS = 26_000
 DRAWS = 4  # sets of samples of images
 STOPS = 4  # of the Fréchet distance along training
-RATES = ("lr", "lr_energy")
-COST_ROUNDS, COST_STEPS = 9, 100
+RATES = ("lr", "lr_generator")
+COST_ROUNDS, COST_STEPS, OF_COST = 9, 100, dict(width=128, depth=3)
 # how a step of the library's is run: fields, precision
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "eager": ({}, "fp32"), "compiled": ({"compile": True}, "fp32"), "compiled, bf16": ({"compile": True}, "bf16"),
@@ -50,7 +51,7 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
 # ours: weighted draws of the generator in fewer and wider steps, no penalty; lengths in those of --images
 WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
-    "K = 1": WEIGHTED | {"proposals": 1, "defensive": 0, "contrast": False},
+    "K = 1": WEIGHTED | {"proposals": None},
     "K = 16": WEIGHTED | {"defensive": 0, "contrast": False},
     "K = 16, defensive": WEIGHTED | {"contrast": False},
     "K = 16, contrast": WEIGHTED | {"defensive": 0},
@@ -64,24 +65,24 @@ DRL: dict[str, Any] = {"initializer": False, "steps": 30}
 VARIANTS: dict[str, dict[str, Any]] = {
     DDAEBM: {},
     KL: {"objective": "kl"},
-    MANY: {"objective": "kl", "posterior": False},
-    "no latent variable": {"latent": False},
+    MANY: {"objective": "kl", "encoder": None},
+    "no latent variable": {"latent": False, "encoder": None},
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: ("ddaebm", fields) for name, fields in VARIANTS.items()},
     "weighted proposals": ("ddaebm", WEIGHTED),
     "T = 1": ("ddaebm", {"levels": 1}),
-    WGAN: ("ddaebm", {"objective": "kl", "posterior": False, "levels": 1}),
+    WGAN: ("ddaebm", {"objective": "kl", "encoder": None, "levels": 1}),
     "short-run": ("short_run", {}),
     "DRL": ("cdrl", DRL),
 }
 # one change of the recipe each; rates in its units, length in those of --images
 SWEEP: dict[str, dict[str, Any]] = {
     DDAEBM: {},
-    **{f"γ = {value:g}": {"gamma": value, "gamma_end": value} for value in (0.05, 0.02, 0.005, 0.001, 0.0)},
-    **{f"γ from 0.02 to {value:g}": {"gamma_end": value} for value in (0.005, 0.0005, 0.0)},
-    **{f"rates × {value:g}": {"lr": value, "lr_energy": value} for value in (0.3, 3.0)},
-    **{f"energy's rate × {value:g}": {"lr_energy": value} for value in (0.3, 3.0)},
+    **{f"γ = {value:g}": {"penalty": value, "penalty_end": value} for value in (0.05, 0.02, 0.005, 0.001, 0.0)},
+    **{f"γ from 0.02 to {value:g}": {"penalty_end": value} for value in (0.005, 0.0005, 0.0)},
+    **{f"rates × {value:g}": {"lr": value, "lr_generator": value} for value in (0.3, 3.0)},
+    **{f"energy's rate × {value:g}": {"lr": value} for value in (0.3, 3.0)},
     **{f"rates fall to {value:g}": {"lr_end": value} for value in (0.3, 0.003)},
     **{f"{value:g} times as long": {"images": value} for value in (0.3, 3.0)},
     "entropy's weight 1": {"entropy_weight": 1.0},
@@ -89,10 +90,10 @@ SWEEP: dict[str, dict[str, Any]] = {
     "entropy's weight 0.03": {"entropy_weight": 0.03},
     KL: {"objective": "kl"},
     f"{KL}, entropy's weight 0.3": {"objective": "kl", "entropy_weight": 0.3},
-    f"{KL}, γ from 0.02 to 0.0005": {"objective": "kl", "gamma_end": 0.0005},
+    f"{KL}, γ from 0.02 to 0.0005": {"objective": "kl", "penalty_end": 0.0005},
     f"{KL}, 3 times as long": {"objective": "kl", "images": 3.0},
     "no Gaussian reference": {"reference_std": 0.0},
-    "t'(0) = 0.005": {"first": 5e-3},
+    "t'(0) = 0.005": {"first_time": 5e-3},
 }
 # the paper's t'(0), and one whose noise of 0.045 the encoder can tell from none
 BIAS = {f"γ = {value:g}, t'(0) = {first:g}": (value, first) for first in (1e-3, 1e-2) for value in (0.0, 0.02, 0.2)}
@@ -102,8 +103,8 @@ LIKELIHOOD, LIKELIHOOD_T = "maximum likelihood", "maximum likelihood with levels
 NICE: dict[str, tuple[dict[str, Any], float | None]] = {
     DDAEBM: ({}, -902.0),
     "DDAEBM, weight 1 of generated points": ({"generated_weight": 1.0}, None),
-    WGAN: ({"objective": "kl", "posterior": False, "levels": 1, "generated_weight": 1.0}, -1214.0),
-    "WGAN-0GP, weight 0.1 of generated points": ({"objective": "kl", "posterior": False, "levels": 1}, None),
+    WGAN: ({"objective": "kl", "encoder": None, "levels": 1, "generated_weight": 1.0}, -1214.0),
+    "WGAN-0GP, weight 0.1 of generated points": ({"objective": "kl", "encoder": None, "levels": 1}, None),
     LIKELIHOOD: ({"levels": 1}, -791.0),
     LIKELIHOOD_T: ({}, -879.0),
 }
@@ -120,7 +121,7 @@ def of_toy(model: Any, name: str, seed: int, samples: int, picture: Path | None)
     density = asdict(tw.evaluate.density(model.energy, toy))
     found = {"kl": density["kl_truth_model"], "total_variation": density["total_variation"], "density": density}
     sets = {"": x}
-    if model.name == "ddaebm" and model.encodes:
+    if model.name == "ddaebm" and model.encoder is not None:
         sets["chosen_"] = model.sample(samples, seed=seed + 1, proposals=CHOSEN_OF)
     for kind, drawn in sets.items():
         distance, histogram = tw.evaluate.energy_distance_interval(drawn, exact), tw.evaluate.histogram_variation(drawn, toy)
@@ -207,7 +208,7 @@ def penalised_precision(gamma: float, variance: float, alpha: float, noise: floa
 
 def bias_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     gamma, first = BIAS[row]
-    fields = dict(gamma=gamma, gamma_end=gamma, first=first, entropy_weight=1.0, objective="kl", reference_std=0.0)
+    fields = dict(penalty=gamma, penalty_end=gamma, first_time=first, entropy_weight=1.0, objective="kl", reference_std=0.0)
     return "ddaebm/25gaussians-quick", fields | {"images": options.images, "compile": options.compile == "yes"}
 
 
@@ -269,16 +270,17 @@ class MaximumLikelihood(Method):
 
     def step(self, batch: Any, update: Any) -> None:
         g = update.generator
-        x, _ = self.logits(self.dequantise(batch.x, tw.random.uniform(*batch.x.shape, generator=g, device=batch.x.device)))
+        x, _ = self.logits.encode(self.dequantise(batch.x, tw.random.uniform(*batch.x.shape, generator=g, device=batch.x.device)))
         s = self.schedule.sample_level(len(x), generator=g, device=x.device) - 1
-        update("energy", self.energy_net(self.schedule.diffuse(x, s, tw.random.normal_like(x, g)), s).mean())
+        update("energy", self.net(self.schedule.diffuse(x, s, tw.random.normal_like(x, g)), s).mean())
 
 
 def nice_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     preset = f"ddaebm/{options.data}-nice"
     base = tw.methods.preset(preset)[1]
-    rates = {key: options.rate * getattr(base, key) for key in RATES}
-    return preset, {"images": options.images} | ({"width": options.width} if options.width else {}) | rates | NICE[row][0]
+    fields = {"images": options.images} | {key: options.rate * getattr(base, key) for key in RATES} | NICE[row][0]
+    networks = ("net", "encoder") if fields.get("encoder", base.encoder) else ("net",)
+    return preset, fields | ({f"{network}.width": options.width for network in networks} if options.width else {})
 
 
 def nice_one(row: str, seed: int, options: Options) -> Row:
@@ -297,11 +299,11 @@ def nice_one(row: str, seed: int, options: Options) -> Row:
     x = model.dequantise(x, tw.random.uniform(*x.shape, generator=tw.random.seeded(seed, 12)))
     report = tw.evaluate.log_likelihood(model.energy, x, 0.0, bin_width=2 / (grey - 1))
     found |= {"nats": report.value.value, "nats_error": report.value.standard_error, "bits_per_dimension": report.bits_per_dimension}
-    found["nats_of_logits"] = report.value.value - float(model.logits(x.double())[1].mean())
+    found["nats_of_logits"] = report.value.value - float(model.logits.encode(x.double())[1].mean())
     if seed == 0:
         with torch.no_grad():
             z = tw.random.normal(64, x[0].numel(), generator=tw.random.seeded(1))
-            exact = model._from_logits(model.energy_net.decode(z, torch.zeros(64, dtype=torch.long))).clamp(-1, 1).view(64, *x.shape[1:])
+            exact = model.logits.decode(model.net.decode(z, torch.zeros(64, dtype=torch.long))).clamp(-1, 1).view(64, *x.shape[1:])
         pictures = {"flow": exact} | ({} if isinstance(model, MaximumLikelihood) else {"generator": model.sample(64, seed=1)})
         for name, images in pictures.items():
             tw.plot.grid(images, options.pictures / file_of("ddaebm", options.data, "nice", row, name), columns=16)
@@ -365,10 +367,10 @@ def plain_steps(model: Any, toy: Any) -> Callable[[int], None]:
     c, ema = model.config, copy.deepcopy(model)
     rates = dict(betas=(0.0, c.beta2))
     optimizers = [
-        torch.optim.Adam(model.energy_net.parameters(), lr=c.lr_energy, **rates),
-        torch.optim.Adam([*model.generator.parameters(), *model.encoder.parameters()], lr=c.lr, **rates),
+        torch.optim.Adam(model.net.parameters(), lr=c.lr, **rates),
+        torch.optim.Adam([*model.generator.parameters(), *model.encoder.parameters()], lr=c.lr_generator, **rates),
     ]
-    g, gamma = tw.random.seeded(0), torch.tensor(c.gamma)
+    g, gamma = tw.random.seeded(0), torch.tensor(c.penalty)
 
     def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
         optimizer.zero_grad()
@@ -426,7 +428,7 @@ def cost(options: Options) -> dict[str, Any]:
         print(row["seconds_a_step"], row["plain loop over"], flush=True)
     n, sizes = 2000, {"width": 128}
     samplers = {
-        "DDAEBM": tw.method("ddaebm/25gaussians", seed=0, blocks=3, **sizes),
+        "DDAEBM": tw.method("ddaebm/25gaussians", seed=0, net=MLP(**OF_COST), encoder=MLPEncoder(**OF_COST)),
         "CDRL": tw.method("cdrl/25gaussians", seed=0, **sizes),
         "DRL": tw.method("cdrl/25gaussians", seed=0, **DRL, **sizes),
     }

@@ -213,7 +213,7 @@ def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
 
 
 def measured(options: Options) -> list[str]:
-    coloured = sets_of(options)[1].shape[0] == 3
+    coloured = tw.methods.preset(f"liebm/{options.data}")[1].shape[0] == 3
     return ["pool:2", "pool:4", "mask:centre:0.25", *(["grey"] if coloured else [])]
 
 

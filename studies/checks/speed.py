@@ -9,7 +9,6 @@ the ratios are medians over repeats of (peer's time / ours). Needs the extra `pe
     python -m studies.checks.speed --out studies/results/speed.json
 """
 
-import copy
 import importlib.metadata
 import statistics
 import time
@@ -22,11 +21,11 @@ import thalweg as tw
 from studies.measures import ratio, seconds_in_turn
 from studies.runner import Check, Options, table
 from studies.tables import Section, Shown, Table
-from thalweg.distributed import World
-from thalweg.guard import Guard
+from thalweg.chain import Langevin
+from thalweg.nn.build import ConvNet
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.mlp import MLP
-from thalweg.train import Update
+from thalweg.updates import Update
 
 LEARNING_RATE = 1e-4
 
@@ -123,15 +122,15 @@ def images_case() -> dict[str, Callable[[], None]]:
     peer = torchebm_model(PlainConvEnergy(ours))
     kit = PlainConvEnergy(ours)
     optimizers = {id(n): torch.optim.Adam(n.parameters(), lr=LEARNING_RATE) for n in (plain, peer, kit)}
-    kind = tw.methods.find("short_run")
-    settings = dict(network="convnet", widths=(32, 64, 96, 128), start="noise", steps=60, step=0.01, batch=128, lr=LEARNING_RATE, clip=0.0)
+    kind, net = tw.methods.find("short_run"), ConvNet(widths=(32, 64, 96, 128))
+    settings = dict(shape=(3, 32, 32), net=net, start="noise", batch=128, lr=LEARNING_RATE, clip=0.0)
 
     def thalweg(precision: str, compiled: bool) -> Callable[[], None]:
-        method = kind(kind.Config(shape=(3, 32, 32), compile=compiled, **settings))
+        method = kind(kind.Config(chain=Langevin(steps=60, step=0.01, compile=compiled), **settings))
         method.net.load_state_dict(ours.state_dict())
         if precision == "bf16":
             method.to(memory_format=torch.channels_last)
-        update = Update(method, copy.deepcopy(method), World(), clip=0.0, ema_decay=0.999, guard=Guard())
+        update = Update(method)
         update.generator = tw.random.seeded(0)
 
         def one_update() -> None:

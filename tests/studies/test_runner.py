@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from studies import cf_ebm as study_cf_ebm
-from studies import ddaebm as study_ddaebm
-from studies import liebm as study_liebm
-from studies import nerf_lebm as study_nerf_lebm
-from studies.runner import rows_of_jobs
-from thalweg.methods import find
-from thalweg.methods.base import changed
+from studies.runner import Part, Study, rows_of_jobs
 
 STUDY = """
 import json, os, pathlib, sys
@@ -83,28 +77,26 @@ def test_a_job_that_fails_says_why_and_leaves_no_row(study, tmp_path):
 
 
 PARTED = """
-import os
 from pathlib import Path
-from studies.runner import Study
+from studies.runner import Part, Study
 
 def one(row, seed, options):
     return {"row": row, "seed": seed, "value": options.images * seed, "data": options.data}
 
-def part(options):
-    rows = STUDY.rows("part", [(row, seed) for seed in range(options.seeds) for row in STUDY.chosen(("a", "b"), options)], options)
-    return {"summary": [{"row": r["row"], "value": r["value"]} for r in rows], "runs": rows}
+def line(name, mine, rows):
+    return {"row": name, "value": mine[0]["value"], "of": len(rows)}
 
-STUDY = Study("parted", "A study.", {"part": part, "look": lambda options: {"run": str(options.run)}}, {"part": one},
-              run=Path("runs/x"), of_run=("look",))
+part = Part(("a", "b", "c"), one, line, more=lambda options, rows: {"count": len(rows)}, most={"c": 1})
+STUDY = Study("parted", "A study.", {"part": part, "look": lambda options: {"run": str(options.run)}}, run=Path("runs/x"), of_run=("look",))
 if __name__ == "__main__":
-    STUDY.main(STUDY.parser())
+    STUDY.main()
 """
 
 
 def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path):
     (tmp_path / "studies").mkdir()
     root = Path(thalweg.__file__).parents[2]
-    for name in ("__init__.py", "runner.py"):
+    for name in ("__init__.py", "runner.py", "measures.py"):
         shutil.copy(root / "studies" / name, tmp_path / "studies" / name)
     (tmp_path / "studies" / "parted.py").write_text(PARTED)
 
@@ -117,59 +109,45 @@ def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path)
     assert not done.returncode, done.stderr
     found = json.loads((tmp_path / "results" / "parted_part_moons.json").read_text())["results"]
     assert found["runs"] == [{"row": "b", "seed": seed, "value": 10 * seed, "data": "moons"} for seed in (0, 1)]
+    assert found["summary"] == [{"row": "b", "value": 0, "of": 2}] and found["count"] == 2
     assert (found["images"], found["seeds"], found["size"]) == (10, 2, None)
     assert json.loads((tmp_path / "results" / "parted_look_moons.json").read_text())["results"] == {"run": "runs/x"}
     done = run("part", "--images", "10", "--seeds", "2", "--once", "a", "--out", "uneven")
     assert not done.returncode, done.stderr
     runs = json.loads((tmp_path / "uneven" / "parted_part.json").read_text())["results"]["runs"]
-    assert [(run["row"], run["seed"]) for run in runs] == [("a", 0), ("b", 0), ("b", 1)]
-    for words, message in ((["nope"], "unknown part 'nope': part, look"), (["part", "--rows", "c"], "none of --rows ['c'] is a row")):
+    assert [(run["row"], run["seed"]) for run in runs] == [("a", 0), ("b", 0), ("c", 0), ("b", 1)]
+    for words, message in ((["nope"], "unknown part 'nope': part, look"), (["part", "--rows", "d"], "none of --rows ['d'] is a row")):
         refused = run(*words, "--out", "refused")
         assert refused.returncode and message in refused.stderr and not (tmp_path / "refused").exists()
 
 
-def test_every_row_of_the_ddaebm_study_can_be_built():
-    options = study_ddaebm.study_parser().parse_args(["toys", "--images", "1000"])
-    rows = [("ddaebm", fields) for fields in (*study_ddaebm.SWEEP.values(), *study_ddaebm.PROPOSALS.values())]
-    rows += study_ddaebm.MODELS.values()
-    models = [study_ddaebm.toy_settings(toy, kind, fields, options) for kind, fields in rows for toy in study_ddaebm.TOYS]
-    images = {**study_ddaebm.VARIANTS, **study_ddaebm.LEVELS}
-    models += [("ddaebm/digits", fields) for fields in images.values()]
-    models += [("ddaebm/digits-nice", fields) for fields, _ in study_ddaebm.NICE.values()]
-    for preset, fields in models:
-        config = thalweg.method(preset, **fields).config
-        assert all(getattr(config, key) == value for key, value in fields.items()), (preset, fields)
+def test_names_of_rows_may_follow_from_the_options():
+    part = Part(lambda options: [f"{options.data} {i}" for i in range(2)], one=None)
+    options = Study("x", "", {"part": part}).parser().parse_args(["--data", "moons"])
+    assert part.names(options) == ["moons 0", "moons 1"]
 
 
-def test_the_ddaebm_study_pairs_rows_by_seed():
-    rows = [{"row": row, "seed": seed, "x": value} for row, values in {"a": (1.0, 2.0, None), "b": (3.0, 6.0, 9.0)}.items()
-            for seed, value in enumerate(values)]  # fmt: skip
-    assert study_ddaebm.paired(rows, "b", "a", "x") == {"less": "a", "difference": 3.0, "standard_error": 1.0}
-    assert study_ddaebm.paired(rows, "a", "a", "x") == {"less": "a", "difference": None, "standard_error": None}
+CHECKED = """
+from studies.runner import Check
+
+CHECK = Check("checked", "A check.", lambda options: {"seed": options.seed, "wrong": options.seed > 1},
+              lambda parser: parser.add_argument("--seed", type=int, default=0),
+              one=lambda options: {"words": options.one}, failed=lambda results: results["wrong"])
+if __name__ == "__main__":
+    CHECK.main()
+"""
 
 
-def test_every_row_of_the_cf_ebm_and_liebm_studies_is_a_config():
-    for fields, _ in study_cf_ebm.ROWS.values():
-        config = thalweg.method("cf_ebm/digits", **fields).config
-        assert all(getattr(config, key, getattr(config.net, key, None)) == value for key, value in fields.items()), fields
-    rows = [("liebm", fields) for _, fields in study_liebm.ROWS.values()] + [("liebm", fields) for fields in study_liebm.SETTINGS.values()]
-    for name, fields in rows:
-        config = changed(find(name).PRESETS["digits"], **fields)
-        assert all(getattr(config, key) == value for key, value in fields.items()), (name, fields)
+def test_a_check_writes_its_results_and_fails_where_they_are_wrong(tmp_path):
+    (tmp_path / "checked.py").write_text(CHECKED)
+    root = Path(thalweg.__file__).parents[2]
 
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+        return subprocess.run([sys.executable, "-m", "checked", *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
-def test_every_row_of_the_nerf_lebm_study_is_a_config():
-    for rows in study_nerf_lebm.ROWS.values():
-        for preset, fields in rows.values():
-            config = thalweg.method(f"nerf_lebm/{preset}", **fields).config
-            assert all(getattr(config, key) == value for key, value in fields.items()), (preset, fields)
-
-
-@pytest.mark.parametrize("variance", [1.0, 0.05**2])
-def test_the_penalised_precision_is_that_of_the_game(variance):
-    """Without a penalty the truth; far from the other level, where the conditional is the energy itself, a root of a quadratic."""
-    assert study_ddaebm.penalised_precision(0.0, variance, 0.9, 0.2) == pytest.approx(1 / variance, rel=1e-6)
-    gamma = 0.02
-    alone = study_ddaebm.penalised_precision(gamma, variance, 1e-6, 1.0)
-    assert gamma * variance * alone**2 + 0.5 * variance * alone == pytest.approx(0.5, rel=1e-4)
-    assert study_ddaebm.penalised_precision(gamma, variance, 0.9, 0.2) < 1 / variance
+    assert run("--seed", "1", "--out", "right.json").returncode == 0 and run("--seed", "2", "--out", "wrong.json").returncode == 1
+    records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("right", "wrong")]
+    assert [(record["seed"], record["results"]["wrong"]) for record in records] == [(1, False), (2, True)]
+    assert records[0]["command"] == "python -m checked --seed 1 --out right.json" and records[0]["versions"]["thalweg"]
+    assert json.loads(run("--one", "a", "b").stdout) == {"words": ["a", "b"]}
