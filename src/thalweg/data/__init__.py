@@ -4,17 +4,20 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from . import attributes, objects
-from .attributes import TABLE, coloured, paired, read_table
+from . import attributes
+from .attributes import coloured, paired
 from .base import Batch, Data
 from .emoji import VENDORS, emoji
 from .hub import Stream, hub
 from .images import SPLITS, Images, flat_names
-from .objects import ViewBatch, Views, beside, carla, meshes, shapenet
+from .layouts import carla, layout, shapenet
+from .render import meshes, objects
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
 from .stacked import Stacked, stacked
+from .tables import TABLE, read_table
 from .toy import TOYS, Toy, toy
 from .unpaired import Unpaired, UnpairedBatch
+from .views import ViewBatch, Views, beside
 
 _COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
@@ -33,9 +36,9 @@ _BUILT_IN = {
     "stacked-digits": partial(stacked, digits),
     "stacked-fashion": partial(stacked, fashion_mnist),
     "stacked-mnist": partial(stacked, mnist_small),
-    "objects": objects.objects,
-    "objects-aligned": partial(objects.objects, aligned=True),
-    "objects-incomplete": partial(objects.objects, missing=0.25),
+    "objects": objects,
+    "objects-aligned": partial(objects, aligned=True),
+    "objects-incomplete": partial(objects, missing=0.25),
     **{f"emoji-{vendor}": partial(emoji, vendor) for vendor in VENDORS},
     **_COMBINED,
 }
@@ -108,7 +111,7 @@ def load(
             raise InputError(f"'{name}': images of one class are of a set with its own images, {base} is put together from others")
         return found.of_class(one)
     if path.is_dir():
-        reader = objects.layout(path)
+        reader = layout(path)
         if reader is not None:
             return reader(path, split, size=size, channels=channels)
         return folder(path, split, size=size, channels=channels)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .attributes import TABLE, read_attributes, read_table
 from .images import SPLITS, Images, check_size, convert, partition
+from .tables import TABLE, read_attributes, read_table
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # how a split's folder may be called
@@ -144,7 +144,7 @@ def folder(path: str | Path, split: str = "train", *, size: int | None = None, c
     Subfolders train, test and validation (also valid, val) are its splits; where only validation is missing, it is a seeded
     tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. `size`: see `convert`, required
     where the pictures differ in size; `channels`: 3 unless the first picture is grey. With attributes.csv (see
-    `attributes.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held
+    `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held
     in memory as uint8. Raises InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
     """
     check_split(split)
@@ -235,7 +235,7 @@ def array_file(path: str | Path, split: str = "train", *, size: int | None = Non
     """Images from a `.npz` (key x, optional y: labels, or attributes) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
 
     x: [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels; uint8, other integers in 0 … 255, or float in [−1, 1].
-    y: [N] integers from 0. attributes: [N, M] integers from 0, with optional `concepts` (see `attributes.read_attributes`).
+    y: [N] integers from 0. attributes: [N, M] integers from 0, with optional `concepts` (see `tables.read_attributes`).
     Raises InputError for anything else, for NaN and infinity.
     """
     check_split(split)
