@@ -53,7 +53,7 @@ class Config(Common):
 
     # the energy
     net: FeatureNet = ConvNet(blocks=1)
-    """f_φ"""
+    """the energy's network f_φ"""
     features: Count = 512
     """values of f_φ(x) (A.8: 512)"""
     head: Count = 256
@@ -79,8 +79,8 @@ class Config(Common):
     """V, the views whose latents are z: random ones of images, or noise within a grey value of 256 (sec. 4)"""
     # the chains
     chain: Langevin = Langevin(steps=15, step=10.0, noise=1e-4, clip=0.1, clamp=True)
-    """T = 15 (Table 12). A step of 10 in [−1, 1] is the coefficient 12.5 = δ²/2 of Table 12 (δ² = 25) in [0, 1]; with noise of weight 1 it
-    would be noise of standard deviation 10, here it is 1e-3"""
+    """how chains move: T = 15 (Table 12). A step of 10 in [−1, 1] is the coefficient 12.5 = δ²/2 of Table 12 (δ² = 25) in [0, 1]; noise of
+    weight 1 would then have a standard deviation of 10, here it has 1e-3"""
     augmented_starts: Fraction = 0.1
     """p, probability that a negative chain starts from a view of G(m)"""
     # the generator and the inference model
