@@ -48,20 +48,20 @@ BEST = ("initializer", 0.75)
 WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
-SHARED = dict(width=256, initializer_width=256, decay=False)
+SHARED = dict(net=dict(width=256), initializer=dict(width=256), lr_end=1.0)
 FULL = "full"
 # row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for the last row, which the paper does not have
 ROWS: dict[str, tuple[dict, float | None]] = {
     FULL: ({}, 4.31),
     "DRL: no initializer, its schedule, 30 steps, independent pairs": (
-        dict(initializer=False, schedule="drl", steps=30, variance_reduction=False), 9.58,
+        dict(initializer=None, schedule="drl", steps=30, variance_reduction=False), 9.58,
     ),
-    "no cooperation: no initializer, 30 steps": (dict(initializer=False, steps=30), 6.47),
+    "no cooperation: no initializer, 30 steps": (dict(initializer=None, steps=30), 6.47),
     "no variance reduction": (dict(variance_reduction=False), 5.51),
     "initializer predicts x0": (dict(predict="x0"), 5.17),
     "initializer predicts noise": (dict(predict="noise"), 4.95),
     "DRL's schedule, T = 8": (dict(schedule="drl", levels=8), 4.94),
-    "initializer learns from y": (dict(learn_from="data"), 5.95),
+    "initializer learns from y": (dict(data_first=1.0), 5.95),
     "T = 4": (dict(levels=4), None),
     "T = 5": (dict(levels=5), 5.08),
     "K = 10": (dict(steps=10), 4.50),
@@ -229,7 +229,7 @@ def conditional(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"training": length_of(run), "extractor_accuracy": extractor.test_accuracy, "curve": []}
     found["unconditional"] = distances(sampled(model, judge, options)[0], judge)
     for guide, w in [("both", w) for w in GUIDANCE] + [("initializer", w) for w in GUIDANCE if w >= 0.5]:
-        sets, _ = sampled(model, judge, options, label=label, guidance=w, guide=guide)
+        sets, _ = sampled(model, judge, options, label=label, guidance=1 + w, guide=guide)
         scores = [tw.evaluate.fidelity(judge.train, x, extractor, held_out=judge.held_out) for x in sets]
         row = {"guide": guide, "w": w, **distances(sets, judge)}
         row["accuracy"] = spread([tw.evaluate.class_accuracy(x, label, extractor).value for x in sets])
@@ -280,7 +280,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
     def asked(wanted: dict[str, Tensor], kind: str, seed: int, guide: str, w: float, resample: int = RESAMPLE) -> Tensor:
         label = attributes.join_label(wanted, concepts)
         with torch.autocast("cpu", torch.bfloat16):  # as in training
-            images = model.sample(len(label), seed=seed, label=label, guidance=w, guide=guide, resample=resample).float()
+            images = model.sample(len(label), seed=seed, label=label, guidance=1 + w, guide=guide, resample=resample).float()
         right = {c: judges[c].logits(images).argmax(1) == v for c, v in wanted.items()}
         each = {c: float(r.float().mean()) for c, r in right.items()}
         joint = float(torch.stack(list(right.values())).all(0).float().mean())
@@ -317,7 +317,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
     second = torch.zeros_like(first) if data != "paired-digits" else (first + 1) % 10
     images = model.sample(
         500, seed=3, label=attributes.join_label({one: first, other: second}, concepts),
-        guidance=[0.0, -2.0] + [0.0] * (len(concepts) - 2),
+        guidance=[1.0, -1.0] + [1.0] * (len(concepts) - 2),
     )  # fmt: skip
     found["not"] = {
         "asked": one, "denied": other, "asked_share": float((judges[one].logits(images).argmax(1) == first).float().mean()),

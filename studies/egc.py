@@ -3,7 +3,7 @@
 `ablation`: every row of Table 5, and rows of our own options, trained on equally many images; the Fréchet distance of samples in
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
 paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC beside the plain classifier
-of the same body, augmentation and length (matching = 0), unsupervised EGC, and JEM, on fewer images as its steps are dearer:
+of the same body, augmentation and length (`classifier_only`), unsupervised EGC, and JEM, on fewer images as its steps are dearer:
 accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `trade`: accuracy and samples over γ and label
 dropping, with passes apart, beside the plain classifier and unsupervised EGC. `cost`: CPU time of a step. `figures`: Figures 4, 6
 and 8 of a trained run, and its samples in few steps.
@@ -31,14 +31,15 @@ from thalweg import tasks
 from thalweg.data import Batch
 from thalweg.evaluate.accuracy import Accuracy
 from thalweg.methods.egc import EGC
+from thalweg.nn.build import ConvNet, UNet
 
 COST_ROUNDS = 20
 FULL = "EBM + classifier (patch)"
-UNET = dict(network="unet", width=32, blocks=1, multipliers=(1, 2), readout="logits")
-RESNET = dict(network="resnet", width=32, blocks=1, multipliers=(1, 2, 4), readout="logits")
+UNET = dict(net=UNet(width=32, blocks=1, multipliers=(1, 2)), readout="logits")
+RESNET = dict(net=ConvNet(widths=(32, 64, 128), blocks=1), readout="logits")
 BODIES: dict[str, dict] = {"patch": {}, "unet": UNET}
 ALONE = dict(supervised=False, latent_classes=10)
-CLASSIFIER = dict(matching=0.0, gamma=1.0)
+CLASSIFIER = dict(classifier_only=True, cross_entropy_weight=1.0)
 # row: (fields, the paper's FID on CIFAR-10 without and with guidance); the paper has no patch network, nor the rows below
 ROWS: dict[str, tuple[dict, float | None, float | None]] = {
     FULL: ({}, None, None),
@@ -49,16 +50,16 @@ ROWS: dict[str, tuple[dict, float | None, float | None]] = {
     "logits as the only read-out": (dict(readout="logits"), None, None),
     "map read-out": (dict(readout="map"), None, None),
     "separate passes": (dict(passes="separate"), None, None),
-    "labels seen by half the score matching": (dict(labelled_share=0.5), None, None),
-    "labels seen by 90 %, as an input": (dict(passes="separate", labelled_share=0.9, label_input=True), None, None),
+    "labels seen by half the score matching": (dict(label_dropping=0.5), None, None),
+    "labels seen by 90 %, as an input": (dict(passes="separate", label_dropping=0.1, label_input=True), None, None),
 }
 # what a row's distance is compared with, where that is not the full model on patches
 BASE = {name: "EBM + classifier (unet)" for name in ("EBM alone (unet)", "EBM + classifier (unet)", "EBM + classifier (resnet)")}
 MODELS: dict[str, tuple[str, dict]] = {
     "egc": ("egc", {}),
     "egc, separate passes": ("egc", dict(passes="separate")),
-    "egc, labels seen by half": ("egc", dict(passes="separate", labelled_share=0.5)),
-    "egc, labels seen by 90 %, as an input": ("egc", dict(passes="separate", labelled_share=0.9, label_input=True)),
+    "egc, labels seen by half": ("egc", dict(passes="separate", label_dropping=0.5)),
+    "egc, labels seen by 90 %, as an input": ("egc", dict(passes="separate", label_dropping=0.1, label_input=True)),
     "classifier": ("egc", CLASSIFIER),
     "unsupervised": ("egc", ALONE),
     "jem": ("jem", {}),
@@ -67,11 +68,11 @@ MODELS: dict[str, tuple[str, dict]] = {
 SHARE = {"jem": 0.2}
 APART = dict(passes="separate")
 TRADE: dict[str, dict] = {
-    "γ = 0.05": APART | dict(gamma=0.05),
-    "γ = 0.3": APART | dict(gamma=0.3),
-    "γ = 1": APART | dict(gamma=1.0),
-    "γ = 0.3, labels seen by half": APART | dict(gamma=0.3, labelled_share=0.5),
-    "γ = 0.3, labels seen by 90 %, as an input": APART | dict(gamma=0.3, labelled_share=0.9, label_input=True),
+    "γ = 0.05": APART | dict(cross_entropy_weight=0.05),
+    "γ = 0.3": APART | dict(cross_entropy_weight=0.3),
+    "γ = 1": APART | dict(cross_entropy_weight=1.0),
+    "γ = 0.3, labels seen by half": APART | dict(cross_entropy_weight=0.3, label_dropping=0.5),
+    "γ = 0.3, labels seen by 90 %, as an input": APART | dict(cross_entropy_weight=0.3, label_dropping=0.1, label_input=True),
     "classifier": CLASSIFIER,
     "unsupervised": ALONE,
 }
@@ -91,9 +92,9 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
     name, changes = (EGCS | {"classifiers": MODELS})[part][row]
     fields = {"images": round(SHARE.get(name, 1.0) * options.images)}
     if name == "egc":  # presets differ in passes; rows say theirs
-        fields |= {"augment": options.augment, "passes": "joint"} | ({} if options.gamma is None else {"gamma": options.gamma})
+        fields |= {"augment": options.augment, "passes": "joint"} | ({} if options.gamma is None else {"cross_entropy_weight": options.gamma})
     size = options.size or tw.methods.preset(f"{name}/{options.data}")[1].shape[-1]
-    return f"{name}/{options.data}", fields | ({"patch": 2} if size == 16 else {}) | changes
+    return f"{name}/{options.data}", fields | ({"net": dict(patch=2)} if size == 16 else {}) | changes
 
 
 def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row, tuple[Any, Any]]:

@@ -28,36 +28,37 @@ from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
 from studies.tables import Picture, Section, Shown, Table, When
 from thalweg import tasks
 from thalweg.checkpoint import latest
+from thalweg.nn.build import MLP, ConvNet
 
 FULL, PRESET = "latents", "as the preset"
-ERM = dict(learner="erm")
+ERM = dict(generator_training="erm")
 # row: (encoder's loss, "random" for one without training, None for none; fields)
 ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     FULL: ("simclr", {}),
     "no latents": (None, {}),
     "no pretraining": ("random", {}),
-    "no augmentation": ("simclr", {"augment": 0.0}),
-    "EJM": ("simclr", {"learner": "ejm"}),
+    "no augmentation": ("simclr", {"augmented_starts": 0.0}),
+    "EJM": ("simclr", {"generator_training": "ejm"}),
     "ERM": ("simclr", ERM),
     "ERM, no latents": (None, ERM),
     "BYOL": ("byol", {}),
     "W-MSE": ("w-mse", {}),
-    "gaussian posterior": ("simclr", {"posterior": "gaussian"}),
-    "exponential posterior": ("simclr", {"posterior": "exponential"}),
-    "γ = 0.001": ("simclr", {"gamma": 0.001}),
-    "γ = 0.1": ("simclr", {"gamma": 0.1}),
-    "γ = 1": ("simclr", {"gamma": 1.0}),
+    "gaussian posterior": ("simclr", {"latent_posterior": "gaussian"}),
+    "exponential posterior": ("simclr", {"latent_posterior": "exponential"}),
+    "γ = 0.001": ("simclr", {"concentration": 0.001}),
+    "γ = 0.1": ("simclr", {"concentration": 0.1}),
+    "γ = 1": ("simclr", {"concentration": 1.0}),
 }
 # name of version 0.1, under which rows were recorded: (field, values)
 SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
     "step": ("step", (0.5, 2.0, 5.0, 10.0, 20.0)),
     "noise": ("noise", (0.0, 1e-3, 1e-2)),
-    "augment": ("augment", (0.0, 0.3)),
+    "augment": ("augmented_starts", (0.0, 0.3)),
     "generator_std": ("generator_std", (0.1, 1.0)),
     "regularise": ("regularise", (0.01, 0.1)),
     "data_noise": ("data_noise", (0.0, 0.1)),
-    "clip_move": ("clip_move", (0.0, 0.03)),
-    "view": ("view", ("noise",)),
+    "clip_move": ("chain.clip", (0.0, 0.03)),
+    "view": ("augmentation", ("noise",)),
 }
 SETTINGS = {f"{name} = {value}": ("simclr", {field: value}) for name, (field, values) in SWEEP.items() for value in values}
 LOSSES = ("simclr", "byol", "w-mse")
@@ -125,7 +126,9 @@ def with_encoder_images(options: Options, rows: list[Row]) -> dict[str, Any]:
 
 def settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     _, fields = {**ROWS, **SETTINGS, PRESET: ("simclr", {})}[row]
-    return f"liebm/{options.data}", {"images": ENDLESS, **fields}
+    erm = fields.get("generator_training") == "erm"
+    inference = {"inference": MLP(width=512) if options.data == "digits" else ConvNet(blocks=1)} if erm else {}
+    return f"liebm/{options.data}", {"images": ENDLESS, **inference, **fields}
 
 
 def model_folder(row: str, seed: int, options: Options) -> Path:
@@ -166,10 +169,10 @@ def by_label(model: Any, judge: Judge, seed: int) -> Row:
         x = model.sample(len(labels), label=labels, seed=seed + 2, **asked).float()
         return tw.evaluate.class_accuracy(x, labels, judge.extractor).value
 
-    gammas = GAMMAS if model.config.posterior == "cosine" else (None,)
-    found: dict[str, Any] = {"nearest": {str(gamma): share(gamma=gamma, candidates=16) for gamma in gammas}}
+    gammas = GAMMAS if model.config.latent_posterior == "cosine" else (None,)
+    found: dict[str, Any] = {"nearest": {str(gamma): share(concentration=gamma, candidates=16) for gamma in gammas}}
     if model.inference is not None:
-        found["q"] = {str(gamma): share(gamma=gamma) for gamma in gammas}
+        found["q"] = {str(gamma): share(concentration=gamma) for gamma in gammas}
     return {"by_label": found, "label_accuracy": max(value for way in found.values() for value in way.values())}
 
 
