@@ -34,9 +34,6 @@ from studies.tables import Each, Picture, Section, Shown, Table, shown
 from thalweg import tasks
 from thalweg.checkpoint import read_stats
 from thalweg.data import attributes
-from thalweg.data.attributes import coloured
-from thalweg.data.attributes import paired as paired_digits
-from thalweg.data.sources import digits as grey_digits
 
 TOYS = {"checkerboard": 330.0, "25gaussians": 800.0}  # CPU seconds of training at most
 DRAWS = 5
@@ -256,9 +253,9 @@ def within_class(features: Tensor, label: Tensor) -> float:
 def composition(options: Options) -> dict[str, Any]:
     """Joint accuracy of concepts, in pairs never seen together in training (sec. 5.4.6), on sets with two and three concepts."""
     sets = {
-        "paired-digits": ("cdrl-paired", partial(paired_digits, copies=2)),
-        "inked-digits": ("cdrl-inked", partial(coloured, first="digit", ground="black", copies=1)),
-        "coloured-digits": ("cdrl-coloured", partial(coloured, first="digit", copies=3)),
+        "paired-digits": ("cdrl-paired", partial(tw.data.paired, copies=2)),
+        "inked-digits": ("cdrl-inked", partial(tw.data.coloured, first="digit", ground="black", copies=1)),
+        "coloured-digits": ("cdrl-coloured", partial(tw.data.coloured, first="digit", copies=3)),
     }
     return {name: composed(name, options.runs / run, make, options) for name, (run, make) in sets.items() if (options.runs / run).is_dir()}
 
@@ -270,7 +267,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
     def every(split: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Digits of the split in all combinations, those held out from the model's training too."""
         # the library gives combinations held out from training for testing only; the judges shall know them
-        parts = [make(grey_digits, split=split).all(), make(partial_source(grey_digits, split), split="test", unseen=True).all()]
+        parts = [make(tw.data.digits, split=split).all(), make(partial_source(tw.data.digits, split), split="test", unseen=True).all()]
         return torch.cat([p.x for p in parts]), attributes.split_label(torch.cat([p.label for p in parts]), concepts)
 
     (x, label), (x_test, label_test) = every("train"), every("test")

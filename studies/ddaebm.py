@@ -60,7 +60,7 @@ PROPOSALS = {
 }
 DDAEBM, KL, MANY = "DDAEBM", "KL divergence", "WGAN-0GPs in a diffusion"
 WGAN = "WGAN-0GP"
-DRL: dict[str, Any] = {"initializer": False, "steps": 30}
+DRL: dict[str, Any] = {"initializer": None, "steps": 30}
 # Table 5; without q_ψ it is a WGAN-0GP at each level, which at one level is the WGAN-0GP of Figure 1 and Table 1
 VARIANTS: dict[str, dict[str, Any]] = {
     DDAEBM: {},
@@ -426,7 +426,7 @@ def cost(options: Options) -> dict[str, Any]:
         row["plain loop over"] = {way: ratio(seconds["plain loop"], seconds[way]) for way in WAYS}
         found["training"].append(row)
         print(row["seconds_a_step"], row["plain loop over"], flush=True)
-    n, sizes = 2000, {"width": 128}
+    n, sizes = 2000, {"net.width": 128}
     samplers = {
         "DDAEBM": tw.method("ddaebm/25gaussians", seed=0, net=MLP(**OF_COST), encoder=MLPEncoder(**OF_COST)),
         "CDRL": tw.method("cdrl/25gaussians", seed=0, **sizes),

@@ -92,7 +92,9 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
     name, changes = (EGCS | {"classifiers": MODELS})[part][row]
     fields = {"images": round(SHARE.get(name, 1.0) * options.images)}
     if name == "egc":  # presets differ in passes; rows say theirs
-        fields |= {"augment": options.augment, "passes": "joint"} | ({} if options.gamma is None else {"cross_entropy_weight": options.gamma})
+        fields |= {"augment": options.augment, "passes": "joint"} | (
+            {} if options.gamma is None else {"cross_entropy_weight": options.gamma}
+        )
     size = options.size or tw.methods.preset(f"{name}/{options.data}")[1].shape[-1]
     return f"{name}/{options.data}", fields | ({"net": dict(patch=2)} if size == 16 else {}) | changes
 

@@ -48,7 +48,7 @@ INCOMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
 UNPOSED: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects-unposed", {}),
     "amortized, Gaussian prior": ("objects-unposed", GAUSSIAN),
-    "poses by their gradients": ("objects-unposed", {"pose_candidates": 0, "pose_first": 0.0}),
+    "poses by their gradients": ("objects-unposed", {"pose_search": None}),
 }
 
 
@@ -88,7 +88,7 @@ def two_shot(model: Any, seed: int, options: Options, path: Path | None) -> dict
     test = tw.data.load("objects", "test")
     found: dict[str, Any] = {"two_shot_encoder": None, "given_encoder": None}
     for name, steps in {"encoder": 0, "chain": POSTERIOR_STEPS}.items():
-        if name == "encoder" and model.encoder is None:
+        if name == "encoder" and model.inference is None:
             continue
         with precise(options):
             made = tw.tasks.new_views(model, test, objects=OBJECTS, shots=SHOTS, views=VIEWS, seed=seed, steps=steps)
@@ -116,7 +116,7 @@ def decided_by(model: Any, seed: int, path: Path | None, data: str = "objects", 
     test = tw.data.load(data, "test").all()
     first = [int((test.item == item).nonzero()[0]) for item in range(n)]
     x, camera = test.x[first], test.camera[first]
-    found = model.infer(x, camera if model.config.poses == "known" else None, steps=0 if model.encoder is not None else None, seed=seed)
+    found = model.infer(x, camera if model.config.poses == "known" else None, steps=0 if model.inference is not None else None, seed=seed)
     view = camera[0] if model.config.poses == "known" else found.camera[0, 0]
     made = tw.tasks.recombined(model, found.appearance, found.shape, camera=view)
     opacity = made.opacity.flatten(3)
