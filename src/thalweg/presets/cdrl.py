@@ -5,16 +5,14 @@ from dataclasses import replace
 from thalweg.chain import MALA, Langevin
 from thalweg.nn.build import MLP, ConvNet, PatchNet, UNet
 
-# Toys: the paper's s_0 = 0.005 is for images, whose p(y_0 | x_1) is narrow; in the plane it is as wide as σ_1, and 15 such steps
-# move 0.02. Metropolis-adjusted chains find each level's step, and have no discretisation error that the energy would absorb;
-# without jumps samples of 25gaussians look right while the energy's mode weights are wrong. Three levels for the same reason: with six
-# σ_1 is 0.25, and p(y_0 | x_1) hardly sees two modes at once (both seen in single trials, not in a benchmark).
+# Toys, ours: three levels, adjusted chains and jumps, because the paper's six levels and steps leave the weights of modes undetermined
+# in the plane (the page says why)
 _ADAPTED = MALA(steps=15, step=1.0, target_acceptance=0.6, jumps=3, jump_every=5)
 _TOY = dict(
     data="8gaussians", shape=(2,), net=MLP(width=192, depth=3), waves=3, readout="nats", data_std=1.4, levels=3, chain=_ADAPTED,
     weight_power=0.0, tweedie=1.0, batch=1024, images=1_200_000, lr=1e-3, lr_initializer=1e-3, lr_end=0.0, warm_up=100, ahead=50, ema=0.999,
 )  # fmt: skip
-# Small images. Ours: the inner read-out and rates for minutes, not days (studies/cdrl_ablation)
+# Small images. Ours: the inner read-out and rates for minutes, not days (studies/cdrl ablation)
 _SMALL = dict(
     readout="inner", data_std=0.85, weight_power=0.0, lr=1e-3, lr_initializer=1e-3, lr_end=0.0, warm_up=100, ahead=50, ema=0.999,
 )  # fmt: skip
