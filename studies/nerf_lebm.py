@@ -118,7 +118,7 @@ def decided_by(model: Any, seed: int, path: Path | None, data: str = "objects", 
     x, camera = test.x[first], test.camera[first]
     found = model.infer(x, camera if model.config.poses == "known" else None, steps=0 if model.inference is not None else None, seed=seed)
     view = camera[0] if model.config.poses == "known" else found.camera[0, 0]
-    made = tw.tasks.recombined(model, found.appearance, found.shape, camera=view)
+    made = tw.tasks.recombine_latents(model, found.appearance, found.shape, camera=view)
     opacity = made.opacity.flatten(3)
     colour = (made.x.flatten(3) * opacity).sum(-1) / opacity.sum(-1).clamp(min=1e-6)  # [appearance, shape, 3]
 
@@ -140,7 +140,7 @@ def priors_one(row: str, seed: int, options: Options) -> Row:
     found["frechet"] = judge_of("priors").distance(model, seed, options)
     if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
-        a, s = tw.tasks.drawn(model, 6, seed=1)
+        a, s = tw.tasks.draw_objects(model, 6, seed=1)
         tw.plot.animation(tw.tasks.turntable(model, a, s, frames=24, size=64).x.transpose(0, 1), path("turntable").with_suffix(".gif"))
     return found
 
@@ -191,7 +191,7 @@ def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of("unposed").distance(model, seed, options)}
     if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
-        a, s = tw.tasks.drawn(model, 4, seed=1)
+        a, s = tw.tasks.draw_objects(model, 4, seed=1)
         tw.plot.grid(tw.tasks.turntable(model, a, s, frames=8).x.flatten(0, 1), path("turn"), columns=8, least=64)
     return found
 

@@ -31,7 +31,7 @@ def make_runs(root: Path) -> None:
     fit(toy, tw.data.toy("8gaussians"), root / "toy", progress=False)
     digits = tw.method("egc/digits", width=8, blocks=1, levels=20, sample_steps=5, batch=16, images=32)
     twin = fit(digits, tw.data.load("digits"), root / "digits", progress=False)
-    tw.save_pretrained(twin, root / "model")
+    tw.save(twin, root / "model")
     for name in ("no_config", "no_weights", "truncated", "pickled", "other_shape", "other_method", "no_dict", "bad_json"):
         shutil.copytree(root / "model", root / name)
     (root / "no_config" / "config.json").unlink()
@@ -45,7 +45,7 @@ def make_runs(root: Path) -> None:
     )
     (root / "other_method" / "config.json").write_text(json.dumps(config | {"method": "ecg"}))
     (root / "no_dict" / "config.json").write_text(json.dumps(config | {"config": ["width", 8]}))
-    (root / "bad_json" / "config.json").write_text('{"thalweg": "0.1.0", "method"')
+    (root / "bad_json" / "config.json").write_text('{"thalweg": "0.2.0", "method"')
     shutil.copytree(root / "toy", root / "corrupt")
     for path in (root / "corrupt").glob("state-*.pt"):
         path.write_bytes(path.read_bytes()[:-100])
@@ -54,6 +54,9 @@ def make_runs(root: Path) -> None:
     shutil.copytree(root / "toy", root / "no_state")
     for path in (root / "no_state").glob("state-*.pt"):
         path.unlink()
+    shutil.copytree(root / "toy", root / "old")
+    old = {"thalweg": "0.1.0", "method": "short_run", "config": {"shape": [2], "network": "mlp", "width": 16, "sampler": "mala"}}
+    (root / "old" / "config.json").write_text(json.dumps(old))
     (root / "others").mkdir()
     (root / "others" / "thesis.tex").write_text("years of work")
     (root / "empty").mkdir()
@@ -73,7 +76,7 @@ def make_runs(root: Path) -> None:
     np.savez(root / "other_key.npz", images=np.zeros((40, 1, 8, 8), np.uint8))
     np.savez(root / "odd.npz", x=np.zeros((40, 1, 9, 9), np.uint8), y=np.arange(40) % 10)
     unable = tw.method("ddaebm/digits", blocks=1, **{"net.width": 8, "encoder.width": 8})  # it takes no constraint and does not denoise
-    tw.save_pretrained(unable, root / "unable")
+    tw.save(unable, root / "unable")
     Image.fromarray(np.full((8, 9), 255, np.uint8)).save(root / "wide.png")
     np.savez(root / "many.npz", x=np.zeros((101, 1, 8, 8), np.uint8))
     np.savez(root / "plain.npz", x=np.zeros((40, 1, 8, 8), np.uint8))
@@ -102,16 +105,18 @@ COMMANDS = [
     ("train egc/digit --out new", ["egc has no preset 'digit' (did you mean 'digits'?"]),
     ("train nothing --out new", ["unknown method 'nothing'", "Methods: short_run, egc"]),
     # fields
-    (f"train {TOY} --out new --widht 16", ["has no field 'widht' (did you mean 'width'?"]),
+    (f"train {TOY} --out new --widht 16", ["has no field 'widht' (did you mean 'net.width'?"]),
+    (f"train {TOY} --out new --net.widht 16", ["has no field 'net.widht' (did you mean 'net.width'?"]),
     (f"train {TOY} --out new --log-evry 16", ["did you mean 'log-every'?"]),
     (f"train {TOY} --out new --width wide", ["width = 'wide'", "valid integer"]),
-    (f"train {TOY} --out new --width 0", ["width = 0", "greater than or equal to 1"]),
+    (f"train {TOY} --out new --width 0", ["net.width = 0", "greater than or equal to 1"]),
+    (f"train {TOY} --out new --net.width 0", ["net.width = 0", "greater than or equal to 1"]),
     (f"train {TOY} --out new --width 1.5", ["width = 1.5", "valid integer"]),
     (f"train {TOY} --out new --lr -1", ["lr = -1", "greater than 0"]),
     (f"train {TOY} --out new --lr NaN", ["lr = nan"]),
     (f"train {TOY} --out new --ema 2", ["ema = 2", "less than or equal to 1"]),
-    (f"train {TOY} --out new --sampler hmc", ["sampler = 'hmc'", "'langevin' or 'mala'"]),
-    (f"train {TOY} --out new --network convnet", ["network = 'convnet' needs images", "(2,)"]),
+    (f"train {TOY} --out new --chain hmc", ["chain = 'hmc' is not known: langevin, mala"]),
+    (f"train {TOY} --out new --net convnet", ["kind 'convnet' needs images", "(2,)"]),
     (f"train {TOY} --out new --width", ["--width needs a value"]),
     (f"train {TOY} here --out new", ["unexpected argument 'here'", "--field value"]),
     (f"train {TOY} --out new --batch 16 --buffer 10", ["a batch of 16 needs as many chains, the buffer holds 10"]),
@@ -160,6 +165,9 @@ COMMANDS = [
     ("sample no_dict --out new.png", ["config.json is corrupt"]),
     ("sample other_method --out new.png", ["unknown method 'ecg' (did you mean 'egc'?"]),
     ("sample other_shape --out new.png", ["do not fit its config", "size mismatch"]),
+    ("sample old --out new.png", ["old was made by Thalweg 0.1.0 and does not fit 0.2.0: train it anew", "pip install thalweg==0.1.0"]),
+    (f"train {TOY} --out old {SMALL}", ["old was made by Thalweg 0.1.0 and does not fit 0.2.0: train it anew"]),
+    ("evaluate --compare toy old", ["old was made by Thalweg 0.1.0"]),
     ("sample truncated --out new.png", ["model.safetensors is corrupt"]),
     ("sample pickled --out new.png", ["model.safetensors is corrupt"]),
     ("sample no_weights --out new.png", ["holds no state yet"]),
@@ -204,7 +212,11 @@ COMMANDS = [
     ("evaluate digits --out empty", ["--out empty is a folder"]),
     ("evaluate digits --n 0", ["--n must be above 0"]),
     ("apply clasify digits --input pictures --out new.json", ["unknown task 'clasify' (did you mean 'classify'?"]),
-    ("apply classify toy --input pictures --out new.json", ["short_run does not classify"]),
+    ("apply", ["apply needs a task: classify, detect", "thalweg apply --help"]),
+    ("apply classify toy --input pictures --out new.json", ["apply is for models of images", "points of shape (2,)"]),
+    ("apply classify unable --input pictures --out new.json", ["classify: this ddaebm model", "the ability 'classify'"]),
+    ("apply turntable digits --out new.png", ["turntable: this egc model", "the ability 'views'"]),
+    ("apply turntable digits --out new.png --cuont 3", ["turntable takes no --cuont (did you mean '--count'?). Its options: --count"]),
     ("apply classify digits --input nowhere --out new.json", ["no picture there"]),
     ("apply classify digits --input empty --out new.json", ["no picture there"]),
     ("apply classify digits --input broken_pictures --out new.json", ["07.png cannot be read as a picture"]),
@@ -231,7 +243,7 @@ COMMANDS = [
     ("apply inpaint digits --input pictures --out new.png --std 0.3", ["inpaint takes no --std", "--mask, --completions"]),
     ("apply inpaint digits --input nan.npz --out new.png", ["1 of 40 images hold NaN"]),
     ("apply inpaint toy --input pictures --out new.png", ["apply is for models of images", "points of shape (2,)"]),
-    ("apply inpaint unable --input pictures --out new.png", ["samples take a constraint; those of ddaebm do not"]),
+    ("apply inpaint unable --input pictures --out new.png", ["inpaint: this ddaebm model", "the ability 'constraint'"]),
     ("apply inpaint digits --input many.npz --out new.png", ["a picture shows 100 images at most, the input holds 101", ".npz"]),
     ("apply restore digits --input pictures --out new.png", ["restore needs --operator", "pool:2"]),
     ("apply restore digits --input pictures --out new.png --operator pol:2", ["unknown operator 'pol:2' (did you mean 'pool'?"]),
@@ -241,16 +253,17 @@ COMMANDS = [
     ("apply denoise digits --input pictures --out new.png", ["denoise needs --std"]),
     ("apply denoise digits --input pictures --out new.png --std 0", ["--std must be above 0, got 0.0"]),
     ("apply denoise digits --input pictures --out new.png --std inf", ["--std must be finite"]),
-    ("apply denoise unable --input pictures --out new.png --std 0.3", ["ddaebm has no `denoise`"]),
+    ("apply denoise unable --input pictures --out new.png --std 0.3", ["denoise: this ddaebm model", "the ability 'denoise'"]),
     ("apply interpolate digits --out new.png --input pictures --seeds 0,1", ["of --input or between the noise of two --seeds, not both"]),
     ("apply reconstruct digits --out new.png", ["reconstruct needs --input PATH"]),
-    ("apply reconstruct digits --out new.png --input pictures", ["are a function of their start; egc has no `reconstruct`"]),
+    ("apply reconstruct digits --out new.png --input pictures", ["reconstruct: this egc model", "the ability 'reconstruct'"]),
     ("apply reconstruct digits --out new.png --input pictures --search 0", ["--search must be above 0, got 0"]),
-    ("apply inpaint digits --out new.png --input pictures --search 5", ["search is for methods that reconstruct; egc does not"]),
+    ("apply inpaint digits --out new.png --input pictures --search 5", ["inpaint --search: this egc model", "'reconstruct'"]),
     ("apply interpolate digits --out new.png --seeds 1", ["--seeds must be two different whole numbers, for example 0,1, got '1'"]),
     ("apply interpolate digits --out new.png --seeds 3,3", ["two different whole numbers"]),
     ("apply interpolate digits --out new.png --steps 1", ["--steps must be 2 or more, got 1"]),
-    ("apply interpolate unable --out new.png", ["samples take a start; those of ddaebm do not"]),
+    ("apply restore digits --out new.png --input pictures --operator grey --latent", ["restore --latent: this egc", "'restore_latent'"]),
+    ("apply interpolate unable --out new.png", ["interpolate: this ddaebm model", "the ability 'start'"]),
     ("apply classify digits --input pictures --out new.json --seed 0", ["classify takes no --seed. Its options: none"]),
     ("export digits", ["export needs either --out DIR or --hub NAME"]),
     ("export digits --out new --hub user/name", ["export needs either --out DIR or --hub NAME"]),
@@ -358,7 +371,7 @@ API: dict[str, tuple[Callable[[Path], object], str]] = {
     "steps": (lambda root: tw.load(root / "digits").sample(2, steps=50), "steps must be between 1 and the schedule's 20"),
     "state": (lambda root: checkpoint.read(root / "file"), "is corrupt or no state of Thalweg"),
     "no state": (lambda root: checkpoint.read(root / "nowhere.pt"), "cannot read"),
-    "export": (lambda root: tw.save_pretrained(tw.method(TOY), root / "file" / "x"), "cannot write"),
+    "export": (lambda root: tw.save(tw.method(TOY), root / "file" / "x"), "cannot write"),
     "fit": (lambda root: fit(tw.method(TOY), tw.data.load("digits"), root / "new"), "is built for examples of shape"),
     "fit file": (lambda root: fit(tw.method(TOY), tw.data.toy("8gaussians"), root / "file"), "is a file; give a folder"),
     "processes": (lambda root: fit(tw.method(TOY), tw.data.toy("8gaussians"), root / "new", batch=15, shards=2), "does not divide over 2"),

@@ -182,7 +182,7 @@ def test_trim_stats(tmp_path):
 
 
 OTHERS = {
-    "width": (lambda: tiny("short_run/8gaussians", width=24), 0, "was started with width = 16, now 24"),
+    "width": (lambda: tiny("short_run/8gaussians", width=24), 0, "was started with net.width = 16, now 24"),
     "lr": (lambda: tiny("short_run/8gaussians", lr=0.5), 0, "was started with lr = 0.001, now 0.5"),
     "method": (lambda: tiny("egc/digits"), 0, "holds a run of short_run, not egc"),
     "seed": (lambda: tiny("short_run/8gaussians"), 1, "was started with seed 0, not 1"),

@@ -8,7 +8,6 @@ import torch
 
 import thalweg as tw
 from thalweg import camera, random
-from thalweg.cli import main
 from thalweg.config import all_fields
 from thalweg.data import Batch, UnpairedBatch, ViewBatch
 from thalweg.errors import InputError
@@ -37,11 +36,6 @@ class Noise:
             view = camera.orbit(*(camera.unit_vector(torch.rand(count)) for _ in range(2)), distance=4.0, focal=2.0)
             return ViewBatch(x, None, view, torch.arange(count) // self.views)
         return UnpairedBatch(x, label, source) if self.domains else Batch(x, label)
-
-
-def test_list_names_every_preset(capsys):
-    assert main(["list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [f"{name}/{key}" for name, key in PRESETS]
 
 
 @pytest.mark.parametrize(("name", "key"), PRESETS, ids=["/".join(p) for p in PRESETS])

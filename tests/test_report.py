@@ -48,12 +48,12 @@ def test_report_holds_everything_and_needs_nothing(tmp_path, picture):
         table=[("frechet[digits-classifier]", "5.2", "floor 2.5 at n = 359")],
         pictures=[("Relative", "samples/a.png"), ("Absolute", picture)],
         config={"steps": 15, "net": {"width": 64, "norm": None, "empty": {}}},
-        footer="thalweg 0.1.0",
+        footer="thalweg 0.2.0",
     )
     assert path == tmp_path / "report.html"
     page = path.read_text(encoding="utf-8")
     reader = Reader(page)
-    for word in ("cdrl/digits", "frechet[digits-classifier]", "5.2", "net.width", "64", "None", "Relative", "thalweg 0.1.0"):
+    for word in ("cdrl/digits", "frechet[digits-classifier]", "5.2", "net.width", "64", "None", "Relative", "thalweg 0.2.0"):
         assert word in reader.text
     sources = [value for name, value in reader.attributes if name == "src"]
     assert len(sources) == 2

@@ -3,71 +3,82 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# imported on first use, so that `thalweg --help` does not wait for torch
+# imported on first use, so that `thalweg --help` does not wait for torch; no submodule may have one of these names
 _HOMES = {
-    "value_and_score": "thalweg.energy",
-    "score": "thalweg.energy",
-    "temper": "thalweg.energy",
+    "Diverged": "thalweg.errors",
+    "InputError": "thalweg.errors",
     "combine": "thalweg.energy",
     "compose": "thalweg.energy",
-    "tilt": "thalweg.energy",
+    "condition": "thalweg.energy",
     "fit": "thalweg.train",
+    "from_pretrained": "thalweg.latent",
     "load": "thalweg.latent",
-    "save_pretrained": "thalweg.save",
-    "from_pretrained": "thalweg.save",
-    "push_to_hub": "thalweg.save",
     "method": "thalweg.methods",
-    "InputError": "thalweg.errors",
-    "Diverged": "thalweg.errors",
+    "push_to_hub": "thalweg.latent",
+    "save": "thalweg.latent",
+    "save_pretrained": "thalweg.latent",
+    "score": "thalweg.energy",
+    "temper": "thalweg.energy",
+    "tilt": "thalweg.energy",
+    "update": "thalweg.updates",
+    "value_and_score": "thalweg.energy",
 }
 _MODULES = (
     "camera",
+    "chain",
+    "config",
     "data",
     "energy",
     "evaluate",
     "latent",
     "methods",
+    "metrics",
     "nn",
     "noise",
     "objective",
     "plot",
     "prior",
     "random",
+    "replay",
     "sample",
-    "save",
+    "store",
     "tasks",
     "train",
 )
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
 if TYPE_CHECKING:
     from thalweg import (
         camera,
+        chain,
+        config,
         data,
         energy,
         evaluate,
         latent,
         methods,
+        metrics,
         nn,
         noise,
         objective,
         plot,
         prior,
         random,
+        replay,
         sample,
-        save,
+        store,
         tasks,
         train,
     )
-    from thalweg.energy import combine, compose, score, temper, tilt, value_and_score
+    from thalweg.energy import combine, compose, condition, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
-    from thalweg.latent import load
+    from thalweg.latent import from_pretrained, load, push_to_hub, save, save_pretrained
     from thalweg.methods import method
-    from thalweg.save import from_pretrained, push_to_hub, save_pretrained
     from thalweg.train import fit
+    from thalweg.updates import update
 
 
 def __getattr__(name: str) -> Any:
@@ -79,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return __all__

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def read_weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
     else:
         state = latest(folder)
         if state is None:
-            raise InputError(f"{folder} holds no state yet; train it first")
+            raise InputError(f"{folder} has no {WEIGHTS} and holds no state yet; train it first")
     if not isinstance(state, dict) or "ema" not in state:
         raise InputError(f"{folder} holds no state of Thalweg: it has no EMA weights")
     return state["ema"]
@@ -227,10 +227,30 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is corrupt or not Thalweg's: it needs the keys thalweg, method and config") from None
 
 
+def of_another_version(folder: Path, version: str, trouble: InputError) -> InputError:
+    """The error of a model that does not fit: where another version has written it, that is the reason."""
+    if version == thalweg.__version__:
+        return trouble
+    return InputError(
+        f"{folder} was made by Thalweg {version} and does not fit {thalweg.__version__}: train it anew, or use it with that version "
+        f"(pip install thalweg=={version})"
+    )
+
+
 def _same(out: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     if theirs["method"] != ours["method"]:
         raise InputError(f"{out} holds a run of {theirs['method']}, not {ours['method']}; give another folder")
-    for key in sorted(set(theirs["config"]) | set(ours["config"])):
-        there, here = theirs["config"].get(key), ours["config"].get(key)
-        if there != here:
-            raise InputError(f"{out} was started with {key} = {there!r}, now {here!r}; give the same value or another folder")
+    there, here = flat(theirs["config"]), flat(ours["config"])
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key):
+            trouble = f"{out} was started with {key} = {there.get(key)!r}, now {here.get(key)!r}; give the same value or another folder"
+            known = theirs["config"].keys() == ours["config"].keys()
+            raise InputError(trouble) if known else of_another_version(out, theirs["thalweg"], InputError(trouble))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted names: {"net": {"width": 8}} is {"net.width": 8}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+    return found

@@ -1,22 +1,25 @@
-"""Autoencoders by name, for methods that work in their latent space: our own `autoencoder`, or diffusers' `AutoencoderKL`.
+"""Autoencoders by name, for models of their latents: those trained here, or diffusers' `AutoencoderKL`.
 
-A method whose config names an `autoencoder` is trained on latents; `as_images` makes a model of images of it, and `load` does so.
+A model whose data needs an autoencoder is trained on latents; `as_images` makes a model of images of it, and `load` does so.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from thalweg import save
+from thalweg import store
+from thalweg.config import STRICT, Common, data_needs
 from thalweg.data.base import Data
 from thalweg.data.latent import Autoencoder, Latents
+from thalweg.distributed import usable
 from thalweg.errors import InputError, require
+from thalweg.methods.base import Method, check_sampling, has
 
 DIFFUSERS = "diffusers:"
 _WEIGHTS = "diffusion_pytorch_model"
@@ -30,19 +33,22 @@ class Diffusers(nn.Module):
     its config's `sample_size`.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        config = model.config
-        channels, factor = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
-        size = config.sample_size
+        settings = model.config
+        channels, factor = settings.latent_channels, 2 ** (len(settings.block_out_channels) - 1)
+        size = settings.sample_size
         height, width = size if isinstance(size, list | tuple) else (size, size)
-        self.channels, self.factor = config.in_channels, factor
+        self.channels, self.factor = settings.in_channels, factor
         self.latent_shape = (channels, height // factor, width // factor)
-        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        mean = getattr(config, "shift_factor", None) if mean is None else mean
+        mean, std = getattr(settings, "latents_mean", None), getattr(settings, "latents_std", None)
+        mean = getattr(settings, "shift_factor", None) if mean is None else mean
         self.register_buffer("mean", _per_channel(0.0 if mean is None else mean, channels), persistent=False)
-        self.register_buffer("scale", config.scaling_factor / _per_channel(1.0 if std is None else std, channels), persistent=False)
+        self.register_buffer("scale", settings.scaling_factor / _per_channel(1.0 if std is None else std, channels), persistent=False)
 
     def encode(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] in [−1, 1] -> latents [B, c, H/f, W/f]. InputError for other channels, sides and ranges."""
@@ -70,7 +76,7 @@ def _per_channel(value: Any, channels: int) -> Tensor:
 
 
 def load_autoencoder(name: str | Path, *, device: str = "cpu") -> Autoencoder:
-    """An autoencoder, frozen and in evaluation mode: a run folder, exported folder or hub name of the method `autoencoder`.
+    """An autoencoder, frozen and in evaluation mode, by the run folder, exported folder or hub name of a model that decodes.
 
     "diffusers:PATH" or "diffusers:USER/MODEL" is diffusers' `AutoencoderKL` (extra `latent`), weights from safetensors only; of a
     whole pipeline the part `vae`, which from the hub is named: "diffusers:USER/PIPELINE/vae". Raises InputError where nothing is
@@ -80,13 +86,13 @@ def load_autoencoder(name: str | Path, *, device: str = "cpu") -> Autoencoder:
     if name.startswith(DIFFUSERS):
         model: Any = Diffusers(_from_diffusers(name.removeprefix(DIFFUSERS)))
     else:
-        model = save.load(name)
-        if not all(hasattr(model, part) for part in ("encode", "decode", "latent_shape")):
+        model = store.load(name)
+        if not has(model, "decode"):
             raise InputError(
                 f"{name} is a {model.name}, no autoencoder; train one: thalweg train autoencoder/fashion-mnist --out DIR, "
                 "or give diffusers:PATH_OR_NAME"
             )
-    return model.to(save.usable(device)).eval().requires_grad_(False)
+    return model.to(usable(device)).eval().requires_grad_(False)
 
 
 def _from_diffusers(name: str) -> Any:
@@ -147,7 +153,7 @@ def wrap(data: Data, name: str | Path, *, device: str = "cpu") -> Data:
 
     Errors as of `load_autoencoder` and `Latents`; a set of other images than the autoencoder's is refused by its `encode`.
     """
-    return Latents(data, load_autoencoder(name, device=device), device=save.usable(device)) if str(name) else data
+    return Latents(data, load_autoencoder(name, device=device), device=usable(device)) if str(name) else data
 
 
 def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
@@ -168,8 +174,13 @@ def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
     return decode
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ImageConfig(Common):
+    """What is said of a model of latents as one of images: its data, which need no encoding any more, their shape and classes."""
+
+
 class Decoded(nn.Module):
-    """A model of latents as one of images: its samples decoded, its energy that of an image's latent, `config.shape` that of images.
+    """A model of latents as one of images: its samples decoded, its energy that of an image's latent.
 
     `method` is the model itself. E(encode(x)) ranks images; as a density it is one of latents, not of images.
     """
@@ -179,15 +190,22 @@ class Decoded(nn.Module):
         self.method, self.autoencoder, self.name = method, autoencoder, method.name
         with torch.no_grad():
             shape = autoencoder.decode(torch.zeros(1, *method.config.shape)).shape[1:]
-        self.config = replace(method.config, shape=tuple(shape))
+        self.config = ImageConfig(data=method.config.data, shape=tuple(shape), classes=method.config.classes)
         self.abilities = method.abilities & {"sample", "labels", "concepts", "energy", "classify"}
+        self.default_guidance = method.default_guidance
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.method.device
 
     def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
         """As of any method: nothing but a seed is needed."""
         return {}
 
     def sample(self, n: int, *, seed: int = 0, **options: Any) -> Tensor:
-        """`n` images [n, C, H, W] in [−1, 1]; `options` go to the method's `sample`."""
+        """`n` images [n, C, H, W] in [−1, 1]; `options` go to the method's `sample`. InputError for those that it does not take."""
+        check_sampling(self.method, options)
         z = self.method.sample(n, seed=seed, **options)
         with torch.no_grad():
             return torch.cat([self.autoencoder.decode(part.float()) for part in z.split(64)])
@@ -197,18 +215,44 @@ class Decoded(nn.Module):
         return self.method.energy(self.autoencoder.encode(x), **condition)
 
     def classify(self, x: Tensor, **condition: Any) -> Tensor:
+        """log p(label | x) of images [B, C, H, W] -> [B, classes]."""
         return self.method.classify(self.autoencoder.encode(x), **condition)
 
 
 def as_images(method: Any) -> Any:
-    """`method` as a model of images: `Decoded` where its config names an autoencoder, else `method` itself."""
-    name = getattr(method.config, "autoencoder", "")
+    """`method` as a model of images: `Decoded` where it is one of latents, else `method` itself."""
+    name = data_needs(method.config).autoencoder
     if not name:
         return method
-    device = next(method.parameters()).device
-    return Decoded(method, _loaded(name).to(device)).eval()
+    autoencoder: Any = _loaded(name)
+    return Decoded(method, autoencoder.to(method.device)).eval()
 
 
-def load(name: str | Path, *, which: str = "last", device: str = "cpu") -> Any:
-    """A trained model by run folder, exported folder or hub name, see `save.load`; one of latents as a model of images."""
-    return as_images(save.load(name, which=which, device=device))
+def load(name: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None) -> Any:
+    """A trained model by run folder, exported folder or hub name, see `store.load`; one of latents as a model of images.
+
+    `kind`: the class of a method of your own, which config.json names but does not hold. InputError where nothing is there, or what
+    is there is corrupt, does not fit, or comes from another version.
+    """
+    return as_images(store.load(name, which=which, device=device, kind=kind))
+
+
+def save(method: Any, folder: str | Path) -> Path:
+    """Write a model to `folder`, as `load` reads it: model.safetensors, config.json and a model card; returns the folder.
+
+    Of a model of latents as one of images, the model of latents. InputError for a folder that is a run's or holds other files.
+    """
+    return store.save(_itself(method), folder)
+
+
+def push_to_hub(method: Any, name: str, *, private: bool = False) -> str:
+    """Upload what `save` writes to the hub as `name` ("user/model"), with the token of `hf auth login`; returns the address."""
+    return store.push_to_hub(_itself(method), name, private=private)
+
+
+def _itself(method: Any) -> Method:
+    return method.method if isinstance(method, Decoded) else method
+
+
+# the names of version 0.1
+save_pretrained, from_pretrained = save, load

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from thalweg.checkpoint import flat
 from thalweg.errors import InputError
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
@@ -56,7 +57,7 @@ def write(
     if pictures:
         parts += ["<h2>Pictures</h2>", *(_picture(run, caption, path) for caption, path in pictures)]
     if config:
-        rows = _table([(name, value) for name, value in _flat(config)], ())
+        rows = _table([(name, value) for name, value in flat(config).items()], ())
         parts += ["<h2>Configuration</h2>", f'<details><summary>All fields</summary><div class="wide">{rows}</div></details>']
     if footer:
         parts.append(f"<footer>{html.escape(footer)}</footer>")
@@ -92,10 +93,3 @@ def _picture(run: Path, caption: str, path: str | os.PathLike) -> str:
         raise InputError(f"report: cannot read the picture '{path}' ({error.strerror})") from error
     text = html.escape(caption)
     return f'<figure><img src="data:{kind};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-
-
-def _flat(config: Mapping, prefix: str = "") -> list[tuple[str, object]]:
-    rows = []
-    for name, value in config.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else [(f"{prefix}{name}", value)]
-    return rows

@@ -11,8 +11,7 @@ from pathlib import Path
 import thalweg as tw
 from studies.runner import Check, Options, table
 from studies.tables import Each, Section, Shown, Table
-from thalweg import checkpoint, data, measure
-from thalweg.save import load
+from thalweg import checkpoint, data, metrics
 
 # model: (preset, precision, images, fields that differ from the preset, the other data set)
 MODELS = {
@@ -36,7 +35,7 @@ def run(options: Options) -> dict:
     for name, (preset, precision, images, fields, other) in MODELS.items():
         folder = options.runs / name
         trained(folder, preset, precision, images, fields)
-        subject = measure.Subject(load(str(folder)), measure.Settings(outliers=(other,)))
+        subject = metrics.Subject(tw.load(folder), metrics.Settings(outliers=(other,)))
         seen = [row for row in checkpoint.read_stats(folder) if "seconds" in row][-1]
         results[name] = {
             "preset": preset,
@@ -44,7 +43,7 @@ def run(options: Options) -> dict:
             "images": seen["images"],
             "training_seconds": round(seen["seconds"]),
             "inliers": min(len(subject.test.x), subject.settings.ood_images),
-            "ood": measure.ood(subject),
+            "ood": metrics.METRICS["ood"].measure(subject),
         }
         print(name + "\n" + table([short(score, found) for score, found in results[name]["ood"].items()]), flush=True)
     return results

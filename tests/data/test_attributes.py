@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg import cli, run
+from thalweg import cli
+from thalweg.commands.pictures import picture
+from thalweg.config import DataNeeds
 from thalweg.data import Images, attributes, load
 from thalweg.data.attributes import BACKGROUNDS, INKS, asked_guidance, asked_label, heldout_pairs, holds_heldout, join_label, split_label
 from thalweg.data.images import partition
@@ -359,14 +361,14 @@ def test_a_run_shows_a_row_for_each_value_of_the_first_concept(tmp_path):
     asked = []
 
     class Recorder:
-        config = SimpleNamespace(data="coloured-digits", shape=(3, 8, 8), classes=20, conditional=True)
+        config = SimpleNamespace(data="coloured-digits", shape=(3, 8, 8), classes=20, data_needs=DataNeeds())
         abilities = frozenset({"sample", "labels"})
 
         def sample(self, n, *, seed, label):
             asked.append(label)
             return torch.zeros(n, 3, 8, 8)
 
-    run.picture(Recorder(), tmp_path / "a.png", 16)
+    picture(Recorder(), tmp_path / "a.png", 16)
     assert torch.equal(asked[0], torch.arange(10).repeat_interleave(10)) and (tmp_path / "a.png").exists()
 
 

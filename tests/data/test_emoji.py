@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thalweg import cli
+from thalweg.commands import train
 from thalweg.data import emoji, load
 from thalweg.errors import InputError
 
@@ -90,5 +90,5 @@ def test_a_preset_brings_its_data_to_its_size(package, monkeypatch):
     shapes = []
     monkeypatch.setattr("thalweg.train.fit", lambda method, data, *_, **__: shapes.append((method.config.shape, tuple(data.shape))))
     for options in ([], ["--data", "emoji-twitter"], ["--size", "16"]):
-        cli.train(["egc/emoji-google", "--dry-run", "--width", "8", "--blocks", "1", *options])
+        train.run(["egc/emoji-google", "--dry-run", "--width", "8", "--blocks", "1", *options])
     assert shapes == [((3, size, size),) * 2 for size in (32, 64, 16)]

@@ -105,7 +105,7 @@ def test_a_resumed_run_is_bit_equal_and_loads(tmp_path):
 
 
 def test_the_metrics_that_fit_an_encoder_are_of_its_latents():
-    from thalweg.measure import METRICS
+    from thalweg.metrics import METRICS
 
     assert [name for name, metric in METRICS.items() if metric.fits(method())] == ["latents"]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import thalweg as tw
-from thalweg import camera, cli, measure, plot, random, tasks
+from thalweg import camera, cli, metrics, plot, random, tasks
 from thalweg.chain import Langevin
 from thalweg.data import Views
 from thalweg.errors import InputError
@@ -46,7 +46,7 @@ def numbered(counts=(5, 4, 6)) -> Views:
 
 def test_a_turntable_goes_round_once():
     m = method()
-    a, s = tasks.drawn(m, 2, seed=3)
+    a, s = tasks.draw_objects(m, 2, seed=3)
     made = tasks.turntable(m, a, s, frames=4, altitude=0.4, size=6)
     assert [tuple(part.shape) for part in made] == [(2, 4, 3, 6, 6), (2, 4, 1, 6, 6), (2, 4, 1, 6, 6)]
     for k in range(4):
@@ -63,7 +63,7 @@ def test_rows_share_appearance_and_columns_shape():
     assert made.x.shape == (3, 3, 3, 8, 8)
     torch.testing.assert_close(made.opacity, made.opacity[:1].expand_as(made.opacity), atol=1e-6, rtol=1e-5)  # alike down each column
     assert (made.opacity[:, 0] - made.opacity[:, 1]).abs().max() > 1e-4 and (made.x[0, 0] - made.x[1, 0]).abs().max() > 1e-4
-    a, s = tasks.drawn(m, 3, seed=1)
+    a, s = tasks.draw_objects(m, 3, seed=1)
     up, front = (camera.unit_vector(torch.tensor(angle)) for angle in (math.radians(30), 0.0))
     view = camera.orbit(up, front, distance=m.optics.distance, focal=m.optics.focal)
     torch.testing.assert_close(made.x[2, 0], m.render(a[2:], s[:1], view[None]).x[0], atol=1e-5, rtol=1e-4)
@@ -93,11 +93,11 @@ def test_poses_are_those_that_were_inferred():
 
 
 def test_what_cannot_be_done_is_said():
-    with pytest.raises(InputError, match="needs a model of objects in space, as nerf_lebm; egc is none"):
+    with pytest.raises(InputError, match="this egc model, as it is configured, cannot do that; needed is the ability 'views'"):
         tasks.recombine(tw.method("egc/digits"))
-    with pytest.raises(InputError, match="poses = 'unknown'; this one is told"):
+    with pytest.raises(InputError, match="needs a model trained without cameras, which infers them; this one is told its cameras"):
         tasks.pose(method(), numbered().all().x)
-    with pytest.raises(InputError, match="needs a model of known poses"):
+    with pytest.raises(InputError, match="needed is the ability 'cameras'"):
         tasks.new_views(method(poses="unknown"), numbered())
     with pytest.raises(InputError, match=r"an object of views has 5 images, shots \+ views = 6"):
         tasks.new_views(method(), numbered())
@@ -109,8 +109,8 @@ def test_what_cannot_be_done_is_said():
 @pytest.fixture
 def scenes(tmp_path):
     """A model of known and one of unknown poses, and objects in the layout of ShapeNet."""
-    tw.save_pretrained(method(), tmp_path / "model")
-    tw.save_pretrained(method(poses="unknown"), tmp_path / "unposed")
+    tw.save(method(), tmp_path / "model")
+    tw.save(method(poses="unknown"), tmp_path / "unposed")
     view = some_cameras(14)
     for i in range(2):
         home = tmp_path / "cars_test" / f"car{i}"
@@ -129,24 +129,24 @@ def scenes(tmp_path):
 
 def test_new_views_are_measured_on_held_out_objects(scenes, tmp_path):
     m = method_of(scenes)
-    assert "views" in measure.chosen(m, ("auto",)) and "views" not in measure.chosen(method(poses="unknown"), ("auto",))
-    subject = measure.Subject(m, measure.Settings(n=1), tmp_path / "report")
-    found = measure.views(subject)
+    assert "views" in metrics.chosen(m, ("auto",)) and "views" not in metrics.chosen(method(poses="unknown"), ("auto",))
+    subject = metrics.Subject(m, metrics.Settings(n=1), tmp_path / "report")
+    found = metrics.METRICS["views"].measure(subject)
     made = tasks.new_views(m, tw.data.load(scenes, "test", size=8), objects=1)
     error = (made.truth - made.x).square().flatten(2).mean(2)
     assert found["psnr"]["value"] == pytest.approx(float((10 * (4 / error).log10()).mean()), abs=1e-4) and found["psnr"]["n"] == 1
     dark = (made.truth - tw.data.load(scenes, "train", size=8).all().x.mean(0)).square().flatten(2).mean(2)
     assert found["of_mean_image"] == pytest.approx(float((10 * (4 / dark).log10()).mean()), abs=1e-4)
     assert {path.name for _, path in subject.pictures} == {"views.png", "recombined.png"} and all(p.exists() for _, p in subject.pictures)
-    assert "PSNR of new views" in measure.views_rows(found)[0].name
+    assert "PSNR of new views" in metrics.METRICS["views"].rows(found)[0].name
 
 
 def test_what_has_no_labels_is_evaluated_without_a_classifier(scenes, capsys, monkeypatch):
-    monkeypatch.setattr(measure, "METRICS", {name: measure.METRICS[name] for name in ("fidelity", "views")})
-    found = measure.measure(measure.Subject(method_of(scenes, **{"prior.chain.steps": 1}), measure.Settings(n=7)), ("auto",))
+    monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name] for name in ("fidelity", "views")})
+    found = metrics.measure(metrics.Subject(method_of(scenes, **{"prior.chain.steps": 1}), metrics.Settings(n=7)), ("auto",))
     assert "fidelity" not in found and "views" in found and "fidelity left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="needs data with labels"):
-        measure.measure(measure.Subject(method_of(scenes), measure.Settings(n=4)), ("fidelity",))
+        metrics.measure(metrics.Subject(method_of(scenes), metrics.Settings(n=4)), ("fidelity",))
 
 
 def apply(scenes, task: str, *words, model: str = "model") -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import random, tasks
-from thalweg.chain import Langevin
+from thalweg.chain import MALA, Langevin
 from thalweg.cli import main
 from thalweg.errors import InputError
 from thalweg.methods.short_run import Config, ShortRun
@@ -193,7 +193,7 @@ class Quadratic(nn.Module):
 
 
 def gaussian_method(**changed) -> ShortRun:
-    config = dict(data="digits", shape=SHAPE, network="mlp", width=4, depth=1, start="noise", steps=300, step=STEP)
+    config = dict(data="digits", shape=SHAPE, net=MLP(width=4, depth=1), start="noise", chain=Langevin(steps=300, step=STEP))
     method = ShortRun(Config(**(config | changed)))
     method.net = Quadratic()
     return method
@@ -232,7 +232,7 @@ def test_restoration_draws_the_conditional_gaussian(name):
 
 
 def test_a_chain_is_constrained_at_its_start_after_each_step_and_once_denoised():
-    method, levels = gaussian_method(data_noise=0.1, steps=4), []
+    method, levels = gaussian_method(data_noise=0.1, chain=Langevin(steps=4, step=STEP)), []
 
     def constraint(x: Tensor, signal: float, noise: float) -> Tensor:
         levels.append((signal, noise))
@@ -257,7 +257,9 @@ METHODS = ("egc", "short_run")
 
 
 def method_of(name: str, egc, shape: tuple[int, ...] = (1, 8, 8)):
-    return egc if name == "egc" else ShortRun(Config(shape=shape, network="mlp", width=4, depth=1, steps=6, start="noise", data_noise=0.2))
+    if name == "egc":
+        return egc
+    return ShortRun(Config(shape=shape, net=MLP(width=4, depth=1), chain=Langevin(steps=6), start="noise", data_noise=0.2))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -298,9 +300,12 @@ class Recorder:
     """A method that only notes what it is asked for and hands back its constraint's noise."""
 
     name = "recorder"
+    device = torch.device("cpu")
+    abilities = frozenset({"constraint", "start"})
+    held = {"shared": "all"}
 
     def __init__(self, shape: tuple[int, ...] = (1, 2, 2)) -> None:
-        self.config = type("C", (), {"shape": shape})
+        self.config, self.latent_shape = type("C", (), {"shape": shape}), shape
         self.calls: list[dict] = []
 
     def sample(self, n: int, *, seed: int = 0, constraint=None, label=None, start=None, shared: str = "nothing") -> Tensor:
@@ -309,7 +314,7 @@ class Recorder:
 
 
 def test_rows_go_in_parts_with_their_own_seeds_labels_and_noise(monkeypatch):
-    module = importlib.import_module("thalweg.tasks.restore")  # the package's `restore` is the function
+    module = importlib.import_module("thalweg.tasks.restoration")
     monkeypatch.setattr(module, "ROWS", 4)
     seen = []
     monkeypatch.setattr(operators.Mask, "project", lambda self, x, y: (seen.append(y), x)[1])
@@ -348,7 +353,7 @@ def test_denoising_is_the_method_s_own_and_stays_in_range(egc):
     y = 2 * images(3, 1, 8, 8)
     found = tasks.denoise(egc, y, 0.5)
     assert torch.equal(found, egc.denoise(y, 0.5).clamp(-1, 1)) and float(found.abs().max()) <= 1
-    method = gaussian_method(steps=50)
+    method = gaussian_method(chain=Langevin(steps=50, step=STEP))
     y = images(2, *SHAPE)
     one = tasks.denoise(method, y, 0.2, 1)
     assert torch.equal(one, tasks.denoise(method, y, 0.2, 1)) and not torch.equal(one, tasks.denoise(method, y, 0.2, 2))
@@ -415,7 +420,7 @@ def test_fillings_by_hand():
 
 def unable() -> Recorder:
     method = Recorder((1, 8, 8))
-    method.sample = lambda n, *, seed=0: torch.zeros(n, 1, 8, 8)
+    method.abilities = frozenset()
     return method
 
 
@@ -425,15 +430,15 @@ def toy() -> Recorder:
 
 X, M = images(2, 1, 8, 8), masks.half((8, 8))
 BAD = {
-    "no constraint": (lambda: tasks.inpaint(unable(), X, M), "needs a method whose samples take a constraint; those of recorder do not"),
-    "no reconstruct": (lambda: tasks.reconstruct(unable(), X), "are a function of their start; recorder has no `reconstruct`"),
-    "no search": (lambda: tasks.inpaint(unable(), X, M, search=5), "search is for methods that reconstruct; recorder does not"),
-    "no latents": (lambda: tasks.latents(unable(), X), "recorder cannot say from which noise an image comes"),
-    "no start": (lambda: tasks.interpolate(unable(), X[0], X[1]), "needs a method whose samples take a start"),
-    "no denoise": (lambda: tasks.denoise(unable(), X, 0.3), "recorder has no `denoise`"),
+    "no constraint": (lambda: tasks.inpaint(unable(), X, M), "restore: this recorder model, as it is configured, cannot do that"),
+    "no reconstruct": (lambda: tasks.reconstruct(unable(), X), "needed is the ability 'reconstruct'"),
+    "no search": (lambda: tasks.inpaint(unable(), X, M, search=5), "inpaint with a search: this recorder model"),
+    "no latents": (lambda: tasks.latents(unable(), X), "needed is the ability 'invert'"),
+    "no start": (lambda: tasks.interpolate(unable(), X[0], X[1]), "needed is the ability 'start'"),
+    "no denoise": (lambda: tasks.denoise(unable(), X, 0.3), "needed is the ability 'denoise'"),
     "toy": (lambda: tasks.inpaint(toy(), X, M), "for models of images; this recorder was trained on points of shape (2,)"),
     "toy denoise": (lambda: tasks.denoise(toy(), X, 0.3), "for models of images"),
-    "option": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M, labl=3), "take no option 'labl' (did you mean 'label'?)"),
+    "option": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M, labl=3), "not take this sampling option: 'labl' (did you mean 'label'?)"),
     "completions": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M, completions=0), "must be a whole number of 1 or more, got 0"),
     "range": (lambda: tasks.inpaint(Recorder((1, 8, 8)), 2 * X, M), "need [−1, 1]"),
     "nan": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X + math.nan, M), "known pixels: 2 of 2 images hold NaN"),
@@ -478,9 +483,9 @@ BAD = {
     "slerp shapes": (lambda: tasks.slerp(X[0], X, torch.linspace(0, 1, 3)), "slerp: got shapes [1, 8, 8], [2, 1, 8, 8] and [3]"),
     "ends": (lambda: tasks.interpolate(Recorder((1, 4, 4)), X[0], X[1]), "got a of torch.float32 [1, 8, 8], need floating-point [1, 4, 4]"),
     "steps": (lambda: tasks.interpolate(Recorder((1, 8, 8)), X[0], X[1], 1), "steps must be a whole number of 2 or more, got 1"),
-    "noise on the way": (lambda: tasks.interpolate(gaussian_method(), *images(2, *SHAPE)), "near starts give unrelated samples"),
+    "noise on the way": (lambda: tasks.interpolate(gaussian_method(), *images(2, *SHAPE)), "needed is the ability 'start'"),
     "start": (lambda: gaussian_method().sample(2, start=images(3, *SHAPE)), "start must have shape (2, 1, 3, 3), got (3, 1, 3, 3)"),
-    "jumps": (lambda: tasks.inpaint(gaussian_method(sampler="mala"), images(1, *SHAPE), CORNERS), "needs sampler = 'langevin' and"),
+    "jumps": (lambda: tasks.inpaint(gaussian_method(chain=MALA()), images(1, *SHAPE), CORNERS), "needed is the ability 'constraint'"),
     "diversity": (lambda: tasks.diversity(X[None], M), "need [K, B, C, H, W] with K ≥ 2"),
     "diversity mask": (lambda: tasks.diversity(torch.stack([X, X]), torch.ones(8, 8)), "the mask leaves nothing to fill in"),
     "consistency": (lambda: tasks.consistency(operators.average_pool(2), X, X), "A x has shape [2, 1, 4, 4], y [2, 1, 8, 8]"),
@@ -513,7 +518,7 @@ def coopflow():
 def test_reconstruction_is_the_method_s_own_in_parts(coopflow, monkeypatch):
     x = images(5, 1, 8, 8)
     assert torch.equal(tasks.reconstruct(coopflow, x, steps=4, seed=2), coopflow.reconstruct(x, steps=4, seed=2).x)
-    monkeypatch.setattr(importlib.import_module("thalweg.tasks.reconstruct"), "ROWS", 2)
+    monkeypatch.setattr(importlib.import_module("thalweg.tasks.reconstruction"), "ROWS", 2)
     found = tasks.reconstruct(coopflow, x, steps=4, seed=2)
     parts = [coopflow.reconstruct(part, steps=4, seed=2 + i).x for i, part in enumerate(x.split(2))]
     assert torch.equal(found, torch.cat(parts))
@@ -545,7 +550,7 @@ def test_interpolation_between_images_goes_through_their_latents(coopflow):
 def test_latents_of_a_diffusion_give_the_images_back(egc):
     x = images(2, 1, 8, 8)
     z = tasks.latents(egc, x)
-    assert torch.equal(z, egc.invert(x, steps=egc.config.levels))
+    assert torch.equal(z, egc.invert(x, seed=0))
 
 
 # --- the command
@@ -554,7 +559,7 @@ def test_latents_of_a_diffusion_give_the_images_back(egc):
 @pytest.fixture(scope="module")
 def model(egc, tmp_path_factory):
     root = tmp_path_factory.mktemp("tasks")
-    tw.save_pretrained(egc, root / "model")
+    tw.save(egc, root / "model")
     np.savez(root / "three.npz", x=images(3, 1, 8, 8).numpy())
     from PIL import Image
 
@@ -564,7 +569,7 @@ def model(egc, tmp_path_factory):
 
 def test_apply_reconstructs_and_searches(coopflow, model, monkeypatch, capsys):
     monkeypatch.chdir(model)
-    tw.save_pretrained(coopflow, model / "coopflow")
+    tw.save(coopflow, model / "coopflow")
     x = images(3, 1, 8, 8)
 
     def run(line: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from .attributes import coloured, paired
 from .base import Batch, Data
 from .emoji import VENDORS, emoji
 from .hub import Stream, hub
-from .images import SPLITS, Images, flat_names
+from .images import SPLITS, Images, Size, flat_names
 from .layouts import carla, layout, shapenet
 from .render import meshes, objects
 from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
@@ -82,13 +82,13 @@ __all__ = [
 
 
 def load(
-    name_or_path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None, streaming: bool = False
+    name_or_path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, streaming: bool = False
 ) -> Data:
     """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, also of objects, a .npz or .npy file).
 
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
-    brought to; `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
+    brought to, or (height, width); `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
     `datasets`). Raises InputError for an unknown name, a missing path and options that the data does not have.
     """
     check_split(split)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..random import seeded
-from .images import SPLITS, Images, to_unit
+from .images import SPLITS, Images, Size, to_unit
 
 Concepts = Mapping[str, tuple[str, ...]]
 # sRGB, 0 … 255. Each ink has a contrast (WCAG 2.1) of 3 or more with each background: inks of middle luminance, on dark and light
@@ -160,7 +160,7 @@ def coloured(
     copies: int = 1,
     ground: str | None = None,
     unseen: bool = False,
-    size: int | None = None,
+    size: Size | None = None,
     channels: int | None = None,
 ) -> Images:
     """A grey set in colour: x = a·ink + (1 − a)·background with the grey value a in [0, 1], as uint8 [3, H, W].
@@ -203,17 +203,20 @@ def paired(
     *,
     copies: int = 5,
     unseen: bool = False,
-    size: int | None = None,
+    size: Size | None = None,
     channels: int | None = None,
 ) -> Images:
     """Two images of a set side by side, [C, H, 2W]; concepts left and right, whose values are the set's classes.
+
+    `size` is that of one image of the square, or (height, width) of the pair.
 
     Each image of `source` (split, size=, channels=) stands on the left `copies` times, beside an image of the same split of another
     class, all other classes alike; with `unseen` (split test only) beside one of its own class. Raises InputError for another split
     of unseen pairs, and for a set without one label an image, with fewer than 2 classes, or with a class of no images.
     """
     _check_unseen(unseen, split)
-    base = _labelled(source(split, size=size, channels=channels))
+    one = (size[0], size[1] // 2) if isinstance(size, tuple) else size
+    base = _labelled(source(split, size=one, channels=channels))
     k = len(base.classes)
     if k < 2:
         raise InputError(f"pairs need 2 classes or more, {base.name} has {k}")

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError, require
-from .images import Images, check_size, partition
+from .images import Images, Size, check_size, partition
 from .sources import check_split, decode_all
 
 VENDORS = ("google", "twitter")
 
 
-def emoji(vendor: str, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def emoji(vendor: str, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """The emoji of one vendor on white, [3, 64, 64], with their category as label: 9 classes, 80/10/10.
 
     An emoji and its skin tones are in one split, and splits and order are the same for all vendors that draw the same emoji.

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError, require
 from ..random import seeded
 from .base import Batch
-from .images import Images, partition, to_unit
+from .images import Images, Size, partition, to_unit
 from .sources import FOLDERS, check_split, decode
 
 
@@ -95,7 +95,7 @@ class _Source(NamedTuple):
 
 
 def hub(
-    name_or_path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None, streaming: bool = False
+    name_or_path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, streaming: bool = False
 ) -> Images | Stream:
     """A set of the Hugging Face hub, `hf:NAME` or `hf:NAME:CONFIGURATION`, or a folder written by `save_to_disk`.
 

@@ -13,6 +13,7 @@ from ..random import seeded
 from .base import Batch
 
 SPLITS = ("train", "validation", "test")
+Size = int | tuple[int, int]  # pixels of a square, or height and width
 MOST_VALUES = 1000  # of a concept: more is a column of identifiers
 
 
@@ -108,7 +109,7 @@ class Images:
         """The same examples (not copied) with other options."""
         return self._with(self.x, self.label, name=self.name, flip=flip, jitter=jitter)
 
-    def resized(self, size: int | None = None, channels: int | None = None, *, name: str | None = None) -> "Images":
+    def resized(self, size: Size | None = None, channels: int | None = None, *, name: str | None = None) -> "Images":
         """The same examples brought to another size and number of channels by `convert`, without flips or jitter."""
         return self._with(convert(self.x, size, channels), self.label, name=name or self.name)
 
@@ -127,33 +128,42 @@ def to_unit(x: Tensor) -> Tensor:
     return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
 
-def check_size(size: int | None, channels: int | None) -> None:
-    """Raises InputError unless `size` is None or at least 1 and `channels` is None, 1 or 3."""
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise InputError(f"size must be a whole number of pixels of at least 1, got {size!r}")
+def check_size(size: Size | None, channels: int | None) -> None:
+    """Raises InputError unless `size` is None, a whole number of at least 1 or two of them, and `channels` is None, 1 or 3."""
+    sides = size if isinstance(size, tuple) else (size, size)
+    if size is not None and (len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides)):
+        raise InputError(f"size must be a whole number of pixels of at least 1, or (height, width), got {size!r}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
 
 
-def convert(x: Tensor, size: int | None = None, channels: int | None = None) -> Tensor:
-    """Images [N, C, H, W] brought to `size`×`size` pixels and to 1 or 3 `channels`, in the same type.
+def side(size: Size | None) -> int | None:
+    """The side of a square `size`; InputError for another shape."""
+    if isinstance(size, tuple) and size[0] != size[1]:
+        raise InputError(f"these images must be square, got a size of {size[0]} × {size[1]} pixels")
+    return size[0] if isinstance(size, tuple) else size
 
-    The shorter side is resized to `size` (bilinear with antialiasing) and the middle is cut out. Colour becomes grey by
+
+def convert(x: Tensor, size: Size | None = None, channels: int | None = None) -> Tensor:
+    """Images [N, C, H, W] brought to `size`×`size` pixels, or (height, width), and to 1 or 3 `channels`, in the same type.
+
+    Images are resized (bilinear with antialiasing) until they just cover that size, and the middle is cut out. Colour becomes grey by
     the weights of ITU-R 601 (0.299, 0.587, 0.114), grey becomes colour by repetition.
     """
     check_size(size, channels)
     if channels is not None and channels != x.shape[1]:
         x = _with_channels(x, channels)
-    if size is None or x.shape[2:] == (size, size):
+    high, wide = size if isinstance(size, tuple) else (size, size)
+    if size is None or x.shape[2:] == (high, wide):
         return x
     height, width = x.shape[2:]
-    scale = size / min(height, width)
-    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    scale = max(high / height, wide / width)
+    shape = (max(high, round(height * scale)), max(wide, round(width * scale)))
+    top, left = (shape[0] - high) // 2, (shape[1] - wide) // 2
     parts = []
     for part in x.split(1024):  # float copies of the whole set could be many times its size
         resized = interpolate(part.float(), size=shape, mode="bilinear", antialias=True)
-        parts.append(_as_type(resized[:, :, top : top + size, left : left + size], x))
+        parts.append(_as_type(resized[:, :, top : top + high, left : left + wide], x))
     return torch.cat(parts)
 
 

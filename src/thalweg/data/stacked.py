@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..random import seeded
 from .base import Batch
-from .images import SPLITS, Images, _epoch, to_unit
+from .images import SPLITS, Images, Size, _epoch, to_unit
 
 SIZES = {"train": 50_000, "validation": 5_000, "test": 26_000}  # 26,000 are the samples that the papers count modes in
 
@@ -62,7 +62,7 @@ class Stacked:
         return Batch(to_unit(self.base.x[self.index[rows]].squeeze(2)), self.label[rows])
 
 
-def stacked(source: Callable[..., Images], split: str = "train", *, size: int | None = None, channels: int | None = None) -> Stacked:
+def stacked(source: Callable[..., Images], split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Stacked:
     """Stacks of one split of a grey set, so that train stacks hold train images only: 50,000 train, 5,000 validation, 26,000 test.
 
     source: a loader (split, size=, channels=) -> Images. Raises InputError for an unknown split and for other than 3 channels.

@@ -28,6 +28,9 @@ METHODS = {
 }
 
 
+_OWN = {"shape": (1,)}  # of a method of one's own without presets, until it is given data
+
+
 def split_name(name: str) -> tuple[str, str]:
     """METHOD and PRESET of METHOD/PRESET, the second empty where there is none; METHOD may be FILE.py:CLASS."""
     own = re.fullmatch(r"(.+\.py:\w+)(?:/(.*))?", name)
@@ -80,7 +83,7 @@ def preset(name: str) -> "tuple[type[Method], Any]":
 
     method_name, preset_name = split_name(name)
     kind = find(method_name)
-    rows: Mapping[str, Any] = presets_of(kind) if kind.PRESETS or kind.name in METHODS else {"default": {}}
+    rows: Mapping[str, Any] = presets_of(kind) if kind.PRESETS or kind.name in METHODS else {"default": _OWN}
     preset_name = preset_name or next(iter(rows))
     if preset_name not in rows:
         raise InputError(f"{method_name} has no preset '{preset_name}'{nearest(preset_name, rows)}. Its presets: {', '.join(rows)}")

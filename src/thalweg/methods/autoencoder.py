@@ -52,7 +52,7 @@ class Autoencoder(Method):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"sample"})
+        return frozenset({"sample", "decode"})
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """The one abstract class: what the loop, the tasks and the metrics ask of a method."""
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from thalweg import random
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive, Whole, changed, make_config  # noqa: F401 (until converted)
 from thalweg.data.base import Batch
-from thalweg.errors import InputError
+from thalweg.errors import InputError, nearest
 
 # what a method may be able to do, as it is configured; the function that each stands for
 ABILITIES = {
@@ -23,6 +24,7 @@ ABILITIES = {
     "outlier_score": "outlier_score(x) is a score of its own, besides the energy",
     "denoise": "denoise(y, std) takes Gaussian noise off",
     "encode": "encode(x) gives a vector for each example",
+    "decode": "decode(encode(x)) is nearly x again, through latents of `latent_shape` that other models may be of",
     "reconstruct": "reconstruct(x, mask) is the nearest that samples come to x where the mask is 1",
     "start": "sample(start=z) is a function of z ~ N(0, I) of `latent_shape`, so that samples are interpolated by their starts",
     "invert": "invert(x) is the start of which x is the sample",
@@ -151,6 +153,23 @@ def needs(task: str, method: Any, *needed: str) -> None:
             raise InputError(
                 f"{task}: this {method.name} model, as it is configured, cannot do that; needed is the ability '{ability}' ({what})"
             )
+
+
+def sampling_options(method: Any) -> dict[str, inspect.Parameter]:
+    """The keywords that a method's `sample` takes."""
+    parameters = dict(inspect.signature(method.sample).parameters)
+    return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def check_sampling(method: Any, options: Iterable[str]) -> None:
+    """Raises InputError unless a method's `sample` takes all of the options."""
+    taken = sampling_options(method)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method.sample).parameters.values()):
+        return
+    for name in options:
+        if name not in taken:
+            its = ", ".join(key for key in taken if key not in ("n", "seed")) or "none"
+            raise InputError(f"{method.name} does not take this sampling option: '{name}'{nearest(name, taken)}. It takes {its}")
 
 
 def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:

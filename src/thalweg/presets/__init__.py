@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+FIRST = "egc/digits"  # what a newcomer trains first, and the toy after that
+FIRST_TOY = "short_run/moons"
 # number of labels of each toy of thalweg/data/toy.py
 TOYS = {
     "8gaussians": 8,

@@ -1,53 +1,79 @@
-"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate; with
-objects in space turn them, recombine them, new views, completions, poses. Any method that can."""
+"""What a trained model does for its user: classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate; with objects
+in space turn them, recombine them, new views, completions, poses. Every model that has the ability; `TASKS` says which is needed."""
 
-from thalweg.tasks import masks, operators
-from thalweg.tasks.baselines import mean_fill, nearest_fill
-from thalweg.tasks.denoise import denoise
-from thalweg.tasks.interpolate import interpolate, latents, slerp
-from thalweg.tasks.operators import LinearOperator
-from thalweg.tasks.predict import classify, detect
-from thalweg.tasks.reconstruct import reconstruct
-from thalweg.tasks.restore import Measured, consistency, diversity, inpaint, restore
-from thalweg.tasks.restore_latent import LatentRestoration, restore_latent
-from thalweg.tasks.scenes import NewViews, Poses, Recombined, Turntable, drawn, new_views, pose, recombine, recombined, turntable
-from thalweg.tasks.translate import Translation, translate
+import importlib
+from typing import TYPE_CHECKING, Any
 
-SCENES = ("turntable", "recombine", "views", "complete", "pose")  # of models of objects in space
-TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate", "translate", *SCENES)
+from thalweg.tasks.table import TASKS, Task
 
-__all__ = [
-    "SCENES",
-    "TASKS",
-    "LatentRestoration",
-    "LinearOperator",
-    "Measured",
-    "NewViews",
-    "Poses",
-    "Recombined",
-    "Translation",
-    "Turntable",
-    "classify",
-    "consistency",
-    "denoise",
-    "detect",
-    "diversity",
-    "drawn",
-    "inpaint",
-    "interpolate",
-    "latents",
-    "masks",
-    "mean_fill",
-    "nearest_fill",
-    "new_views",
-    "operators",
-    "pose",
-    "recombine",
-    "recombined",
-    "reconstruct",
-    "restore",
-    "restore_latent",
-    "slerp",
-    "translate",
-    "turntable",
-]
+# imported on first use, so that the command line can say what there is without torch
+_HOMES = {
+    "LatentRestoration": "latent_restoration",
+    "LinearOperator": "operators",
+    "Measured": "restoration",
+    "NewViews": "scenes",
+    "Poses": "scenes",
+    "Recombined": "scenes",
+    "Translation": "translation",
+    "Turntable": "scenes",
+    "classify": "prediction",
+    "consistency": "restoration",
+    "denoise": "denoising",
+    "detect": "prediction",
+    "diversity": "restoration",
+    "draw_objects": "scenes",
+    "inpaint": "restoration",
+    "interpolate": "interpolation",
+    "latents": "interpolation",
+    "mean_fill": "baselines",
+    "nearest_fill": "baselines",
+    "new_views": "scenes",
+    "pose": "scenes",
+    "recombine": "scenes",
+    "recombine_latents": "scenes",
+    "reconstruct": "reconstruction",
+    "restore": "restoration",
+    "restore_latent": "latent_restoration",
+    "slerp": "interpolation",
+    "translate": "translation",
+    "turntable": "scenes",
+}
+_MODULES = ("masks", "operators")
+
+__all__ = ["TASKS", "Task", *_HOMES, *_MODULES]
+
+if TYPE_CHECKING:
+    from thalweg.tasks import masks, operators
+    from thalweg.tasks.baselines import mean_fill, nearest_fill
+    from thalweg.tasks.denoising import denoise
+    from thalweg.tasks.interpolation import interpolate, latents, slerp
+    from thalweg.tasks.latent_restoration import LatentRestoration, restore_latent
+    from thalweg.tasks.operators import LinearOperator
+    from thalweg.tasks.prediction import classify, detect
+    from thalweg.tasks.reconstruction import reconstruct
+    from thalweg.tasks.restoration import Measured, consistency, diversity, inpaint, restore
+    from thalweg.tasks.scenes import (
+        NewViews,
+        Poses,
+        Recombined,
+        Turntable,
+        draw_objects,
+        new_views,
+        pose,
+        recombine,
+        recombine_latents,
+        turntable,
+    )
+    from thalweg.tasks.translation import Translation, translate
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"thalweg.tasks.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"thalweg.tasks.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'thalweg.tasks' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -43,8 +43,9 @@ class LinearOperator(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same operator with its tensors on a device."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}  # every operator is a dataclass
-        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
+        operator: Any = self  # every operator is a dataclass
+        held = {f.name: getattr(self, f.name) for f in fields(operator)}
+        return replace(operator, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
 # --- known pixels
@@ -164,10 +165,10 @@ class Blur(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4:
             raise InputError(f"blur: got shape {list(x.shape)}, need images [B, C, H, W]")
-        return torch.fft.irfft2(torch.fft.rfft2(x) * self.transfer(*x.shape[2:], x), s=x.shape[2:])
+        return torch.fft.irfft2(torch.fft.rfft2(x) * self.transfer(x.shape[2], x.shape[3], x), s=x.shape[2:])
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
-        transfer = self.transfer(*y.shape[2:], y)
+        transfer = self.transfer(y.shape[2], y.shape[3], y)
         size = transfer.abs()
         kept = size > self.threshold * size.max()
         inverse = torch.where(kept, transfer.conj() / size.square().where(kept, 1.0), 0.0)

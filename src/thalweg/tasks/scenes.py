@@ -1,6 +1,7 @@
-"""What a model of objects in space does: turn them, recombine shape and appearance, new views from a few, complete, tell poses.
+"""What a model of objects in space does: turn them, recombine shape and appearance, new views from a few, tell poses.
 
-A method serves if it infers latents of images (`infer`), renders them from cameras (`render`) and draws them (`draw_prior`).
+A model with the ability "views" infers latents of images (`infer`), renders them from cameras (`render`), draws them (`draw_prior`) and
+says how it sees (`optics`).
 """
 
 import math
@@ -14,7 +15,8 @@ from thalweg import camera as cameras
 from thalweg import random
 from thalweg.data import Views
 from thalweg.errors import InputError
-from thalweg.tasks.checks import check_count, check_images_model, device_of
+from thalweg.methods.base import has
+from thalweg.tasks.checks import check_count, check_model
 
 ALTITUDE = math.radians(30)
 
@@ -53,47 +55,46 @@ class Poses(NamedTuple):
     azimuth: Tensor
 
 
-def drawn(method: Any, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Latents of appearance [n, d_a] and shape [n, d_s] from the model's priors. Raises InputError for other methods."""
-    check_scene_model("turntable", method)
+def draw_objects(method: Any, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Latents of appearance [n, d_a] and shape [n, d_s] from the model's priors. Raises InputError for models without objects."""
+    check_model("draw_objects", method, "views")
     check_count("n", n, 1)
-    device = device_of(method, torch.empty(0))
-    return method.draw_prior(n, random.seeded(seed, 15, device=device))
+    return method.draw_prior(n, random.seeded(seed, 15, device=method.device))
 
 
-def turntable(method: Any, appearance: Tensor, shape: Tensor, *, frames: int = 24, altitude: float = ALTITUDE, size: int | None = None):
+def turntable(
+    method: Any, appearance: Tensor, shape: Tensor, *, frames: int = 24, altitude: float = ALTITUDE, size: int | None = None
+) -> Turntable:
     """Objects with latents [N, d_a] and [N, d_s], turned once around in `frames` pictures seen from `altitude` radians: `Turntable`.
 
-    `size`: side of the pictures in pixels, the model's own by default. Raises InputError for methods that render no objects.
+    `size`: side of the pictures in pixels, the model's own by default. Raises InputError for models that render no objects.
     """
-    check_scene_model("turntable", method)
+    check_model("turntable", method, "views")
     check_count("frames", frames, 1)
     if size is not None:
         check_count("size", size, 1)
     azimuth = 2 * math.pi * torch.arange(frames) / frames
-    around = cameras.orbit(
-        cameras.unit_vector(torch.full_like(azimuth, altitude)), cameras.unit_vector(azimuth), distance=method.distance,
-        focal=method.config.focal,
-    )  # fmt: skip
+    around = _orbit(method, torch.full_like(azimuth, altitude), azimuth)
     return Turntable(*_from_each(method, appearance, shape, around.expand(len(appearance), -1, -1, -1), size))
 
 
 def recombine(method: Any, n: int = 6, *, camera: Tensor | None = None, seed: int = 0, size: int | None = None) -> Recombined:
     """`n` appearances times `n` shapes from the priors, all from one `camera` [3, 5] (thesis, Figures 3.4 and 3.5).
 
-    Without one from the front, 30° up. Raises InputError for methods that render no objects.
+    Without one from the front, 30° up. Raises InputError for models that render no objects.
     """
-    a, s = drawn(method, n, seed)
-    return recombined(method, a, s, camera=camera, size=size)
+    a, s = draw_objects(method, n, seed)
+    return recombine_latents(method, a, s, camera=camera, size=size)
 
 
-def recombined(method: Any, appearance: Tensor, shape: Tensor, *, camera: Tensor | None = None, size: int | None = None) -> Recombined:
+def recombine_latents(
+    method: Any, appearance: Tensor, shape: Tensor, *, camera: Tensor | None = None, size: int | None = None
+) -> Recombined:
     """As `recombine`, of the latents [N, d_a] and [N, d_s] of N objects."""
-    check_scene_model("recombine", method)
+    check_model("recombine", method, "views")
     n = len(appearance)
     if camera is None:
-        up, front = (cameras.unit_vector(torch.tensor(angle)) for angle in (ALTITUDE, 0.0))
-        camera = cameras.orbit(up, front, distance=method.distance, focal=method.config.focal)
+        camera = _orbit(method, torch.tensor(ALTITUDE), torch.tensor(0.0))
     rows, columns = appearance.repeat_interleave(n, 0), shape.repeat(n, 1)
     made = method.render(rows, columns, camera.expand(n * n, 3, 5), size)
     return Recombined(made.x.unflatten(0, (n, n)), made.opacity.unflatten(0, (n, n)))
@@ -102,14 +103,12 @@ def recombined(method: Any, appearance: Tensor, shape: Tensor, *, camera: Tensor
 def new_views(method: Any, data: Views, *, objects: int = 6, shots: int = 2, views: int = 4, seed: int = 0, **options: Any) -> NewViews:
     """The first `objects` of `data`, inferred from `shots` of their images, seen from the cameras of `views` others (thesis, sec. 3.5.6).
 
-    Which images are given is drawn with `seed`; `options` are those of the method's `infer`. Raises InputError for methods that render no
-    objects or do not know cameras, and for objects with fewer images.
+    Which images are given is drawn with `seed`; `options` are those of the model's `infer`. Raises InputError for models that render no
+    objects or were trained without cameras, among which a new one has no place, and for objects with fewer images.
     """
-    check_scene_model("views", method)
+    check_model("views", method, "views", "cameras")
     for name, value in (("objects", objects), ("shots", shots), ("views", views)):
         check_count(name, value, 1)
-    if method.config.poses == "unknown":
-        raise InputError("views needs a model of known poses: with unknown ones a new camera has no place beside the inferred ones")
     rows = data.with_views(1).all()
     chosen, generator = [], random.seeded(seed, 16)
     for item in range(min(objects, data.objects)):
@@ -124,22 +123,21 @@ def new_views(method: Any, data: Views, *, objects: int = 6, shots: int = 2, vie
 
 
 def pose(method: Any, x: Tensor) -> Poses:
-    """The poses that images [N, 3, H, W] were seen from, by a model of unknown poses: up to one rotation and mirror of all azimuths.
+    """The poses that images [N, 3, H, W] were seen from, by a model that infers its cameras: up to one rotation and mirror of all azimuths.
 
-    Raises InputError for other methods.
+    Raises InputError for other models.
     """
-    check_scene_model("pose", method)
-    if method.config.poses != "unknown":
-        raise InputError("pose needs a model trained with poses = 'unknown'; this one is told its cameras")
+    check_model("pose", method, "views")
+    if has(method, "cameras"):
+        raise InputError("pose needs a model trained without cameras, which infers them; this one is told its cameras")
     parts = [cameras.angles(method.infer(part).camera[:, 0].cpu())[:2] for part in x.split(256)]
     return Poses(*(torch.rad2deg(torch.cat(part)) for part in zip(*parts)))
 
 
-def check_scene_model(task: str, method: Any) -> None:
-    """Raises InputError unless the method infers, draws and renders objects."""
-    check_images_model(task, method)
-    if not all(hasattr(method, part) for part in ("infer", "draw_prior", "render")):
-        raise InputError(f"{task} needs a model of objects in space, as nerf_lebm; {method.name} is none")
+def _orbit(method: Any, altitude: Tensor, azimuth: Tensor) -> Tensor:
+    """Cameras of angles in radians, at the distance and with the focal length of the model's own."""
+    angles = cameras.unit_vector(altitude), cameras.unit_vector(azimuth)
+    return cameras.orbit(*angles, distance=method.optics.distance, focal=method.optics.focal)
 
 
 def _from_each(method: Any, appearance: Tensor, shape: Tensor, camera: Tensor, size: int | None = None) -> tuple[Tensor, ...]:

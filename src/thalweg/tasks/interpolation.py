@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
-from thalweg.tasks.checks import check_count, check_images, check_images_model, check_options, device_of, options_of
+from thalweg.methods.base import check_sampling, needs
+from thalweg.tasks.checks import check_count, check_images, check_model
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
@@ -36,35 +37,25 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
 def interpolate(method: Any, a: Tensor, b: Tensor, steps: int = 8, *, seed: int = 0, **options: Any) -> Tensor:
     """`steps` samples whose starts lie evenly on the arc from noise a to noise b, both ends included: [steps, ...].
 
-    a, b: draws of N(0, I) of the method's shape (of a coopflow generator's latent shape), or `latents` of two images. All else that a
-    sample depends on is held: egc samples with eta = 0, cdrl with one draw of noise for all rows (`shared`), coopflow without noise
-    in its chains. `options` go to the method's `sample`. Raises InputError for methods whose samples take no `start`, or are not a
-    function of it.
+    a, b: draws of N(0, I) of the model's `latent_shape`, or `latents` of two images. All else that a sample depends on is held as the
+    model says (`held`). `options` go to its `sample`. Raises InputError for models whose samples are no function of their start.
     """
-    check_options("interpolate", method, "start", options)
+    needs("interpolate", method, "start")
+    check_sampling(method, options)
     check_count("steps", steps, 2)
-    shape = tuple(getattr(method, "latent_shape", method.config.shape))
+    shape = tuple(method.latent_shape)
     for name, end in (("a", a), ("b", b)):
         if not end.is_floating_point() or tuple(end.shape) != shape:
             raise InputError(f"interpolate: got {name} of {end.dtype} {list(end.shape)}, need floating-point {list(shape)}")
-    taken = options_of(method)
-    held = {name: value for name, value in (("eta", 0.0), ("shared", "all")) if name in taken}
-    if not held and not getattr(method, "deterministic", False):
-        raise InputError(f"interpolate: samples of {method.name} follow noise drawn on the way, so near starts give unrelated samples")
-    start = slerp(a, b, torch.linspace(0, 1, steps)).to(device_of(method, a))
-    return method.sample(steps, seed=seed, start=start, **(held | options))
+    start = slerp(a, b, torch.linspace(0, 1, steps)).to(method.device)
+    return method.sample(steps, seed=seed, start=start, **(dict(method.held) | options))
 
 
 def latents(method: Any, x: Tensor, *, seed: int = 0) -> Tensor:
-    """The noise that images come from, to interpolate between them: [B, C, H, W] -> the same shape.
+    """The noise that images come from, to interpolate between them: [B, C, H, W] -> [B, *latent_shape].
 
-    egc's by its deterministic sampler backwards, coopflow's by searching the start of its chains (`reconstruct`, thesis sec. 4.4.4),
-    which begins at proposals that `seed` draws. Raises InputError for other methods, and images of another shape or range.
+    By the model's own `invert`: a deterministic sampler backwards, or a search for the start, which begins at proposals that `seed`
+    draws. Raises InputError for models that cannot, and images of another shape or range.
     """
-    check_images("latents", x, check_images_model("latents", method))
-    x = x.float().to(device_of(method, x))
-    if {"invert", "reconstruct"} <= getattr(method, "abilities", set()):  # its inverse is a search that begins at draws
-        return method.invert(x, seed=seed)
-    if hasattr(method, "invert") and hasattr(method.config, "levels"):
-        return method.invert(x, steps=min(200, method.config.levels))  # in fewer, some images do not come back
-    raise InputError(f"latents: {method.name} cannot say from which noise an image comes; egc and coopflow with a flow can")
+    check_images("latents", x, check_model("latents", method, "invert"))
+    return method.invert(x.float().to(method.device), seed=seed)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg import measure
-from thalweg.cli import main
-from thalweg.measure import METRICS, Row, Settings, Subject, best, chosen, compare, rows
-from thalweg.methods.short_run import ShortRun
+from thalweg import metrics
+from thalweg.commands.main import main
+from thalweg.config import changed
+from thalweg.methods import preset
+from thalweg.metrics import METRICS, Row, Settings, Subject, best, chosen, compare, rows
+from thalweg.nn.build import ConvNet
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def names(table: list[Row]) -> list[str]:
 @pytest.mark.parametrize("metric", [name for name in METRICS if name not in ("density", "modes", "views")])
 def test_each_metric_of_images_gives_rows_pictures_and_json(metric, digits, tmp_path):
     s = subject(tw.load(digits / "run0"), tmp_path)
-    found = measure.measure(s, (metric,))
+    found = metrics.measure(s, (metric,))
     assert list(found) == ["settings", metric]
     json.dumps(found, allow_nan=False)
     table = rows(found)
@@ -53,7 +55,7 @@ def test_each_metric_of_images_gives_rows_pictures_and_json(metric, digits, tmp_
 def test_a_normalised_energy_has_its_exact_likelihood():
     m = tw.method("ddaebm/digits-nice", seed=0, **{"net.width": 8, "net.depth": 1, "encoder.width": 8, "encoder.depth": 1})
     s = subject(m)
-    found = measure.measure(s, ("likelihood",))
+    found = metrics.measure(s, ("likelihood",))
     assert "log_partition" not in found["likelihood"]
     noise = tw.random.uniform(*s.test.x.shape, generator=tw.random.seeded(s.settings.seed, 12))
     with torch.no_grad():
@@ -65,17 +67,17 @@ def test_a_normalised_energy_has_its_exact_likelihood():
 def test_metrics_of_a_toy(tmp_path):
     s = subject(toy_model(), tmp_path, n=64)
     assert chosen(s.method, ("auto",)) == ("density", "cost") and chosen(s.method, ("all",)) == ("density", "cost", "likelihood")
-    table = rows(measure.measure(s, ("auto",)))
+    table = rows(metrics.measure(s, ("auto",)))
     assert names(table)[:2] == ["KL(truth‖model)", "KL(model‖truth)"] and "network evaluations a sample" in names(table)
     assert [path.name for _, path in s.pictures] == ["density.png"]
 
 
 def test_modes_of_stacks():
-    config = ShortRun.PRESETS["digits"]
-    small = dict(data="stacked-digits", shape=(3, 8, 8), classes=1000, widths=(8, 8), steps=1, sample_steps=1, buffer=128)
-    method = ShortRun(dataclasses.replace(config, **small))
+    kind, config = preset("short_run/digits")
+    small = dict(net=ConvNet(widths=(8, 8)), steps=1, sample_steps=1, buffer=128)
+    method = kind(changed(config, data="stacked-digits", shape=(3, 8, 8), classes=1000, **small))
     assert chosen(method, ("auto",)) == ("ood", "modes", "cost")
-    found = measure.measure(subject(method, n=64), ("modes",))
+    found = metrics.measure(subject(method, n=64), ("modes",))
     (modes, kl) = rows(found)
     assert modes.name == "modes covered of 1000" and 1 <= modes.value <= 64 and kl.value > 0
 
@@ -90,7 +92,7 @@ def test_outliers_from_other_data(digits, tmp_path):
     import numpy as np
 
     np.savez(tmp_path / "other.npz", x=x.numpy())
-    found = measure.ood(subject(tw.load(digits / "run0"), outliers=(str(tmp_path / "other.npz"),)))
+    found = METRICS["ood"].measure(subject(tw.load(digits / "run0"), outliers=(str(tmp_path / "other.npz"),)))
     assert set(found) == set(tw.evaluate.SCORES)
     report = found["energy"][str(tmp_path / "other.npz")]
     assert report["inliers"] == 359 and 1 <= report["outliers"] <= 30
@@ -186,7 +188,7 @@ class Wide(torch.nn.Module):
 def test_fidelity_leaves_the_covariances_out_where_features_outnumber_images(digits):
     s = subject(tw.load(digits / "run0"), extractor="efficientnet-lite0")
     s.__dict__["extractor"] = Wide()
-    named = names(rows(measure.measure(s, ("fidelity",))))
+    named = names(rows(metrics.measure(s, ("fidelity",))))
     assert "kid[wide], samples" in named and not any(name.startswith("frechet") for name in named)
 
 

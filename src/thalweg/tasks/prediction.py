@@ -4,9 +4,15 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.methods.base import needs
+
 
 def classify(method: Any, x: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The most probable class of each image [N, C, H, W] in [−1, 1], by name, and its probability."""
+    """The most probable class of each image [N, C, H, W] in [−1, 1], by name, and its probability.
+
+    Raises InputError for models that do not classify.
+    """
+    needs("classify", method, "classify")
     probability, label = method.classify(x).exp().max(1)
     return [{"class": classes[y], "probability": round(p, 6)} for y, p in zip(label.tolist(), probability.tolist())]
 

@@ -6,7 +6,7 @@
 No pair of a whole and a degraded image is learned from. E(x) is E(x, h(x)) where the model is informed by latents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ from thalweg.energy import gaussian
 from thalweg.errors import InputError
 from thalweg.nn.layers import frozen
 from thalweg.sample import langevin
-from thalweg.tasks.checks import check_count, check_images_model, device_of
+from thalweg.tasks.checks import check_count, check_model
 from thalweg.tasks.operators import LinearOperator
-from thalweg.tasks.restore import _check_measured
+from thalweg.tasks.restoration import check_measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +46,20 @@ def restore_latent(
 ) -> LatentRestoration:
     """Images whose A x is near y [B, ...], by Langevin steps on a generator's latent m, then on the image itself.
 
-    m⁰ is the mean of the method's q(m | A⁺y), or a draw of `seed` for a method without q. `latent_std` σ is the standard deviation of A⁺y
-    in units of [−1, 1]; `step` is that of the method's own chains by default, whose moves are bounded alike. The second chain has σ → 0:
+    m⁰ is the mean of the model's q(m | A⁺y), or a draw of `seed` for a model without q. `latent_std` σ is the standard deviation of A⁺y
+    in units of [−1, 1]; `step` is that of the model's own chains by default, whose moves are bounded alike. The second chain has σ → 0:
     it is projected onto A x = y after each step. `noise` scales that of the chains, 0 looks for the most probable. The paper gives none
-    of these numbers. Raises InputError for methods without a generator, a y of the wrong shape, and options out of range.
+    of these numbers. Raises InputError for models without a generator, a y of the wrong shape, and options out of range.
     """
-    shape = check_images_model("restore_latent", method)
-    if not all(hasattr(method, part) for part in ("generate", "infer", "informed_energy")):
-        raise InputError(f"restore_latent needs a method with a generator and an inference model, as liebm; {method.name} is none")
+    shape = check_model("restore_latent", method, "restore_latent")
     check_count("latent_steps", latent_steps, 0)
     check_count("steps", steps, 0)
     chain = method.chain
     step = chain.step if step is None else step
     if not (latent_step > 0 and latent_std > 0 and step > 0 and noise >= 0):
         raise InputError("restore_latent: steps' sizes and standard deviations must be above 0, and the noise not below")
-    _check_measured(y, operator, shape)
-    device = device_of(method, y)
+    check_measured(y, operator, shape)
+    device = method.device
     home, y, operator = y.device, y.float().to(device), operator.to(device)
     target = operator.pseudo_inverse(y)
     generator = random.seeded(seed, 14, device=device)
@@ -83,8 +81,6 @@ def restore_latent(
         m = langevin(latent_energy, m, steps=latent_steps, step=latent_step, noise=noise, clip=0.1, generator=generator)
         refined = method.generate(m)
         # G(m) is fixed, so that steps on Y are steps on x = G(m) + Y
-        x = langevin(
-            method.informed_energy, measured_back(refined), steps=steps, step=step, noise=noise * chain.noise, clip=chain.clip or None,
-            clamp=(-1.0, 1.0) if chain.clamp else None, project=measured_back, generator=generator,
-        )  # fmt: skip
+        on_images = replace(chain, steps=steps, step=step, noise=noise * chain.noise)
+        x = on_images(method.informed_energy, measured_back(refined), project=measured_back, generator=generator)
     return LatentRestoration(*(image.to(home) for image in (start, refined, x.clamp(-1, 1))))

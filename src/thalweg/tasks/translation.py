@@ -1,5 +1,6 @@
 """Translate images of one domain into another, and show where and how they change."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from thalweg.energy import score
-from thalweg.errors import InputError
 from thalweg.sample import Trace
-from thalweg.tasks.checks import check_count, check_images, check_images_model, check_options, device_of
+from thalweg.tasks.checks import check_count, check_images, check_model
 
 ROWS = 32  # images in one chain at most: every state of it is held, on the CPU
 
@@ -30,25 +30,24 @@ def translate(method: Any, x: Tensor, seed: int = 0, *, frames: int = 8) -> Tran
 
     The saliency adds up the gradients that moved each pixel, over all states y_t that the chain stepped from (CF-EBM, sec. 3.3);
     `frames` states of the chain, evenly spaced, make the strip. A model that has not reached its last stage works at that stage's size.
-    Raises InputError for methods that were not trained from a source, and images of another shape or range.
+    Raises InputError for models that were not trained from a source, and images of another shape or range.
     """
-    shape = check_images_model("translate", method)
-    if not getattr(method.config, "source", ""):
-        raise InputError(f"translate needs a model trained from images of a source domain; this {method.name} has no source")
-    check_options("translate", method, "trace", {"start": x})
+    shape = check_model("translate", method, "translate")
     check_count("frames", frames, 2)
     check_images("translate", x, shape)
-    device = device_of(method, x)
+    device = method.device
     parts = [_translate(method, part.to(device), seed + i, frames) for i, part in enumerate(x.float().split(ROWS))]
     found, saliency, strip = zip(*parts)
     return Translation(torch.cat(found).to(x.device), torch.cat(saliency).to(x.device), torch.cat(strip, 1).to(x.device))
 
 
 def _translate(method: Any, x: Tensor, seed: int, frames: int) -> tuple[Tensor, Tensor, Tensor]:
-    trace = Trace(keep=method.chain_steps + 1)  # every state
+    trace = Trace(keep=sys.maxsize)  # every state
     found = method.sample(len(x), seed=seed, start=x, trace=trace)
     states = trace.states
-    saliency = sum(score(method.energy, y.to(x.device)).abs().sum(1, keepdim=True) for y in states[:-1])
+    saliency = torch.zeros_like(states[0][:, :1], device=x.device)
+    for y in states[:-1]:
+        saliency = saliency + score(method.energy, y.to(x.device)).abs().sum(1, keepdim=True)
     kept = states[torch.linspace(0, len(states) - 1, frames).round().long()]
     strip = torch.cat([_resized(y.to(x.device), x) for y in kept[:-1]] + [found]).view(frames, *x.shape)
     return found, _resized(saliency, x)[:, 0], strip

@@ -1,6 +1,6 @@
 """Restore images from what a linear operator left of them, y = A x, by sampling under the constraint that A x is y.
 
-A method's `sample` calls a constraint at each state, whose level is signal·x₀ + noise·ε: the measured part of x is replaced by
+A model's `sample` calls a constraint at each state, whose level is signal·x₀ + noise·ε: the measured part of x is replaced by
 what it is at that level, signal·y + noise·A ε with one fixed ε for each image. With a mask these are the known pixels, noised
 (thesis, sec. 5.4.7); in general the null-space projection of Wang et al. 2023 (DDNM).
 """
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
+from thalweg.methods.base import check_sampling
 from thalweg.tasks import operators
-from thalweg.tasks.checks import check_count, check_images, check_images_model, check_options, device_of
+from thalweg.tasks.checks import check_count, check_images, check_model
 from thalweg.tasks.operators import LinearOperator
 
 ROWS = 256  # images in one call of a method's `sample` at most
@@ -38,19 +39,19 @@ class Measured:
 
 
 def restore(method: Any, y: Tensor, operator: LinearOperator, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
-    """`completions` images for each measurement y = A x, drawn by `method` under that constraint: [completions, B, C, H, W].
+    """`completions` images for each measurement y = A x, drawn by a model under that constraint: [completions, B, C, H, W].
 
-    y [B, ...] is what `operator` makes of images of the method's shape, for a mask within [−1, 1]. `options` go to the method's
+    y [B, ...] is what `operator` makes of images of the model's shape, for a mask within [−1, 1]. `options` go to the model's
     `sample`; a tensor among them with B rows has one for each image. The same seed and batch give the same images. What the
-    method returns is projected once more, exactly onto A x = y, and then clamped to [−1, 1]: known pixels are equal to y to the
+    model returns is projected once more, exactly onto A x = y, and then clamped to [−1, 1]: known pixels are equal to y to the
     last bit; for other operators the clamp may undo part of the projection, and `consistency` says how much. Raises InputError for
-    methods whose `sample` takes no `constraint` and for a y of the wrong shape or not finite.
+    models whose samples keep no constraint and for a y of the wrong shape or not finite.
     """
-    shape = check_images_model("restore", method)
-    check_options("restore", method, "constraint", options)
+    shape = check_model("restore", method, "constraint")
+    check_sampling(method, options)
     check_count("completions", completions, 1)
-    _check_measured(y, operator, shape)
-    y, device = y.float(), device_of(method, y)
+    check_measured(y, operator, shape)
+    y, device = y.float(), method.device
     images = torch.arange(len(y)).repeat(completions)
     parts = []
     for part, rows in enumerate(torch.arange(len(images)).split(ROWS)):
@@ -72,29 +73,27 @@ def inpaint(
     """`completions` fillings of the pixels that are missing from each image: [completions, B, C, H, W], equal to x where known.
 
     x [B, C, H, W] in [−1, 1]; what it holds in missing pixels is not looked at. mask: 1 known, 0 missing, as
-    `operators.mask` takes it. The rest as `restore`. With `search`, for methods that reconstruct, chains run freely, from starts that
+    `operators.mask` takes it. The rest as `restore`. With `search`, for models that reconstruct, chains run freely, from starts that
     so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3).
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
     operator = operators.mask(mask).to(x.device)
     if search is not None:
-        return _searched(method, x, operator, completions, seed, search, options)
+        return _search(method, x, operator, completions, seed, search, options)
     return restore(method, operator.forward(x), operator, completions=completions, seed=seed, **options)
 
 
-def _searched(method: Any, x: Tensor, operator: Any, completions: int, seed: int, steps: int, options: dict[str, Any]) -> Tensor:
-    shape = check_images_model("inpaint", method)
-    if not hasattr(method, "reconstruct"):
-        raise InputError(f"inpaint: search is for methods that reconstruct; {method.name} does not")
+def _search(method: Any, x: Tensor, operator: Any, completions: int, seed: int, steps: int, options: dict[str, Any]) -> Tensor:
+    shape = check_model("inpaint with a search", method, "reconstruct")
     if options:
         raise InputError(f"inpaint: with search there is no chain's option, got {', '.join(options)}")
     check_count("search", steps, 1)
     check_count("completions", completions, 1)
     y = operator.forward(x.float())
-    _check_measured(y, operator, shape)
+    check_measured(y, operator, shape)
     known = operator.forward(torch.ones_like(y))
-    rows, masks = (part.to(device_of(method, y)).split(ROWS) for part in (y, known))
+    rows, masks = (part.to(method.device).split(ROWS) for part in (y, known))
     parts = []
     for k in range(completions):
         seeds = [random.seeded(seed, 13, k, i).initial_seed() for i in range(0, len(x), ROWS)]
@@ -137,7 +136,8 @@ def _one_each(value: Any, images: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == images
 
 
-def _check_measured(y: Tensor, operator: LinearOperator, shape: tuple[int, ...]) -> None:
+def check_measured(y: Tensor, operator: LinearOperator, shape: tuple[int, ...]) -> None:
+    """Raises InputError unless y [B, ...] is what the operator makes of B images of `shape`, finite, and for a mask in [−1, 1]."""
     if not y.is_floating_point() or not y.dim() or not len(y):
         raise InputError(f"restore: got y of {y.dtype} {list(y.shape)}, need floating-point [B, ...] with B ≥ 1")
     wanted = operator.to(y.device).forward(torch.zeros(len(y), *shape, device=y.device)).shape

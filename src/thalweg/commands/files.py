@@ -1,0 +1,35 @@
+"""Files that the commands read and write: arrays, and images to work on."""
+
+import io
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from thalweg import checkpoint
+from thalweg.data.images import Size, convert, to_unit
+from thalweg.data.sources import SUFFIXES, decode, read_arrays
+from thalweg.errors import InputError
+
+
+def write_arrays(out: Path, **arrays: Tensor) -> Path:
+    """An .npz of named arrays, written whole or not at all."""
+    import numpy as np
+
+    buffer, contents = io.BytesIO(), {name: array.cpu().numpy() for name, array in arrays.items()}
+    np.savez(buffer, **cast(Any, contents))
+    checkpoint.write_bytes(out, buffer.getvalue())
+    return out
+
+
+def read_images(source: str, size: Size | None, channels: int) -> tuple[list[str], Tensor]:
+    """Names and images [N, C, H, W] in [−1, 1] of a folder of pictures, one picture, or an .npz; InputError where there are none."""
+    path = Path(source)
+    if path.suffix == ".npz" and path.is_file():
+        x = to_unit(convert(read_arrays(path).x, size, channels))
+        return [f"{path.name}[{i}]" for i in range(len(x))], x
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
+    return [str(f) for f in files], to_unit(torch.stack([decode(f, str(f), size, channels) for f in files]))

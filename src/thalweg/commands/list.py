@@ -1,0 +1,45 @@
+"""`thalweg list`: every method and preset. Reads tables only: no network is built, and torch is not imported."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thalweg import presets
+from thalweg.errors import InputError
+from thalweg.methods import METHODS, find
+
+SIZES = Path(presets.__file__).with_name("sizes.json")  # parameters by METHOD/PRESET, see thalweg.commands.sizes
+
+
+def run(arguments: list[str]) -> None:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: thalweg list\n\nEvery method/preset, one line each: its data, shape, parameters and length.")
+        return
+    if arguments:
+        raise InputError(f"list takes no arguments, got '{arguments[0]}'")
+    print("\n".join(lines()))
+
+
+def lines() -> list[str]:
+    """One line a preset, and one more that says what `toy` stands for."""
+    found, sizes = [], json.loads(SIZES.read_text())
+    for method, rows in tables().items():
+        for key, row in rows.items():
+            name, shape = f"{method}/{key}", "×".join(map(str, row["shape"]))
+            size = f"{sizes[name]:,}" if name in sizes else "?"
+            data = "any toy" if key == "toy" else row["data"]
+            found.append(f"{name:32} {data:20} {shape:>10} {size:>12} parameters {row['images']:>13,} images")
+    return [*found, "", f"METHOD/toy is for each toy by its name, as in {presets.FIRST_TOY}: {', '.join(presets.TOYS)}"]
+
+
+def tables() -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """The presets of every method, as they are written."""
+    found: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    for method in METHODS:
+        if importlib.util.find_spec(f"thalweg.presets.{method}"):
+            found[method] = presets.rows(method)
+        else:  # until converted
+            found[method] = {key: vars(config) for key, config in find(method).PRESETS.items()}
+    return found

@@ -1,0 +1,110 @@
+"""`thalweg train`: a preset, its fields as options, data prepared for it, and the loop."""
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from thalweg.commands.options import above_zero, check_seed, config_fields, option, parse, usable
+from thalweg.errors import InputError, nearest
+
+
+@dataclass
+class Options:
+    """Train a model, or resume the run in --out. Any field of the preset can be set too: --width 96 or --net.width 96, --lr 0.0005"""
+
+    preset: Annotated[str, "positional"]
+    """METHOD/PRESET, see `thalweg list`, or FILE.py:CLASS for a method of your own"""
+    out: Path | None = None
+    """folder of the run; required unless --dry-run"""
+    data: str | None = None
+    """data by name, folder, .npz or hf:NAME; the preset's own by default"""
+    target: str | None = None
+    """the same, said of a translation, whose other domain is --source"""
+    images: int | None = None
+    """train for this many images; the preset's length by default"""
+    seconds: float | None = None
+    """or for this long, whichever ends first"""
+    seed: int = 0
+    """seed of weights, data order and noise"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    precision: str = "auto"
+    """fp32, bf16, or auto: bf16 on a GPU"""
+    threads: int | None = None
+    """CPU threads"""
+    size: int | None = None
+    """side that images are brought to; the preset's by default, of other --data their own"""
+    log_every: int | None = None
+    """images between rows of stats.jsonl"""
+    sample_every: int | None = None
+    """images between pictures, and between looks at the held-out criterion"""
+    save_every: int | None = None
+    """images between states on disk"""
+    tensorboard: bool = False
+    """also write TensorBoard events"""
+    dry_run: bool = False
+    """build everything, take one step, write nothing"""
+
+
+def run(arguments: list[str]) -> None:
+    options, unknown = parse(Options, arguments, "train", rest=True)
+    _check(options)
+    from thalweg.methods import preset
+
+    kind, config = preset(options.preset)
+    values = config_fields(config, unknown, [option(f.name).removeprefix("--") for f in fields(Options)])
+    device = usable(options.device)
+    import torch
+
+    from thalweg.commands.pictures import picture
+    from thalweg.config import changed, data_needs
+    from thalweg.data.prepare import held_out, prepare
+    from thalweg.train import fit
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = changed(config, **values | ({"images": options.images} if options.images else {}))
+    if options.target and (options.data or not data_needs(config).source):
+        raise InputError("--target names the data of a translation: give it with --source, and without --data")
+    name = options.target or options.data or config.data
+    if not name:
+        raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, an .npz or hf:NAME")
+    data = prepare(config, name, "train", size=options.size, device=device)
+    config = changed(config, data=name, shape=tuple(data.shape), classes=len(data.classes))
+    torch.manual_seed(options.seed)
+    method = kind(config)
+    if method.notice:
+        print(method.notice, file=sys.stderr)
+    precision = options.precision if options.precision != "auto" else "bf16" if device.startswith("cuda") else "fp32"
+    settings = dict(seconds=options.seconds, seed=options.seed, device=device, precision=precision)
+    if options.dry_run:
+        fit(method, data, None, images=config.batch, progress=False, **settings)
+        print("dry run: one step taken, nothing written", file=sys.stderr)
+        return
+    fit(
+        method, data, options.out, images=config.images, picture=picture, held_out=held_out(config, name, size=options.size),
+        log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
+        tensorboard=options.tensorboard, **settings,
+    )  # fmt: skip
+    print(_next(options), file=sys.stderr)
+
+
+def _check(options: Options) -> None:
+    if options.out is None and not options.dry_run:
+        raise InputError("train needs --out DIR, the folder of the run")
+    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every")
+    check_seed(options.seed)
+    known = ("auto", "fp32", "bf16")
+    if options.precision not in known:
+        raise InputError(f"--precision {options.precision} is not known{nearest(options.precision, known)}: fp32, bf16 or auto")
+
+
+def _next(options: Options) -> str:
+    from thalweg.methods import METHODS, split_name
+
+    method, _ = split_name(options.preset)
+    own = "" if method in METHODS else f" --kind {method}"
+    return (
+        f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n  thalweg sample {options.out}{own} -n 64 --out samples.png"
+    )

@@ -1,0 +1,111 @@
+"""What `thalweg evaluate` measures: one entry a metric, each of them for every model that has the abilities. Knows no method by name."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thalweg import checkpoint
+from thalweg.errors import InputError, nearest
+from thalweg.methods.base import Method
+from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys
+from thalweg.metrics.base import Metric, Row, Settings, Subject, data_kind, line
+from thalweg.tasks.table import TASKS
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Row",
+    "Settings",
+    "Subject",
+    "best",
+    "check_metrics",
+    "chosen",
+    "compare",
+    "data_kind",
+    "line",
+    "measure",
+    "rows",
+    "write_results",
+]
+
+_IMAGES = ("images", "stacks")
+
+# fmt: off
+METRICS: dict[str, Metric] = {
+    "density":     Metric(toys.density, toys.density_rows, ("energy",), ("toy",)),
+    "accuracy":    Metric(classes.accuracy, classes.accuracy_rows, TASKS["classify"].needs, _IMAGES),
+    "calibration": Metric(classes.calibration, classes.calibration_rows, TASKS["classify"].needs, _IMAGES),
+    "fidelity":    Metric(images.fidelity, images.fidelity_rows, ("sample",), ("images",)),
+    "neighbours":  Metric(images.neighbours, images.neighbours_rows, ("sample",), ("images",)),
+    "ood":         Metric(outliers.ood, outliers.ood_rows, TASKS["detect"].needs, _IMAGES),
+    "modes":       Metric(images.modes, images.modes_rows, ("sample",), ("stacks",)),
+    "views":       Metric(objects.views, objects.views_rows, TASKS["views"].needs),
+    "cost":        Metric(cost.cost, cost.cost_rows, ("sample",)),
+    "robustness":  Metric(classes.robustness, classes.robustness_rows, TASKS["classify"].needs, _IMAGES, automatic=False),
+    "restoration": Metric(images.restoration, images.restoration_rows, TASKS["denoise"].needs, _IMAGES, automatic=False),
+    "latents":     Metric(latents.latents, latents.latents_rows, ("encode",), _IMAGES, labelled=True, automatic=False),
+    "likelihood":  Metric(likelihood.likelihood, likelihood.likelihood_rows, ("energy",), automatic=False),
+}
+# fmt: on
+
+
+def check_metrics(wanted: str) -> tuple[str, ...]:
+    """Metric names from a comma-separated list; "auto" is all quick ones that fit, "all" all that fit."""
+    names = tuple(part.strip() for part in wanted.split(","))
+    for name in names:
+        if name not in METRICS and (name not in ("auto", "all") or len(names) > 1):
+            raise InputError(f"unknown metric '{name}'{nearest(name, METRICS)}. Metrics: {', '.join(METRICS)}, auto, all")
+    return names
+
+
+def chosen(method: Method, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The metrics to measure of one model; InputError names one that does not fit."""
+    fitting = tuple(name for name, metric in METRICS.items() if metric.fits(method))
+    if wanted in (("auto",), ("all",)):
+        return tuple(name for name in fitting if METRICS[name].automatic or wanted == ("all",))
+    if bad := [name for name in wanted if name not in fitting]:
+        raise InputError(
+            f"metric '{bad[0]}' does not fit {method.name} on {method.config.data}; fitting are: {', '.join(fitting) or 'none'}"
+        )
+    return wanted
+
+
+def measure(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """The figures of one model by metric, with what was held equal."""
+    results: dict[str, Any] = {"settings": asdict(subject.settings)}
+    names = chosen(subject.method, wanted)
+    without = subject.settings.extractor == "classifier" and "fidelity" in names and subject.test.label is None
+    if wanted in (("auto",), ("all",)) and without:
+        print("fidelity left out: no labels to train a classifier on; --extractor efficientnet-lite0 needs none", file=sys.stderr)
+        names = tuple(name for name in names if name != "fidelity")
+    for name in names:
+        results[name] = METRICS[name].measure(subject)
+    return results
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    """All figures as lines of a table."""
+    return [row for name, metric in METRICS.items() if name in results for row in metric.rows(results[name])]
+
+
+def compare(results: dict[str, dict[str, Any]]) -> list[tuple[str, list[Row | None]]]:
+    """One line a figure, with each model's row in it (None where it lacks that figure); the models must share data and settings."""
+    tables = {model: {row.name: row for row in rows(found)} for model, found in results.items()}
+    names = dict.fromkeys(name for table in tables.values() for name in table)
+    return [(name, [table.get(name) for table in tables.values()]) for name in names]
+
+
+def best(row: list[Row | None]) -> set[int]:
+    """Which columns of a comparison hold the best value; none where neither direction is better or all are equal."""
+    given = [(one.value if one.better == "up" else -one.value, i) for i, one in enumerate(row) if one is not None and one.better]
+    if len({value for value, _ in given}) < 2:
+        return set()
+    top = max(value for value, _ in given)
+    return {i for value, i in given if value == top}
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """All figures as a JSON file, written whole or not at all."""
+    checkpoint.write_bytes(path, (json.dumps(results, indent=2) + "\n").encode())

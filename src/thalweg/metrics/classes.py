@@ -1,0 +1,47 @@
+"""Of models that classify: accuracy, calibration, robustness."""
+
+from dataclasses import asdict
+from typing import Any
+
+from thalweg import evaluate as ev
+from thalweg import plot
+from thalweg.metrics.base import Row, Subject, line
+
+
+def accuracy(s: Subject) -> dict[str, Any]:
+    return asdict(ev.accuracy(s.classify, s.test.x, s.test.label))
+
+
+def accuracy_rows(r: dict[str, Any]) -> list[Row]:
+    return [line("test accuracy", r["value"], ".1%", (r["low"], r["high"]), f"n = {r['n']}", "up")]
+
+
+def calibration(s: Subject) -> dict[str, Any]:
+    found = ev.calibration(s.classify, s.test.x, s.test.label, seed=s.settings.seed)
+    s.draw("Reliability of the classes' probabilities on held-out images", "reliability", lambda path: plot.reliability(found, path))
+    return asdict(found)
+
+
+def calibration_rows(r: dict[str, Any]) -> list[Row]:
+    floor = f"a calibrated classifier would score {r['ece_floor']:.4f} at n = {r['n']}"
+    return [
+        line("calibration error (ECE)", r["ece"], ".4f", r["ece_interval"], floor, "down"),
+        line("negative log-likelihood of labels", r["nll"], ".4f", r["nll_interval"], "nats", "down"),
+    ]
+
+
+def robustness(s: Subject) -> dict[str, Any]:
+    n = min(len(s.test.x), s.settings.n, 200)  # each that withstands costs 2·steps·restarts gradients at every ε
+    x, label = s.test.x[:n].to(s.device), s.test.label[:n].to(s.device)
+    found = ev.robustness(s.method.classify, x, label, steps=20, restarts=2, seed=s.settings.seed)
+    s.draw("Accuracy under attacks in the sup-norm", "robustness", lambda path: plot.robustness(found, path))
+    return asdict(found)
+
+
+def robustness_rows(r: dict[str, Any]) -> list[Row]:
+    masked = "" if r["checks"]["passed"] else "gradient-masking checks FAILED: do not trust; "
+    table = []
+    for epsilon, pgd, fgsm in zip(r["epsilons"], r["pgd"], r["fgsm"]):
+        note = f"{masked}FGSM {100 * fgsm['value']:.1f}, n = {r['n']}"
+        table.append(line(f"accuracy under PGD, ε = {255 * epsilon:.3g}/255", pgd["value"], ".1%", (pgd["low"], pgd["high"]), note, "up"))
+    return table

@@ -1,0 +1,159 @@
+"""Models on disk and on the Hugging Face hub: safetensors for weights, config.json for the rest. Loading executes no code.
+
+config.json holds a method's name, not where its class is: of a method of one's own, whoever loads gives the class.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save as dump_tensors
+
+from thalweg import checkpoint
+from thalweg.checkpoint import WEIGHTS
+from thalweg.config import make_config
+from thalweg.distributed import usable
+from thalweg.errors import InputError, nearest
+from thalweg.methods import METHODS, find
+from thalweg.methods.base import Method, has
+
+
+class Stored(NamedTuple):
+    """A model's folder, and what its config.json says: the class of its method, its config, and the version that wrote it."""
+
+    folder: Path
+    kind: type[Method]
+    config: Any
+    version: str
+
+
+def read(path: str | Path, *, kind: type[Method] | None = None) -> Stored:
+    """What is known of a model without its weights: of a run folder, an exported folder, or a hub name such as "user/model".
+
+    `kind`: the class of a method of one's own. InputError where nothing is there, for what is corrupt, and for an unknown method.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        folder = _from_hub(str(path))
+    elif not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the folder of a run or of an exported model")
+    found = checkpoint.read_config(folder)
+    kind, version = _kind(found["method"], folder, kind), found["thalweg"]
+    try:
+        config = make_config(kind.Config, found["config"], what=f"the config in {folder}")
+    except InputError as trouble:
+        raise checkpoint.of_another_version(folder, version, trouble) from None
+    return Stored(folder, kind, config, version)
+
+
+def method_name(path: str | Path) -> str | None:
+    """The name of the method that a local folder's config.json names; None for a hub name."""
+    return checkpoint.read_config(Path(path))["method"] if Path(path).is_dir() else None
+
+
+def _kind(method: str, folder: Path, kind: type[Method] | None) -> type[Method]:
+    if kind is not None and kind.name != method:
+        raise InputError(f"{folder} holds a model of '{method}', not of '{kind.name}'")
+    if kind is None and method not in METHODS:  # never looked up by a file's name: that would execute it
+        raise InputError(
+            f"{folder}: unknown method '{method}'{nearest(method, METHODS)}. Of a method of your own name the class as well: "
+            f"--kind FILE.py:CLASS, or kind=CLASS from Python"
+        )
+    return kind or find(method)
+
+
+def load(path: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None) -> Method:
+    """A trained method, ready to sample: from a run folder, an exported folder, or a hub name such as "user/model".
+
+    From a run it takes the EMA twin of the `which` state: "last", or "best" by the held-out criterion. `kind`: the class of a method
+    of one's own. InputError where nothing is there, or what is there is corrupt, does not fit, or comes from another version.
+    """
+    if which not in ("last", "best"):
+        raise InputError(f"which = '{which}' is not known: 'last' or 'best'")
+    device = usable(device)
+    stored = read(path, kind=kind)
+    method = stored.kind(stored.config)
+    tensors = checkpoint.read_weights(stored.folder, which)
+    try:
+        method.load_state_dict(tensors)
+    except (RuntimeError, TypeError) as error:
+        trouble = InputError(f"the weights in {stored.folder} do not fit its config: {str(error).splitlines()[-1].strip()}")
+        raise checkpoint.of_another_version(stored.folder, stored.version, trouble) from None
+    return method.to(device).eval().requires_grad_(False)
+
+
+def save(method: Method, folder: str | Path) -> Path:
+    """Write `method` to `folder` as model.safetensors, config.json and a model card (README.md); returns the folder.
+
+    InputError for a folder that is a run's, holds other files, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"the output {folder} is a file; give a folder")
+    with checkpoint.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {file.name for file in folder.iterdir()}
+    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", "README.md"}):
+        raise InputError(f"{folder} is a run folder or holds other files; export to a new or empty one")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in method.state_dict().items()}
+    checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
+    checkpoint.write_bytes(folder / "config.json", (json.dumps(checkpoint.describe(method), indent=2) + "\n").encode())
+    checkpoint.write_bytes(folder / "README.md", _card(method).encode())
+    return folder
+
+
+def push_to_hub(method: Method, name: str, *, private: bool = False) -> str:
+    """Upload `method` to the hub as `name` ("user/model"), with the token of `hf auth login`; returns the address."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(method, folder)
+        try:
+            api = HfApi()
+            address = api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder)
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise InputError(f"cannot upload to '{name}': {str(error).splitlines()[0]}") from None
+    return str(address)
+
+
+def _from_hub(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"there is no folder {name}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, "config.json"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"'{name}' is no folder here and cannot be had from the hub: {str(error).splitlines()[0]}") from None
+
+
+def _card(method: Method) -> str:
+    c = method.config
+    parameters = sum(p.numel() for p in method.parameters())
+    explicit = has(method, "energy")
+    kind = "An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x))" if explicit else "A model trained with Thalweg"
+    energy = "\ne = model.energy(x)  # nats, lower is more likely" if explicit else ""
+    starts = ", **model.starts(64)" if has(method, "given") else ""
+    use = f"x = model.sample(64, seed=0{starts}){energy}" if has(method, "sample") else "z = model.encode(x)  # of your images x"
+    own = "" if method.name in METHODS else f", kind={type(method).__name__}"
+    return f"""---
+library_name: thalweg
+tags: [energy-based-model, {method.name}]
+license: apache-2.0
+---
+# {method.name} on {c.data}
+
+{kind}, {parameters:,} parameters,
+examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""}.
+
+```python
+import thalweg as tw
+model = tw.load("FOLDER_OR_NAME"{own})
+{use}
+```
+"""

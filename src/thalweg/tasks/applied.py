@@ -1,0 +1,118 @@
+"""The tasks with images, as `thalweg apply` runs them: what was read and the options in, arrays, rows of a picture or records out."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from thalweg import random
+from thalweg.data import class_names
+from thalweg.data.prepare import everything, sized
+from thalweg.data.sources import SUFFIXES, decode
+from thalweg.errors import InputError
+from thalweg.evaluate import energies
+from thalweg.tasks import (
+    denoising,
+    interpolation,
+    latent_restoration,
+    operators,
+    prediction,
+    reconstruction,
+    restoration,
+    table,
+    translation,
+)
+
+
+class Outcome(NamedTuple):
+    """What a task gives: `arrays` for an .npz, `rows` [R, K, C, H, W] for a picture with R rows (an animation of K frames), `records` for
+    a .json. `least` is the side that images of a picture are enlarged to."""
+
+    arrays: dict[str, Tensor] = {}
+    rows: Tensor | None = None
+    records: list[dict[str, Any]] | None = None
+    least: int = 32
+
+
+def classify(method: Any, x: Tensor, options: table.Options) -> Outcome:
+    config = method.config
+    names = class_names(config.data) or tuple(str(i) for i in range(config.classes))
+    return Outcome(records=prediction.classify(method, x.to(method.device), names))
+
+
+def detect(method: Any, x: Tensor, options: table.Options) -> Outcome:
+    inliers = everything(sized(method.config, method.config.data, "validation")).x
+    return Outcome(records=prediction.detect(energies(method, x), energies(method, inliers)))
+
+
+def inpaint(method: Any, x: Tensor, options: table.Inpaint) -> Outcome:
+    a = _operator(f"mask:{options.mask}", tuple(method.config.shape), options.seed)
+    assert isinstance(a, operators.Mask)
+    given: dict[str, Any] = {} if options.resample is None else {"resample": options.resample}
+    found = restoration.inpaint(
+        method, x, a.known, completions=options.completions, seed=options.seed, search=options.search, **given
+    )  # fmt: skip
+    return _completed(x, a, found)
+
+
+def restore(method: Any, x: Tensor, options: table.Restore) -> Outcome:
+    a = _operator(options.operator or "", tuple(method.config.shape), options.seed)
+    y = a.forward(x)
+    if options.latent:
+        stages = latent_restoration.restore_latent(method, y, a, seed=options.seed)
+        rows = torch.stack([x, a.pseudo_inverse(y).clamp(-1, 1), stages.start, stages.refined, stages.x], 1)
+        return Outcome({"x": x, "y": y, "start": stages.start, "refined": stages.refined, "restored": stages.x}, rows)
+    given: dict[str, Any] = {} if options.resample is None else {"resample": options.resample}
+    return _completed(x, a, restoration.restore(method, y, a, completions=options.completions or 4, seed=options.seed, **given))
+
+
+def _operator(text: str, shape: tuple[int, ...], seed: int) -> operators.LinearOperator:
+    """The operator that `text` names, whose mask may also be a picture: known where it is lighter than mid-grey."""
+    kind, _, name = text.partition(":")
+    if kind != "mask" or Path(name).suffix.lower() not in SUFFIXES:
+        return operators.named(text, shape, seed=seed)
+    if not Path(name).is_file():
+        raise InputError(f"mask {name}: there is no such file")
+    values = decode(name, name, channels=1)[0]
+    if tuple(values.shape) != shape[1:]:
+        raise InputError(f"mask {name}: got {values.shape[0]} × {values.shape[1]} pixels, the model's images have {shape[1]} × {shape[2]}")
+    return operators.mask(values > 127)
+
+
+def _completed(x: Tensor, a: operators.LinearOperator, found: Tensor) -> Outcome:
+    y = a.forward(x)
+    known = {"mask": a.known.expand_as(x)} if isinstance(a, operators.Mask) else {}
+    rows = torch.cat([x[None], a.pseudo_inverse(y).clamp(-1, 1)[None], found])
+    return Outcome({"x": x, "y": y, "completions": found, **known}, rows.transpose(0, 1))
+
+
+def denoise(method: Any, x: Tensor, options: table.Denoise) -> Outcome:
+    assert options.std is not None  # `check` has seen to it
+    y = x + options.std * random.normal_like(x, random.seeded(options.seed, 11)) if options.add_noise else x
+    found = denoising.denoise(method, y, options.std, options.seed)
+    return Outcome({"x": x, "y": y, "denoised": found}, torch.stack([x, y, found] if options.add_noise else [x, found], 1))
+
+
+def reconstruct(method: Any, x: Tensor, options: table.Reconstruct) -> Outcome:
+    found = reconstruction.reconstruct(method, x, steps=options.search, seed=options.seed)
+    return Outcome({"x": x, "reconstructed": found}, torch.stack([x, found], 1))
+
+
+def translate(method: Any, x: Tensor, options: table.Translate) -> Outcome:
+    found = translation.translate(method, x, options.seed)
+    strongest = found.saliency.flatten(1).max(1).values.clamp(min=1e-12)
+    shown = (2 * found.saliency / strongest[:, None, None] - 1)[:, None].expand_as(x)  # white: where this image changed most
+    rows = torch.cat([found.strip, shown[None]]).transpose(0, 1)
+    return Outcome({"x": x, "translated": found.x, "saliency": found.saliency, "strip": found.strip}, rows)
+
+
+def interpolate(method: Any, x: Tensor | None, options: table.Interpolate) -> Outcome:
+    if x is None:
+        a, b = (random.normal(*method.latent_shape, generator=random.seeded(end, 12)) for end in options.ends)
+    elif len(x) < 2:
+        raise InputError("interpolate goes from the first image of --input to the second, but there is only one")
+    else:
+        a, b = interpolation.latents(method, x[:2], seed=options.seed)
+    found = interpolation.interpolate(method, a, b, options.steps, seed=options.seed)
+    return Outcome({"x": found}, found[None])
