@@ -149,29 +149,6 @@ def test_readme_example_runs(tiny_run, capsys):
     assert 0 <= auroc <= 1 and norm > 0
 
 
-@pytest.fixture
-def skeleton(tmp_path, monkeypatch):
-    """The method of add_a_method.md as a module, with its line in the dict."""
-    method, line, test = blocks(ROOT / "docs" / "add_a_method.md", "python")
-    (tmp_path / "docs_dsm.py").write_text(method)
-    monkeypatch.syspath_prepend(tmp_path)
-    scope: dict = {}
-    exec(line, scope)
-    assert scope["METHODS"] == METHODS | {"dsm": ("thalweg.methods.dsm", "DSM")}
-    monkeypatch.setitem(methods.METHODS, "dsm", ("docs_dsm", "DSM"))
-    yield test
-    sys.modules.pop("docs_dsm", None)
-
-
-def test_the_skeleton_of_a_method_passes_its_own_tests(skeleton):
-    scope: dict = {}
-    exec(compile(skeleton, "add_a_method.md", "exec"), scope)
-    tests = [run for name, run in scope.items() if name.startswith("test_")]
-    assert len(tests) == 2
-    for run in tests:
-        run()
-
-
 def test_code_on_the_other_pages_names_what_exists():
     for page in PAGES:
         for dotted in set(re.findall(r"\btw((?:\.\w+)+)\(", page.read_text())):
