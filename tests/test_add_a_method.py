@@ -33,7 +33,7 @@ def test_the_commands(home):
         done = run(command, *words, *short[command])
         assert not done.returncode, f"{line}\n{done.stderr}"
     assert (home / "samples.npz").exists() and (home / "runs" / "dsm" / "report.html").exists()
-    resumed = run("train", "my_method.py:DSM", "--out", "runs/dsm", "--images", "2048", "--chain.steps", "5")
+    resumed = run("train", "my_method.py:DSM", "--out", "runs/dsm", *short["train"])
     assert not resumed.returncode and "going on from 1,024" in resumed.stderr
     refused = run("sample", "runs/dsm", "--out", "samples.npz")
     assert refused.returncode == 2 and "--kind" in refused.stderr and "Traceback" not in refused.stderr

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg import methods
 from thalweg.commands import apply, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
 from thalweg.commands.main import COMMANDS

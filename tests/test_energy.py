@@ -11,6 +11,7 @@ from thalweg import energy as energies
 from thalweg import random
 from thalweg.data import TOYS, toy
 from thalweg.energy import combine, compose, condition, gaussian, score, temper, tilt, value_and_score
+from thalweg.errors import InputError
 from thalweg.nn.build import PatchNet, UNet
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.mlp import MLP
@@ -151,7 +152,7 @@ def test_score_inside_no_grad_and_leaves_the_mode():
     with torch.no_grad():
         torch.testing.assert_close(score(quartic, x), -4 * x.pow(3))
         assert not torch.is_grad_enabled()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match="does not depend on x"):
         score(lambda x: torch.zeros(len(x)), x)  # an energy that forgets x is an error, not a zero
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from thalweg.errors import InputError
+
 Energy = Callable[..., Tensor]
 
 
@@ -27,16 +29,18 @@ def value_and_score(
 ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Any]:
     """The energy and the score −∇ₓE of each row, in one forward and one backward pass.
 
-    `x`: [B, ...]. Returns E [B] in nats and the score, shaped like `x`. With `create_graph` both can be differentiated by
-    the parameters (losses on the score); otherwise they are detached. With `aux` the energy returns (E, anything), and the
-    anything comes back third. The only place of the library that differentiates by x and that holds the minus sign. Under
-    `torch.compile` it uses `torch.func.grad`, so that a loss on the score compiles whole.
+    `x`: [B, ...] of a floating-point type. Returns E [B] in nats and the score, shaped like `x`. With `create_graph` both can be
+    differentiated by the parameters (losses on the score); otherwise they are detached. With `aux` the energy returns (E, anything), and
+    the anything comes back third. The only place of the library that differentiates by x and that holds the minus sign. Under
+    `torch.compile` it uses `torch.func.grad`, so that a loss on the score compiles whole. Raises InputError for an energy that is not [B]
+    or does not depend on x, and for an x that is not floating-point.
     """
     extra = None
 
     def evaluated(point: Tensor) -> tuple[Tensor, Any]:
         result = energy(point, **condition)
-        return (result[0], result[1]) if aux else (result, None)
+        value, extra = (result[0], result[1]) if aux else (result, None)
+        return of_each_row(value, len(point)), extra
 
     if torch.compiler.is_compiling():
 
@@ -49,13 +53,60 @@ def value_and_score(
         if not create_graph:
             gradient, value = gradient.detach(), value.detach()
     else:
-        with torch.enable_grad():
+        if not (isinstance(x, Tensor) and x.is_floating_point()):
+            raise InputError(f"x must be a floating-point tensor [B, ...], got {_kind(x)}")
+        with torch.inference_mode(False), torch.enable_grad():
             # a graph of this point alone, unless the caller differentiates through x itself
-            point = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
+            point = x if create_graph and x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_(True)
             value, extra = evaluated(point)
-            (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=create_graph)
+            gradient = None
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=create_graph, allow_unused=True)
+            if gradient is None:
+                raise InputError("the energy does not depend on x through differentiable operations, so that it has no score")
         value = value if create_graph else value.detach()
     return (value, -gradient, extra) if aux else (value, -gradient)
+
+
+def of_each_row(value: Any, rows: int) -> Tensor:
+    """`value` if it is the energy of each of `rows` rows, [B]; InputError says what it is instead. Looks at shape and type only."""
+    if isinstance(value, Tensor) and value.shape == (rows,) and value.is_floating_point():
+        return value
+    hint = ""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        if value.numel() == 1:
+            hint = "; a mean or sum over the batch is no energy of each row"
+        elif value.shape == (rows, 1):
+            hint = "; drop the last axis: .squeeze(1)"
+        elif value.dim() > 1 and len(value) == rows:
+            hint = "; add up all but the first axis: .flatten(1).sum(1)"
+    raise InputError(f"an energy must return one floating-point number a row, [{rows}], got {_kind(value)}{hint}")
+
+
+def _kind(value: Any) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def check_energy(energy: Energy, x: Tensor, **condition: Any) -> None:
+    """Raises InputError unless `energy` is [B] of x [B, ...], differentiable, finite, the same when asked again, and of each row alone.
+
+    x: 2 rows or more. The last two find energies that are random or mix their batch, as dropout and batch norm do in training mode.
+    Costs three evaluations; samplers check only shape, type and what their chains begin and end with.
+    """
+    if len(x) < 2:
+        raise InputError(f"check_energy compares rows with each other: give 2 or more, got {len(x)}")
+    value, slope = value_and_score(energy, x, **condition)
+    if not (value.isfinite().all() and slope.isfinite().all()):
+        raise InputError(f"the energy or its gradient is not finite at {int((~value.isfinite()).sum())} or more of {len(x)} rows")
+    room = 1e-3 * float(1 + value.abs().max())
+    again = value_and_score(energy, x, **condition)[0]
+    if float((again - value).abs().max()) > room:
+        raise InputError("the energy of the same x changes from call to call: a network with dropout needs .eval()")
+    half = len(x) // 2
+    some = {key: c[:half] if isinstance(c, Tensor) and c.dim() and len(c) == len(x) else c for key, c in condition.items()}
+    alone = value_and_score(lambda x: energy(x, **some), x[:half])[0]
+    if float((alone - value[:half]).abs().max()) > room:
+        raise InputError("the energy of a row depends on the rows next to it: a network with batch norm needs .eval(), or no batch norm")
 
 
 def score(energy: Energy, x: Tensor, *, create_graph: bool = False, **condition: Any) -> Tensor:

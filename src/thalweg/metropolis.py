@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from thalweg import random
-from thalweg.energy import Energy, temper, value_and_score
-from thalweg.trace import Knob, Trace, checked, knob
+from thalweg.energy import Energy, of_each_row, temper, value_and_score
+from thalweg.errors import InputError
+from thalweg.trace import Knob, Trace, ended, knobs, warn_if_stuck
 
 
 def _accept(x: Tensor, current: tuple, proposal: tuple, log_ratio: Tensor, generator: random.Generator) -> tuple[Tensor, tuple]:
@@ -38,16 +39,19 @@ def mala(
     """Metropolis-adjusted Langevin: the Langevin move as a proposal, accepted so that p(x) is exactly stationary.
 
     As `langevin`, for the same cost: the energy and score at the current state are carried along. `trace.acceptance`
-    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998).
+    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998). Raises Diverged for a start
+    where the energy is infinite or NaN; warns where nothing at all was accepted.
     """
     target = energy if temperature == 1.0 else temper(energy, temperature)
+    sizes = knobs("step", step, steps)
     start = x = x.detach().clone()
     value, drift = value_and_score(target, x, **condition)
+    first = value
     accepted_steps = torch.zeros(len(x), device=x.device)
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
-        s = knob(step, i)
+        s = sizes[i]
         xi = random.normal_like(x, generator)
         proposal = x + 0.5 * s * s * drift + s * xi
         new_value, new_drift = value_and_score(target, proposal, **condition)
@@ -59,7 +63,8 @@ def mala(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x, accepted_steps / max(1, steps))
-    return checked(x, "mala")
+    warn_if_stuck("mala", accepted_steps, steps)
+    return ended(x, "mala", first, value)
 
 
 def hmc(
@@ -78,14 +83,18 @@ def hmc(
 
     As `mala`; one trajectory costs `leapfrog` gradients (Neal 2011).
     """
+    if leapfrog < 1:
+        raise InputError(f"leapfrog must be 1 or more, got {leapfrog}")
     target = energy if temperature == 1.0 else temper(energy, temperature)
+    sizes = knobs("step", step, steps)
     start = x = x.detach().clone()
     value, drift = value_and_score(target, x, **condition)
+    first = value
     accepted_steps = torch.zeros(len(x), device=x.device)
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
-        s = knob(step, i)
+        s = sizes[i]
         momentum = random.normal_like(x, generator)
         position, new_value, new_drift = x, value, drift
         moving = momentum + 0.5 * s * new_drift
@@ -99,7 +108,8 @@ def hmc(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x, accepted_steps / max(1, steps))
-    return checked(x, "hmc")
+    warn_if_stuck("hmc", accepted_steps, steps)
+    return ended(x, "hmc", first, value)
 
 
 def independence(
@@ -121,7 +131,7 @@ def independence(
     """
     start = x = x.detach().clone()
     with torch.no_grad():
-        excess = energy(x, **condition) - proposal_energy(x)
+        excess = of_each_row(energy(x, **condition), len(x)) - of_each_row(proposal_energy(x), len(x))
         accepted_steps = torch.zeros(len(x), device=x.device)
         for _ in range(steps):
             proposal = propose(len(x))
@@ -130,4 +140,4 @@ def independence(
             accepted_steps += accepted
     if trace is not None:
         trace.close(start, x, accepted_steps / max(1, steps))
-    return checked(x, "independence")
+    return ended(x, "independence")

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.compiled import compiled_or_eager
-from thalweg.energy import Energy, score
+from thalweg.energy import Energy, value_and_score
 from thalweg.errors import InputError
 from thalweg.metropolis import hmc, independence, mala
 from thalweg.noise import Schedule
-from thalweg.trace import Knob, Trace, checked, knob
+from thalweg.trace import Knob, Trace, ended, knobs
 
 __all__ = ["Constraint", "Knob", "Trace", "ancestral", "annealed_langevin", "hmc", "independence", "langevin", "mala", "posterior_mean"]
 
@@ -53,41 +53,45 @@ def langevin(
     With `compile` a whole step is one compiled function, which pays in training (docs/benchmarks.md); the first chain of an
     energy and shape then waits for the compiler, seconds for small networks and more for convolutional ones. Pass the same
     function each time (a method's `energy`, not a new lambda); where nothing can be compiled (no C++ compiler) it warns and runs
-    uncompiled. Further keywords condition the energy. Raises Diverged where a chain ends non-finite.
+    uncompiled. Further keywords condition the energy. Raises Diverged where a chain starts or ends where
+    the energy is infinite or NaN, InputError for knobs out of range.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature must be above 0, got {temperature}")
     move = _compiled_move(getattr(energy, "__self__", None), getattr(energy, "__func__", energy)) if compile else partial(_move, energy)
-    sizes, taus = [knob(step, i) for i in range(steps)], [knob(noise, i) for i in range(steps)]
+    sizes, taus = knobs("step", step, steps), knobs("noise", noise, steps, above=False)
     gains: Any = [0.5 * s * s / temperature for s in sizes]
     spreads: Any = [s * tau for s, tau in zip(sizes, taus)]
     if compile:  # numbers would be constants of the compiled function, made anew for each; moved once, so that no step waits
         gains, spreads = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (gains, spreads))
     start = x = x.detach()
+    first = last = None
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
         xi = random.normal_like(x, generator) if taus[i] else None
-        x = move(x, xi, gains[i], spreads[i], clip, clamp, condition)
+        x, last = move(x, xi, gains[i], spreads[i], clip, clamp, condition)
+        first = last if i == 0 else first
         if project is not None:
             x = project(x)
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
-    return checked(x, "langevin")
+    return ended(x, "langevin", first, last)
 
 
-def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clamp, condition: dict) -> Tensor:
-    """One Langevin step, x + gain·score + spread·ξ, each move within ±clip and the result within clamp."""
-    drift = gain * score(energy, x, **condition)
+def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clamp, condition: dict) -> tuple[Tensor, Tensor]:
+    """One Langevin step, x + gain·score + spread·ξ, each move within ±clip and the result within clamp; and the energy before it."""
+    value, slope = value_and_score(energy, x, **condition)
+    drift = gain * slope
     x = x + (drift if clip is None else drift.clamp(-clip, clip))
     if xi is not None:
         x = x + spread * xi
-    return x if clamp is None else x.clamp(*clamp)
+    return x if clamp is None else x.clamp(*clamp), value
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled_move(owner: Any, function: Any) -> Callable[..., Tensor]:
+def _compiled_move(owner: Any, function: Any) -> Callable[..., tuple[Tensor, Tensor]]:
     """`_move` of an energy, compiled; owner and function are the parts of a bound method, which itself is new at each look-up."""
     energy = function if owner is None else function.__get__(owner)
     # the score makes the one graph that is needed
@@ -208,4 +212,4 @@ def ancestral(
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x)
-    return checked(x, "ancestral")
+    return ended(x, "ancestral")
