@@ -231,6 +231,7 @@ def test_pixels_of_a_step_estimate_the_whole():
 
 def test_views_of_an_object_share_their_latents():
     m = method(learner=LEARNERS["mcmc"], views=2, rays=0)
+    assert m.config.data_needs.views == 2
     batch = views(views=2).batch(0, 4, 0)
     x, view = batch.x.unflatten(0, (2, 2)), batch.camera.unflatten(0, (2, 2))
     z = random.normal(2, 5, generator=random.seeded(122))
@@ -346,6 +347,13 @@ def test_samples_are_fixed_by_seed_and_camera():
     assert torch.equal(m.sample(2, camera=view[0]), m.sample(2, camera=view[:1].expand(2, 3, 5)))
     with pytest.raises(InputError, match="camera must be"):
         m.sample(2, camera=view[:, :, :4])
+
+
+def test_a_model_says_what_it_can_and_how_it_sees():
+    m = method(near=2.5, far=4.5, focal=1.2)
+    assert m.abilities == {"sample", "views", "cameras"} and method(poses="unknown").abilities == {"sample", "views"}
+    assert m.optics == (3.5, 2.5, 4.5, 1.2)
+    torch.testing.assert_close(m.cameras[:, :, 3].norm(dim=1), torch.full((512,), 3.5))
 
 
 def test_pictures_do_not_depend_on_their_company():

@@ -205,7 +205,7 @@ class NeRFLEBM(Method):
     def step(self, batch: Batch | ViewBatch, update: Update) -> None:
         """Algorithms 1 and 2, which differ in line 4; one with searched poses is ours."""
         if self.config.pose_search is not None:
-            self._step_searching(batch, update)
+            self._step_with_search(batch, update)
             return
         given = self._given(batch, update.generator)
         negative = self._negative(len(given.x), update)  # line 3
@@ -260,7 +260,7 @@ class NeRFLEBM(Method):
         self._remember(found.camera.detach().flatten(0, 1), update.images)
         update.log(residual=residual / values, divergence=found.divergence, latent_std=found.z.detach().std())
 
-    def _step_searching(self, batch: Batch | ViewBatch, update: Update) -> None:
+    def _step_with_search(self, batch: Batch | ViewBatch, update: Update) -> None:
         """Algorithm 2 with the likeliest poses (`scene.poses`, ours); while all shapes are one, z^s = 0, the priors wait."""
         given = self._given(batch, update.generator)
         same_shape = update.images < self.config.pose_search.same_shape * self.config.images
