@@ -82,11 +82,6 @@ class Config(Common):
     def data_needs(self) -> DataNeeds:
         return DataNeeds(views=self.views)
 
-    # until the tasks ask `NeRFLEBM.optics`
-    near = property(lambda self: self.renderer.near)
-    far = property(lambda self: self.renderer.far)
-    focal = property(lambda self: self.renderer.focal)
-
 
 class Pictures(NamedTuple):
     """Rendered images `x` [N, 3, H, W] in [−1, 1], `depth` [N, 1, H, W] along the ray in world units, `opacity` [N, 1, H, W] in [0, 1]."""
@@ -147,10 +142,6 @@ class NeRFLEBM(Method):
         """How the model sees, for the tasks."""
         r = self.config.renderer
         return cameras.Optics(r.distance, r.near, r.far, r.focal)
-
-    @property
-    def distance(self) -> float:  # until the tasks ask `optics`
-        return self.optics.distance
 
     def _orbit(self, altitude: Tensor, azimuth: Tensor) -> Tensor:
         return cameras.orbit(altitude, azimuth, distance=self.optics.distance, focal=self.optics.focal)
