@@ -325,7 +325,7 @@ class LIEBM(Method):
     @property
     def abilities(self) -> frozenset[str]:
         found = {"sample", "energy", "encode", "outlier_score", "constraint", "reconstruct", "restore_latent"}
-        found |= {"start"} if self.deterministic else set()
+        found |= set() if self.config.chain.noise else {"start"}  # a chain without noise is a function of its start
         # samples of a class begin at its mean view, which training has to have seen
         return frozenset(found | ({"labels"} if self.class_means.complete else set()))
 
@@ -408,11 +408,6 @@ class LIEBM(Method):
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one m, the start of a sample."""
         return (self.config.generator.latent_dim,)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether a sample is a function of its `start`: chains without noise."""
-        return not self.config.chain.noise
 
     @torch.no_grad()
     def sample(
