@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 import thalweg as tw
-from studies.measures import ENDLESS, Judge, auroc_of, mean, paired, psnr_hidden, ratio, sets_of, standard_error, trained
+from studies.measures import ENDLESS, Judge, auroc_of, mean, means, paired, psnr_hidden, ratio, sets_of, standard_error, trained
 from studies.runner import Options, Part, Row, Study, table
 from studies.tables import Each, Picture, Section, Shown, Table, shown
 from thalweg import tasks
@@ -89,10 +89,10 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "standard_error": standard_error(values) or 0.0, "draws": len(values)}
 
 
-def sampled(model: Any, judge: Judge, options: Options, **asked: Any) -> tuple[list[Tensor], float]:
-    """`DRAWS` sets of as many samples as there are held-out images, and the median CPU seconds of one."""
-    stream, sets, seconds = judge.sets(model, 0, options, draws=DRAWS, **asked), [], []
-    for _ in range(DRAWS):
+def sampled(model: Any, judge: Judge, options: Options, seed: int = 0, draws: int = DRAWS, **asked: Any) -> tuple[list[Tensor], float]:
+    """`draws` sets of as many samples as there are held-out images, and the median CPU seconds of one."""
+    stream, sets, seconds = judge.sets(model, seed, options, draws=draws, **asked), [], []
+    for _ in range(draws):
         started = time.process_time()
         sets.append(next(stream))
         seconds.append(time.process_time() - started)
@@ -114,21 +114,21 @@ def toy_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
 def toy_one(row: str, seed: int, options: Options) -> Row:
     """A toy's preset; the density of every level against the exact one of noised data."""
     toy = tw.data.toy(row)
-    model, found = trained(tw.method(f"cdrl/{row}", seed=seed), toy, seed, options, seconds=options.seconds or TOYS[row])
+    model, found = trained(toy_settings(row, options), toy, seed, options, seconds=options.seconds or TOYS[row])
     if model is None:
-        return {"row": row, "toy": row} | found
+        return found
     x = model.sample(4096, seed=seed + 1)
     exact = toy.sample(10_000, generator=tw.random.seeded(seed, 99))
     if seed == 0:
         panels = {f"level {t}": (lambda x, t=t: model.energy(x, t=t)) for t in range(model.config.levels)}
         tw.plot.density(panels, toy, options.pictures / f"cdrl_{row}.png", samples=x)
     density, distance = tw.evaluate.density(model.energy, toy, grid=400), tw.evaluate.energy_distance_interval(x, exact)
-    return {"row": row, "toy": row} | found | {"density": asdict(density), "energy_distance": asdict(distance)}
+    return found | {"toy": row, "density": asdict(density), "energy_distance": asdict(distance)}
 
 
 def toy_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     kl = [row["density"]["kl_truth_model"] for row in mine if "density" in row]
-    return {"row": name, "seeds": len(mine), "median_kl": statistics.median(kl) if kl else None}
+    return {"median_kl": statistics.median(kl) if kl else None}
 
 
 # --- ablation
@@ -140,18 +140,16 @@ def ablation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 def ablation_one(row: str, seed: int, options: Options) -> Row:
     options.precision = "bf16"
-    (train, test), (preset, fields) = sets_of(options, "digits"), ablation_settings(row, options)
-    model = tw.method(preset, seed=seed, data=train, **fields)
-    model, found = trained(model, train, seed, options, seconds=options.seconds or BUDGET)
-    found = {"row": row, "frechet": None} | found
+    train, test = sets_of(options, "digits")
+    model, found = trained(ablation_settings(row, options), train, seed, options, seconds=options.seconds or BUDGET)
     if model is None:
         return found
     judge = Judge.of("digits", train, test)
 
     def drawn(**asked: Any) -> Row:
-        started = time.process_time()
-        distance = judge.distance(model, seed, options, draws=ABLATION_DRAWS, **asked)
-        return {"frechet": distance, "floor": judge.floor, "seconds": (time.process_time() - started) / ABLATION_DRAWS}
+        sets, seconds = sampled(model, judge, options, seed, ABLATION_DRAWS, **asked)
+        values = [judge.frechet(x) for x in sets]
+        return {"frechet": None if None in values else mean(values), "floor": judge.floor, "seconds": seconds}
 
     found |= drawn()
     if row == FULL:
@@ -163,8 +161,7 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
 def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     """Mean Fréchet distance, the paired difference from the full model, its standard error, and whether the paper's order holds."""
     paper, (gap, error) = ROWS[name][1], paired(rows, name, FULL, "frechet")
-    line = {"row": name, "paper_fid": paper, "frechet": mean(row["frechet"] for row in mine), "seeds": len(mine)}
-    line |= {"failed": sum(row["frechet"] is None for row in mine), "images": mean(row["images"] for row in mine)}
+    line = {"paper_fid": paper, "failed": sum(row.get("frechet") is None for row in mine)} | means(mine, ("frechet", "images"))
     # every row of the paper is worse than the full model
     far = None if error is None else abs(gap) > 2 * error
     holds = None if far is None else "undecided" if not far else "yes" if gap > 0 else "reversed"
@@ -173,7 +170,7 @@ def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 def ablation_more(options: Options, rows: list[Row]) -> dict[str, Any]:
     """The full models by fewer steps and by their parts, beside themselves."""
-    full = [row for row in rows if row["row"] == FULL and row["frechet"] is not None]
+    full = [row for row in rows if row["row"] == FULL and row.get("frechet") is not None]
     ways = {f"{n} steps": [row["steps"][str(n)] for row in full] for n in STEPS}
     ways |= {f"{use} only": [row[f"{use}_only"] for row in full] for use in ("initializer", "energy")}
     sampling = {
@@ -289,8 +286,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
             "n": len(label),
             "resample": resample,
             "joint": joint,
-            **each,
-        }
+        } | each
         found["rows"].append(row)
         print(data, guide, w, resample, list(wanted), kind, round(joint, 3), each, flush=True)
         return images

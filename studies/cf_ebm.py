@@ -27,7 +27,7 @@ import torch
 
 import thalweg as tw
 from studies.measures import ENDLESS, Judge, mean, means, paired, psnr_hidden, sets_of, standard_error, trained
-from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
+from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Each, Picture, Section, Shown, Table, When, shown
 from thalweg import tasks
 from thalweg.checkpoint import read_stats
@@ -95,11 +95,10 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
         return {"stage": twin.net.sizes[twin.reached[0]][0], "frechet": judge.distance(twin, seed, options, n=n)}
 
     # kept, as more is asked of trained models than this part asks
-    preset, fields = ablation_settings(row, options)
-    model = tw.method(preset, seed=seed, **fields)
-    twin, found = trained(model, train, seed, options, seconds=options.seconds or 300.0, folder=folder, stops=STOPS, look=look)
+    asked, seconds = ablation_settings(row, options), options.seconds or 300.0
+    twin, found = trained(asked, train, seed, options, seconds=seconds, folder=folder, stops=STOPS, look=look)
     energies = [abs(r[key]) for r in read_stats(folder) for key in ("energy_data", "energy_samples") if isinstance(r.get(key), float)]
-    found = {"row": row, "frechet": None, "highest_energy": max(energies, default=None)} | found
+    found["highest_energy"] = max(energies, default=None)
     if twin is None or twin.reached[0] < twin.stages - 1:
         return found
     found |= {"frechet": found["along"][-1]["frechet"], "floor": judge.floor}
@@ -143,7 +142,7 @@ def pictures(model: Any, train: Any, options: Options) -> None:
 
 def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     gap, error = paired(rows, name, FULL, "frechet")
-    line = line_of(name, mine, rows) | {"repairs": sum(row["guard_events"] for row in mine), "paper_fid": ROWS[name][1]}
+    line = {"repairs": sum(row["guard_events"] for row in mine), "paper_fid": ROWS[name][1]}
     return line | means(mine, ("frechet", "psnr_hidden", "highest_energy")) | {"above_full": gap, "standard_error": error}
 
 
@@ -154,30 +153,31 @@ def sizes(options: Options, rows: list[Row]) -> dict[str, Any]:
 # --- noise taken off
 
 
-def noisy_images(clean: Any, std: float, seed: int) -> Any:
-    return clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
-
-
-def psnrs(clean: Any, images: dict[str, Any]) -> dict[str, float]:
-    return {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in images.items()}
+def by_level(clean: Any, seed: int, options: Options, path: Path | None, labels: list[str], ways: Any) -> Row:
+    """PSNR in dB of what `ways` make of images with noise of each level, (noisy, std) -> images by name; a picture of the last three."""
+    found: Row = {"n": len(clean), "levels": {}}
+    for std in STDS:
+        noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
+        with precise(options):
+            images = {name: x.float() for name, x in ways(noisy, std).items()}
+        found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in images.items()}
+        if path is not None and std == STD:
+            rows = torch.cat([x[:16] for x in (clean, *list(images.values())[-3:])])
+            tw.plot.grid(rows, path, columns=16, row_labels=["image", *labels])
+    return found
 
 
 def denoising_one(row: str, seed: int, options: Options) -> Row:
-    """Held-out images with noise, through the chain within the noise's reach and through all of it as in the paper, in dB."""
+    """Held-out images with noise, through the chain within the noise's reach and through all of it as in the paper."""
     model = tw.load(model_folder(row, seed, options)).eval()
-    clean = sets_of(options)[1].all().x[:DENOISED]
-    found: Row = {"row": row, "seed": seed, "n": len(clean), "images": int(model.images), "levels": {}}
-    for std in STDS:
-        noisy = noisy_images(clean, std, seed)
-        with precise(options):
-            within, whole = model.denoise(noisy, std, seed=seed).float(), model.sample(len(noisy), seed=seed, start=noisy).float()
-        images = {"noisy": noisy.clamp(-1, 1), "within": within, "whole": whole}
-        found["levels"][str(std)] = psnrs(clean, images)
-        if seed == 0 and std == STD:
-            rows = torch.cat([x[:16] for x in (clean, *images.values())])
-            labels = ["image", "with noise", "within its reach", "the whole chain"]
-            tw.plot.grid(rows, options.pictures / file_of("cf_ebm", options.data, "denoising", row), columns=16, row_labels=labels)
-    return found
+
+    def ways(noisy: Any, std: float) -> dict[str, Any]:
+        within, whole = model.denoise(noisy, std, seed=seed), model.sample(len(noisy), seed=seed, start=noisy)
+        return {"noisy": noisy.clamp(-1, 1), "within": within, "whole": whole}
+
+    path = None if seed else options.pictures / file_of("cf_ebm", options.data, "denoising", row)
+    labels = ["with noise", "within its reach", "the whole chain"]
+    return {"images": int(model.images)} | by_level(sets_of(options)[1].all().x[:DENOISED], seed, options, path, labels, ways)
 
 
 def wiener(train: Any, y: Any, std: float) -> Any:
@@ -197,20 +197,18 @@ def denoiser_one(row: str, seed: int, options: Options) -> Row:
     preset = tw.methods.preset(name)[1]
     options.size = options.size or (preset.shape[-1] if options.data == preset.data else None)
     train, test = sets_of(options)
-    model, found = trained(tw.method(name, seed=seed, data=train, **fields), train, seed, options)
-    clean, known = test.all().x[: 5 * DENOISED], train.all().x
-    found |= {"row": row, "n": len(clean), "levels": {}}
-    for std in STDS:
-        noisy = noisy_images(clean, std, seed)
-        with precise(options):
-            denoised = tasks.denoise(model, noisy, std, seed).float()
-        images = {"clamped": noisy.clamp(-1, 1), "linear": wiener(known, noisy, std), "denoised": denoised}
-        found["levels"][str(std)] = psnrs(clean, {"noisy": noisy, **images})
-        if seed == 0 and std == STD and row == "denoise":
-            rows = torch.cat([x[:16] for x in (clean, *images.values())])
-            labels = ["image", "with noise", "linear filter", "the chain"]
-            tw.plot.grid(rows, options.pictures / f"cf_ebm_{options.data}_denoiser.png", columns=16, row_labels=labels)
-    return found
+    model, found = trained((name, fields), train, seed, options)
+    if model is None:
+        return found
+    known = train.all().x
+
+    def ways(noisy: Any, std: float) -> dict[str, Any]:
+        denoised, clamped = tasks.denoise(model, noisy, std, seed), noisy.clamp(-1, 1)
+        return {"noisy": noisy, "clamped": clamped, "linear": wiener(known, noisy, std), "denoised": denoised}
+
+    path = options.pictures / f"cf_ebm_{options.data}_denoiser.png" if not seed and row == "denoise" else None
+    labels = ["with noise", "linear filter", "the chain"]
+    return found | by_level(test.all().x[: 5 * DENOISED], seed, options, path, labels, ways)
 
 
 def gains(**keys: str) -> Any:
@@ -220,7 +218,7 @@ def gains(**keys: str) -> Any:
         lines = []
         for name in dict.fromkeys(row["row"] for row in rows):
             for std in map(str, STDS):
-                mine = [row["levels"][std] for row in rows if row["row"] == name]
+                mine = [row["levels"][std] for row in rows if row["row"] == name and "levels" in row]
                 line = {"row": name, "std": std, "seeds": len(mine), "psnr_noisy": mean(level["noisy"] for level in mine)}
                 lines.append(line | {title: mean(level[key] - level["noisy"] for level in mine) for key, title in keys.items()})
         return {"summary": lines}
@@ -258,8 +256,9 @@ def translation_settings(row: str, options: Options) -> tuple[str, dict[str, Any
 def translation_one(row: str, seed: int, options: Options) -> Row:
     source, target, whole, columns = domains(row, options)
     (train_x, test_x), (train_y, test_y) = (sets_of(options, name) for name in (source, target))
-    preset, fields = translation_settings(row, options)
-    model, how = trained(tw.method(preset, seed=seed, **fields), tw.data.Unpaired(train_y, train_x), seed, options)
+    model, how = trained(translation_settings(row, options), tw.data.Unpaired(train_y, train_x), seed, options)
+    if model is None:
+        return how
     extractor = tw.evaluate.extractor(whole, name=options.data)
     x, y, known = (part.all().x for part in (test_x, test_y, train_y))
     found = tasks.translate(model, x, seed)
@@ -288,7 +287,7 @@ def translation_one(row: str, seed: int, options: Options) -> Row:
         average = (2 * average / average.max() - 1).expand(1, *x.shape[1:])
         tw.plot.grid(average, path.with_name(f"{path.stem}_saliency.png"), columns=1)
     return how | {
-        "row": row, "source": source, "target": target, "n": len(x), "target_share": target_share(found.x),
+        "source": source, "target": target, "n": len(x), "target_share": target_share(found.x),
         "target_share_before": target_share(x), "target_share_of_target": target_share(y),
         "kid": kid(found.x), "kid_before": kid(x), "distance_kept": float(kept.mean()), "distance_random": float(other.mean()),
         "distance_difference": float(gap.mean()), "standard_error": standard_error(gap.tolist()),
@@ -304,13 +303,8 @@ def of_pairs(x: Any, translated: Any, y: Any, options: Options) -> dict[str, flo
 
 
 def translation_summary(options: Options, rows: list[Row]) -> dict[str, Any]:
-    lines = []
-    for row in rows:
-        keys = ("source", "target", "seed", "target_share", "target_share_before", "distance_kept", "distance_random")
-        line = {key: row[key] for key in keys}
-        line |= {"kid": row["kid"]["value"], "kid_before": row["kid_before"]["value"], "kid_floor": row["kid"]["floor"]}
-        line["saliency_ratio"] = row["saliency_on_object"] / row["saliency_on_background"]
-        lines.append(line)
+    keys = ("source", "target", "seed", "target_share_before", "target_share", "distance_kept", "distance_random")
+    lines = [{key: row.get(key) for key in keys} for row in rows]
     return {"summary": lines} | {key: getattr(options, key) for key in ("width", "budget", "batch")}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import thalweg as tw
-from studies.measures import Judge, mean, means, paired, parameters, psnr_hidden, sets_of, trained
+from studies.measures import Judge, mean, means, over_seeds, paired, parameters, psnr_hidden, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Picture, Section, Shown, Table
 from thalweg import tasks
@@ -71,9 +71,8 @@ LAST = ("energy_data", "energy_samples", "displacement")
 
 
 def images_one(row: str, seed: int, options: Options) -> Row:
-    (train, test), (preset, fields) = sets_of(options), settings(row, options)
-    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options, keep=LAST)
-    found = {"row": row, "frechet": None} | found
+    train, test = sets_of(options)
+    model, found = trained(settings(row, options), train, seed, options, keep=LAST)
     if model is None:
         return found
     judge, c = Judge.of(options.data, train, test, most=SAMPLES), model.config
@@ -101,10 +100,9 @@ def images_one(row: str, seed: int, options: Options) -> Row:
 
 
 def images_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    line: Row = {"row": name, "seeds": len(mine), "diverged": sum(row["frechet"] is None for row in mine)}
-    line |= means(mine, ("frechet", "frechet_trained_step", "frechet_initializer", "reconstruction_mse", "bits_per_dim", "cpu_seconds"))
+    keys = ("frechet", "frechet_trained_step", "frechet_initializer", "reconstruction_mse", "bits_per_dim", "cpu_seconds")
     gap, error = paired(rows, name, COOPFLOW, "frechet")
-    return line | {"above_coopflow": gap, "standard_error": error}
+    return means(mine, keys) | {"above_coopflow": gap, "standard_error": error}
 
 
 def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
@@ -128,7 +126,7 @@ def spiral_one(row: str, seed: int, options: Options) -> Row:
             model.load_state_dict(start.state_dict())
         start, found = trained(model, toy, seed, options, keep=LAST)
     model, samples = start, SPIRAL[row][2]
-    found = {"row": row, "before": BEFORE.get(row)} | found
+    found["before"] = BEFORE.get(row)
     if model is None:
         return found
     sets = {"samples": model.sample(samples, seed=seed + 1), "flow": model.sample(samples, seed=seed + 1, use="initializer")}
@@ -147,7 +145,7 @@ def spiral_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
         "energy_kl": ("energy_density", "kl_truth_model"), "energy_tv": ("energy_density", "total_variation"),
         "flow_kl": ("flow_density", "kl_truth_model"),
     }  # fmt: skip
-    return {"row": name, "models": len(mine)} | {key: mean(row[part][value] for row in mine) for key, (part, value) in figures.items()}
+    return {"models": len(mine)} | {key: mean(row[part][value] for row in mine) for key, (part, value) in figures.items()}
 
 
 # --- tasks
@@ -251,7 +249,7 @@ def flows_one(row: str, seed: int, options: Options) -> dict[str, Any]:
         started = time.process_time()
         drawn = sample(len(judge.held_out))
         cost = time.process_time() - started
-    found = {"row": row, "seed": seed, "parameters": parameters(flow), "updates": updates, "bits_per_dim": bits}
+    found = {"parameters": parameters(flow), "updates": updates, "bits_per_dim": bits}
     return found | {"frechet": judge.frechet(drawn), "sample_cpu_seconds": cost}
 
 
@@ -285,10 +283,6 @@ def glow(shape: tuple[int, ...], grey_values: int, *, blocks: int = 6, hidden: i
     return model, bound, sample
 
 
-def flows_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    return {"row": name} | means(mine, ("parameters", "updates", "bits_per_dim", "frechet", "sample_cpu_seconds"))
-
-
 STUDY = Study(
     "coopflow",
     __doc__,
@@ -297,7 +291,7 @@ STUDY = Study(
         "images": Part(MODELS, images_one, images_line, settings, with_floor),
         "chains": Part(CHAINS, images_one, images_line, settings, with_floor),
         "tasks": on_run,
-        "flows": Part(("ours", "glow"), flows_one, flows_line),
+        "flows": Part(("ours", "glow"), flows_one, over_seeds("parameters", "updates", "bits_per_dim", "frechet", "sample_cpu_seconds")),
     },
     run=Path("runs/coopflow-digits"),
     of_run=("tasks",),

@@ -30,8 +30,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import thalweg as tw
-from studies.measures import Judge, auroc_of, mean, means, paired, parameters, ratio, seconds_in_turn, sets_of, trained
-from studies.runner import Options, Part, Row, Study, file_of, line_of
+from studies.measures import Judge, auroc_of, less, mean, means, over_seeds, parameters, ratio, seconds_in_turn, sets_of, trained
+from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Picture, Section, Shown, Table, shown
 from thalweg.methods.ddaebm import DDAEBM as Method
 from thalweg.nn.build import MLP, MLPEncoder
@@ -152,21 +152,15 @@ def toy_settings(models: dict[str, tuple[str, dict[str, Any]]], row: str, option
 def toy_one(settings: Any, suffix: str, row: str, seed: int, options: Options) -> Row:
     """A model of a toy, trained and measured."""
     toy, _, name = row.partition(": ")
-    preset, fields = settings(row, options)
-    model, found = trained(tw.method(preset, seed=seed, **fields), tw.data.toy(toy), seed, options)
+    model, found = trained(settings(row, options), tw.data.toy(toy), seed, options)
     picture = options.pictures / file_of("ddaebm", toy, name + suffix) if seed == 0 else None
-    return {"row": row} | found | ({} if model is None else of_toy(model, toy, seed, options.samples, picture))
+    return found | ({} if model is None else of_toy(model, toy, seed, options.samples, picture))
 
 
 def toy_line(base: str, name: str, mine: list[Row], rows: list[Row]) -> Row:
     of_samples = ("modes", "within_4_std", "energy_distance", "samples_tv")
     keys = ("kl", "total_variation", *of_samples, "samples_tv_floor", *(f"chosen_{key}" for key in of_samples), "cpu_seconds")
-    return line_of(name, mine, rows) | means(mine, keys) | less(rows, name, f"{name.partition(': ')[0]}: {base}", "energy_distance")
-
-
-def less(rows: list[Row], name: str, base: str, key: str) -> Row:
-    difference, error = paired(rows, name, base, key)
-    return {"less": base, "difference": difference, "standard_error": error}
+    return means(mine, keys) | less(rows, name, f"{name.partition(': ')[0]}: {base}", "energy_distance")
 
 
 def on_toys(models: dict[str, tuple[str, dict[str, Any]]], base: str = DDAEBM, suffix: str = "") -> Part:
@@ -214,9 +208,8 @@ def bias_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 def bias_one(row: str, seed: int, options: Options) -> Row:
     """Precisions of the learned energies of N(0, I) at each level, by regression on ½|x|², beside those of the closed form."""
-    toy, (preset, fields) = tw.data.toy("gaussian"), bias_settings(row, options)
-    model, found = trained(tw.method(preset, seed=seed, data=toy, **fields), toy, seed, options)
-    found = {"row": row} | found
+    toy = tw.data.toy("gaussian")
+    model, found = trained(bias_settings(row, options), toy, seed, options)
     if model is None:
         return found
     x0, schedule = toy.sample(20_000, generator=tw.random.seeded(seed, 14)), model.schedule
@@ -233,10 +226,7 @@ def bias_one(row: str, seed: int, options: Options) -> Row:
     return found
 
 
-def bias_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    keys = tuple(f"level {s}{what}" for s in range(4) for what in ("", ", closed form"))
-    return line_of(name, mine, rows) | means(mine, (*keys, "cpu_seconds"))
-
+OF_BIAS = tuple(f"level {s}{what}" for s in range(4) for what in ("", ", closed form"))
 
 # --- images
 
@@ -247,22 +237,22 @@ def image_settings(models: dict[str, dict[str, Any]], row: str, options: Options
 
 def levels_one(row: str, seed: int, options: Options) -> Row:
     train, test = sets_of(options)
-    judge, (preset, fields) = Judge.of(options.data, train, test), image_settings(LEVELS, row, options)
+    judge = Judge.of(options.data, train, test)
 
     def look(twin: Any, last: bool) -> Row:
         return {"frechet": judge.distance(twin, seed, options, draws=DRAWS)}
 
-    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options, stops=STOPS, look=look)
+    model, found = trained(image_settings(LEVELS, row, options), train, seed, options, stops=STOPS, look=look)
     if model is None:
-        return {"row": row, "frechet": None} | found
+        return found
     if seed == 0:
         tw.plot.grid(model.sample(64, seed=1), options.pictures / file_of("ddaebm", options.data, row), columns=16)
-    return {"row": row, "frechet": found["along"][-1]["frechet"], "floor": judge.floor} | found
+    return found | {"frechet": found["along"][-1]["frechet"], "floor": judge.floor}
 
 
 def levels_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     along = {f"frechet {i + 1}/{STOPS}": mean(row["along"][i]["frechet"] for row in mine if len(row["along"]) > i) for i in range(STOPS)}
-    return line_of(name, mine, rows) | along | means(mine, ("floor", "cpu_seconds")) | less(rows, name, "T = 4", "frechet")
+    return along | means(mine, ("floor", "cpu_seconds")) | less(rows, name, "T = 4", "frechet")
 
 
 class MaximumLikelihood(Method):
@@ -292,7 +282,6 @@ def nice_one(row: str, seed: int, options: Options) -> Row:
         model = MaximumLikelihood(model.config)
         model.load_state_dict(start)
     model, found = trained(model, train, seed, options)
-    found = {"row": row, "nats": None, "nats_of_logits": None, "bits_per_dimension": None} | found
     if model is None:
         return found
     x, grey = test.all().x, model.config.grey_values
@@ -311,9 +300,8 @@ def nice_one(row: str, seed: int, options: Options) -> Row:
 
 
 def nice_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    line = line_of(name, mine, rows) | {"paper": NICE[name][1]}
-    line |= means(mine, ("nats_of_logits", "nats", "bits_per_dimension", "cpu_seconds"))
-    return line | less(rows, name, LIKELIHOOD, "nats_of_logits")
+    keys = ("nats_of_logits", "nats", "bits_per_dimension", "cpu_seconds")
+    return {"paper": NICE[name][1]} | means(mine, keys) | less(rows, name, LIKELIHOOD, "nats_of_logits")
 
 
 def stacked_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
@@ -321,9 +309,8 @@ def stacked_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def stacked_one(row: str, seed: int, options: Options) -> Row:
-    (train, test), (preset, fields) = sets_of(options, "stacked-digits"), stacked_settings(row, options)
-    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
-    found = {"row": row, "modes": None, "kl": None} | found
+    train, test = sets_of(options, "stacked-digits")
+    model, found = trained(stacked_settings(row, options), train, seed, options)
     if model is None:
         return found
     x = model.sample(options.stacks, seed=seed + 1)
@@ -333,15 +320,10 @@ def stacked_one(row: str, seed: int, options: Options) -> Row:
     return found | {"modes": report.samples.modes, "kl": report.samples.kl, "report": asdict(report)}
 
 
-def stacked_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    return {"row": name, "seeds": len(mine)} | means(mine, ("modes", "kl", "cpu_seconds"))
-
-
 def ood_one(row: str, seed: int, options: Options) -> Row:
     """Detection by E(·, 0), of images of another set, of made outliers, and of the test images with noise (Figure 4)."""
-    (train, test), (preset, fields) = sets_of(options), image_settings(VARIANTS, row, options)
-    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
-    found = {"row": row, "auroc": {}, "mean_auroc": None} | found
+    train, test = sets_of(options)
+    model, found = trained(image_settings(VARIANTS, row, options), train, seed, options)
     if model is None:
         return found
     x = test.all().x
@@ -354,9 +336,8 @@ def ood_one(row: str, seed: int, options: Options) -> Row:
 
 
 def ood_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    kinds = tuple(dict.fromkeys(kind for row in rows for kind in row["auroc"]))
-    line = {"row": name, "seeds": len(mine)} | means((row["auroc"] for row in mine), kinds) | means(mine, ("mean_auroc",))
-    return line | less(rows, name, KL, "mean_auroc")
+    kinds = tuple(dict.fromkeys(kind for row in rows for kind in row.get("auroc", ())))
+    return means((row.get("auroc", {}) for row in mine), kinds) | means(mine, ("mean_auroc",)) | less(rows, name, KL, "mean_auroc")
 
 
 # --- cost
@@ -459,10 +440,16 @@ STUDY = Study(
         "published": on_toys(of_ddaebm(VARIANTS, recipe="published"), suffix=" published"),
         "sweep": on_toys(of_ddaebm(SWEEP)),
         "weighted": on_toys(of_ddaebm(PROPOSALS), base="K = 16, both"),
-        "bias": Part(BIAS, bias_one, bias_line, bias_settings),
+        "bias": Part(BIAS, bias_one, over_seeds(*OF_BIAS, "cpu_seconds"), bias_settings),
         "levels": Part(LEVELS, levels_one, levels_line, partial(image_settings, LEVELS)),
         "nice": Part(NICE, nice_one, nice_line, nice_settings),
-        "stacked": Part(VARIANTS, stacked_one, stacked_line, stacked_settings, lambda options, rows: {"samples": options.stacks}),
+        "stacked": Part(
+            VARIANTS,
+            stacked_one,
+            over_seeds("modes", "kl", "cpu_seconds"),
+            stacked_settings,
+            lambda options, rows: {"samples": options.stacks},
+        ),
         "ood": Part(VARIANTS, ood_one, ood_line, partial(image_settings, VARIANTS)),
         "cost": cost,
     },
@@ -483,10 +470,9 @@ def four(value: Any) -> str:
     return shown(value, ".4g" if isinstance(value, float) else "")
 
 
-def part(name: str, title: str, pictures: dict[str, str] | None = None) -> Shown:
-    """What is shown of a part; `pictures` are captions by file."""
+def part(name: str, title: str) -> Shown:
     text = title + "; {images:,} images a model, {seeds} {seed}:"
-    below = [Picture(caption, f"ddaebm_{file}.png") for file, caption in (pictures or {}).items()]
+    below = [Picture(caption, f"ddaebm_{file}.png") for file, caption in PICTURES.get(name, {}).items()]
     return Shown(f"ddaebm_{name}", [text, Table(columns), *below], lambda r: {"seed": "seed" if r["seeds"] == 1 else "seeds"})
 
 
@@ -504,33 +490,27 @@ COST = [
     "Samples of 25gaussians, networks of equal width:",
     Table("model | parameters:, | network evaluations = network_evaluations | samples a second = samples_a_second:,.0f", "sampling"),
 ]
-OF_DENSITY = "{words}: truth, exp(−E), samples"
 ON_TOYS = ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl", "swissroll_ddaebm")
-FLOWS = {f"fashion-mnist_nice_ddaebm_{what}": f"samples of the {what}" for what in ("generator", "flow")}
-PAGE = [
-    Section(
-        "DDAEBM",
-        [
-            part("toys", "Samples and exp(−E(·, 0)) of toys against the exact ones", dict.fromkeys(ON_TOYS, OF_DENSITY)),
-            part("sweep", "One change of the recipe each, on toys"),
-            part("published", "The same by the paper's recipe"),
-            part(
-                "weighted",
-                "K draws of the generator a row in the energy's loss, with importance weights, on toys",
-                {"*_k1*": "ddaebm, " + OF_DENSITY},
-            ),
-            part(
-                "bias",
-                "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
-            ),
-            part("levels", "Denoising steps, Fréchet distance along training", {"digits_t4": "samples with four steps"}),
-            part("nice", "Exact log-likelihood of held-out images, one flow", FLOWS),
-            part("stacked", "Modes of stacked digits", {"stacked-digits_ddaebm": "three digits in red, green and blue"}),
-            part("ood", "AUROC of outliers by E(·, 0)"),
-            Shown("ddaebm_cost", COST),
-        ],
-    )
-]
+TITLES = {
+    "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones",
+    "sweep": "One change of the recipe each, on toys",
+    "published": "The same by the paper's recipe",
+    "weighted": "K draws of the generator a row in the energy's loss, with importance weights, on toys",
+    "bias": "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
+    "levels": "Denoising steps, Fréchet distance along training",
+    "nice": "Exact log-likelihood of held-out images, one flow",
+    "stacked": "Modes of stacked digits",
+    "ood": "AUROC of outliers by E(·, 0)",
+}
+# captions by file
+PICTURES: dict[str, dict[str, str]] = {
+    "toys": dict.fromkeys(ON_TOYS, "{words}: truth, exp(−E), samples"),
+    "weighted": {"*_k1*": "ddaebm, {words}: truth, exp(−E), samples"},
+    "levels": {"digits_t4": "samples with four steps"},
+    "nice": {f"fashion-mnist_nice_ddaebm_{what}": f"samples of the {what}" for what in ("generator", "flow")},
+    "stacked": {"stacked-digits_ddaebm": "three digits in red, green and blue"},
+}
+PAGE = [Section("DDAEBM", [*(part(name, title) for name, title in TITLES.items()), Shown("ddaebm_cost", COST)])]
 
 if __name__ == "__main__":
     STUDY.main()

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 import thalweg as tw
-from studies.measures import Bare, Judge, mean, paired, ratio, seconds_in_turn, sets_of, standard_error, trained
-from studies.runner import Options, Part, Row, Study, file_of, precise
+from studies.measures import Bare, Judge, less, mean, means, precisely, ratio, seconds_in_turn, sets_of, standard_error, trained
+from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Each, Picture, Section, Shown, Table
 from thalweg import tasks
 from thalweg.data import Batch
@@ -101,9 +101,8 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
 
 def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row, tuple[Any, Any]]:
     """A trained model, None where it diverged, how that went, and the training and the test set."""
-    (train, test), (preset, fields) = sets_of(options), settings(part, row, options)
-    model, found = trained(tw.method(preset, seed=seed, data=train, **fields), train, seed, options)
-    return model, {"row": row, "free": None, "guided": {}} | found, (train, test)
+    train, test = sets_of(options)
+    return *trained(settings(part, row, options), train, seed, options), (train, test)
 
 
 def accuracy_of(model: Any, test: Any) -> dict[str, Any]:
@@ -138,16 +137,11 @@ def samples_of(model: Any, train: Any, test: Any, seed: int, options: Options) -
 def guided(rows: list[Row]) -> dict[str, float | None]:
     """Means over seeds of distance and class accuracy at each guidance scale."""
     keys = ("frechet", "class_accuracy")
-    return {f"{key} w={w:g}": mean(row["guided"].get(str(w), {}).get(key) for row in rows) for w in GUIDANCE for key in keys}
+    return {f"{key} w={w:g}": mean(row.get("guided", {}).get(str(w), {}).get(key) for row in rows) for w in GUIDANCE for key in keys}
 
 
 def in_free(row: Row) -> float | None:
-    return row["free"] and row["free"]["frechet"]
-
-
-def against(rows: list[Row], name: str, what: str, base: str, value: Callable[[Row], float | None]) -> dict[str, float | None]:
-    difference, error = paired(rows, name, base, value)
-    return {f"{what}difference": difference, f"{what}standard_error": error}
+    return row["free"]["frechet"] if "free" in row else None
 
 
 # --- Table 5, and γ
@@ -156,7 +150,6 @@ def against(rows: list[Row], name: str, what: str, base: str, value: Callable[[R
 def plain_one(part: str, row: str, seed: int, options: Options) -> Row:
     """One model's accuracy on clean images and its samples."""
     model, found, (train, test) = model_of(part, row, seed, options)
-    found = {"accuracy": None} | found
     if model is None:
         return found
     if model.config.classes:
@@ -167,16 +160,14 @@ def plain_one(part: str, row: str, seed: int, options: Options) -> Row:
 def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     mine = [row for row in mine if in_free(row) is not None]
     _, free_fid, guided_fid = ROWS[name]
-    line = {"row": name, "seeds": len(mine), "paper_fid": free_fid, "paper_fid_guided": guided_fid}
-    line |= {"accuracy": mean(row["accuracy"] for row in mine), "frechet": mean(map(in_free, mine)), "less": BASE.get(name, FULL)}
-    return line | against(rows, name, "", BASE.get(name, FULL), in_free) | guided(mine)
+    line = {"seeds": len(mine), "paper_fid": free_fid, "paper_fid_guided": guided_fid}
+    line |= means(mine, ("accuracy",)) | {"frechet": mean(map(in_free, mine))}
+    return line | less(rows, name, BASE.get(name, FULL), in_free) | guided(mine)
 
 
 def trade_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    mine = [row for row in mine if not row["diverged"]]
-    line = {"row": name, "seeds": len(mine), "accuracy": mean(row["accuracy"] for row in mine), "frechet": mean(map(in_free, mine))}
-    line |= against(rows, name, "accuracy ", "classifier", lambda row: row["accuracy"])
-    return line | against(rows, name, "frechet ", "unsupervised", in_free) | guided(mine)
+    line = means(mine, ("accuracy",)) | {"frechet": mean(map(in_free, mine))} | less(rows, name, "classifier", "accuracy", "accuracy ")
+    return line | less(rows, name, "unsupervised", in_free, "frechet ") | guided(mine)
 
 
 # --- beside other classifiers
@@ -185,7 +176,6 @@ def trade_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 def classifiers_one(row: str, seed: int, options: Options) -> Row:
     """One model's accuracy, calibration, samples and robustness, as far as it has them."""
     model, found, (train, test) = model_of("classifiers", row, seed, options)
-    found = {"clean": None, "report": None} | found
     if model is None:
         return found
     if row != "classifier":
@@ -212,19 +202,17 @@ def picture(model: Any, path: Path, options: Options) -> None:
 
 
 def in_clean(row: Row) -> float | None:
-    return row["clean"] and row["clean"]["accuracy"]["value"]
+    return row["clean"]["accuracy"]["value"] if "clean" in row else None
 
 
 def classifiers_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    mine = [row for row in mine if not row["diverged"]]
-    line: Row = {"row": name, "seeds": len(mine), "accuracy": mean(map(in_clean, mine))}
-    line |= against(rows, name, "accuracy ", "classifier", in_clean)
-    line |= {"ece": mean(row["clean"] and row["clean"]["ece"] for row in mine), "frechet": mean(map(in_free, mine))}
-    line |= against(rows, name, "frechet ", "unsupervised", in_free) | guided(mine)
-    attacked = [row for row in mine if row["report"]]
+    line: Row = {"accuracy": mean(map(in_clean, mine))} | less(rows, name, "classifier", in_clean, "accuracy ")
+    line |= {"ece": mean(row["clean"]["ece"] for row in mine if "clean" in row), "frechet": mean(map(in_free, mine))}
+    line |= less(rows, name, "unsupervised", in_free, "frechet ") | guided(mine)
+    attacked = [row for row in mine if "report" in row]
     line["pgd"] = [statistics.fmean(values) for values in zip(*([a["value"] for a in row["report"]["pgd"]] for row in attacked))]
     line["checks"] = [row["report"]["checks"]["passed"] for row in attacked]
-    plain = {row["seed"]: row for row in rows if row["row"] == "classifier" and row["report"]}
+    plain = {row["seed"]: row for row in rows if row["row"] == "classifier" and "report" in row}
     line["above"] = [above(row, plain.get(row["seed"])) for row in attacked if name != "classifier"]
     return line
 
@@ -242,13 +230,13 @@ def attacks(options: Options, rows: list[Row]) -> dict[str, Any]:
     """How models were attacked, and a picture of the robustness of those of seed 0."""
     reports = {}
     for row in rows:
-        if row["report"] and row["seed"] == 0:
+        if "report" in row and row["seed"] == 0:
             report = {k: tuple(Accuracy(**a) for a in v) if k in ("fgsm", "pgd", "noise") else v for k, v in row["report"].items()}
             report |= {"clean": Accuracy(**report["clean"]), "checks": tw.evaluate.MaskingChecks(**report["checks"])}
             reports[row["row"]] = tw.evaluate.RobustnessReport(**report)
     if reports:
         tw.plot.robustness(reports, options.pictures / f"egc_robustness_{options.data}.png", title=f"{options.data}, seed 0")
-    radii = next((row["report"]["epsilons"] for row in rows if row["report"]), None)
+    radii = next((row["report"]["epsilons"] for row in rows if "report" in row), None)
     own = ("augment", "gamma", "samples", "draws", "steps", "restarts", "examples")
     return {"attack": "PGD-20, L-infinity", "epsilons": radii} | {key: getattr(options, key) for key in own}
 
@@ -285,7 +273,9 @@ def cost(options: Options) -> dict[str, Any]:
         for compiled in (False, True):
             for kind, (method, fields) in kinds.items():
                 config = tw.method(f"egc/{options.data}", data=train, compile=compiled, **sizes, **fields).config
-                runs[f"{body}: {kind} {'compiled' if compiled else 'eager'}"] = stepper(method(config), batch, options)
+                model = method(config)
+                step = partial(model.step, batch, Bare(model))
+                runs[f"{body}: {kind} {'compiled' if compiled else 'eager'}"] = precisely(step, options)
     first, seconds = seconds_in_turn(runs, COST_ROUNDS)
     pairs = [(f"egc {way}", f"{other} {way}") for way in ("eager", "compiled") for other in ("diffusion", "classifier")]
     pairs.append(("egc eager", "egc compiled"))
@@ -300,17 +290,6 @@ def cost(options: Options) -> dict[str, Any]:
             for one, other in pairs
         },
     }
-
-
-def stepper(model: Any, batch: Batch, options: Options) -> Callable[[], None]:
-    """One update of the model's own `step`, without the loop around it."""
-    update = Bare(model)
-
-    def one() -> None:
-        with precise(options):
-            model.step(batch, update)
-
-    return one
 
 
 # --- figures
@@ -489,7 +468,7 @@ def measured(r: dict[str, Any]) -> list[Row]:
 
 
 def floor(r: dict[str, Any]) -> dict[str, Any]:
-    return {"floor": next(x["free"]["floor"] for x in r["runs"] if x["free"])}
+    return {"floor": next(x["free"]["floor"] for x in r["runs"] if x.get("free"))}
 
 
 def of_classifiers(r: dict[str, Any]) -> dict[str, Any]:

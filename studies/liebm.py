@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 import thalweg as tw
-from studies.measures import ENDLESS, Judge, auroc_of, mean, means, paired, sets_of, trained
-from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
+from studies.measures import ENDLESS, Judge, auroc_of, mean, means, over_seeds, paired, sets_of, trained
+from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Picture, Section, Shown, Table, When
 from thalweg import tasks
 from thalweg.checkpoint import latest
@@ -70,6 +70,7 @@ OUTLIERS = ("constant", "uniform", "interpolation")
 OTHERS = {"digits": "fashion-mnist", "fashion-mnist": "mnist-small", "emoji-google": "emoji-twitter"}
 OF_LABEL = 40
 RESTORED = 100
+RESTORED_BY = ("pseudo_inverse", "start", "refined", "restored")
 DRAWN = 2000  # points of t-SNE
 
 # --- encoders
@@ -103,18 +104,12 @@ def encoders_one(row: str, seed: int, options: Options) -> Row:
         path = options.pictures / file_of("liebm", options.data, "tsne", row)
         tw.plot.embedding(tw.evaluate.tsne(held_out[:DRAWN], seed=seed), path, labels=labels[2][:DRAWN], classes=classes)
     return {
-        "row": row,
-        "seed": seed,
         "images": latest(folder)["images"],
         "linear_probe": tw.evaluate.linear_probe(z, *labels).accuracy.value,
         "knn": tw.evaluate.knn(z, *labels).accuracy.value,
         # 1/√d where latents lie evenly on the sphere, 0 where they have collapsed
         "spread": float(latents.std(0).mean()) * math.sqrt(latents.shape[1]),
     }
-
-
-def encoders_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    return {"row": name, "seeds": len(mine)} | means(mine, ("images", "linear_probe", "knn", "spread"))
 
 
 def with_encoder_images(options: Options, rows: list[Row]) -> dict[str, Any]:
@@ -141,15 +136,14 @@ def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Pa
     judge = Judge.of(options.data, train, test, most=SAMPLES)
     encoder = {"encoder": str(encoder_of(loss, seed, options))} if loss else {}
     preset, fields = settings(row, options)
-    model = tw.method(preset, seed=seed, data=train, **encoder, **fields)
     shutil.rmtree(folder, ignore_errors=True)
 
     def look(twin: Any, last: bool) -> Row:
         return {"frechet": judge.distance(twin, seed, options)}
 
     keep = ("energy_data", "energy_samples", "displacement", "agreement")
-    twin, found = trained(model, train, seed, options, folder=folder, stops=STOPS, look=look, keep=keep)
-    found |= {"row": row, "floor": judge.floor, "frechet": found["along"][-1]["frechet"] if twin is not None else None}
+    twin, found = trained((preset, encoder | fields), train, seed, options, folder=folder, stops=STOPS, look=look, keep=keep)
+    found |= {"floor": judge.floor, "frechet": found["along"][-1]["frechet"] if twin is not None else None}
     return twin, found, judge
 
 
@@ -205,7 +199,7 @@ def line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     """Means over seeds, and the distance above that of the first row at the same seed."""
     keys = ("frechet", "generator", "auroc_energy", "auroc_joint", "label_accuracy", "reconstruction")
     gap, error = paired(rows, name, PRESET if PRESET in {row["row"] for row in rows} else FULL, "frechet")
-    return line_of(name, mine, rows) | means(mine, keys) | {"above_full": gap, "standard_error": error}
+    return means(mine, keys) | {"above_full": gap, "standard_error": error}
 
 
 def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
@@ -226,17 +220,13 @@ def restoration_one(row: str, seed: int, options: Options) -> Row:
     operator = tasks.operators.named(row, tuple(clean.shape[1:]), seed=seed)
     found = tasks.restore_latent(model, operator.forward(clean), operator, seed=seed)
     blurred = operator.pseudo_inverse(operator.forward(clean)).clamp(-1, 1)
+    images = (blurred, found.start, found.refined, found.x)
     if seed == 0:
-        rows = torch.cat([x[:16] for x in (clean, blurred, found.start, found.refined, found.x)])
+        rows = torch.cat([x[:16] for x in (clean, *images)])
         labels = ["image", "A⁺y", "G(m⁰)", "G(m)", "G(m) + Y"]
         tw.plot.grid(rows, options.pictures / file_of("liebm", options.data, row), columns=16, row_labels=labels)
-    images = dict(pseudo_inverse=blurred, start=found.start, refined=found.refined, restored=found.x)
-    psnr = {f"psnr_{name}": float(tw.evaluate.psnr(clean, x).mean()) for name, x in images.items()}
-    return {"row": row, "seed": seed, "n": len(clean)} | psnr
-
-
-def restoration_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    return {"row": name, "seeds": len(mine)} | means(mine, (key for key in mine[0] if key.startswith("psnr")))
+    psnr = {f"psnr_{name}": float(tw.evaluate.psnr(clean, x).mean()) for name, x in zip(RESTORED_BY, images)}
+    return {"n": len(clean)} | psnr
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -248,10 +238,12 @@ STUDY = Study(
     "liebm",
     __doc__,
     {
-        "encoders": Part((*LOSSES, "random"), encoders_one, encoders_line, more=with_encoder_images),
+        "encoders": Part(
+            (*LOSSES, "random"), encoders_one, over_seeds("images", "linear_probe", "knn", "spread"), more=with_encoder_images
+        ),
         "ablation": Part(ROWS, ablation_one, line, settings, with_floor),
         "sweep": Part((PRESET, *SETTINGS), sweep_one, line, settings, with_floor),
-        "restoration": Part(measured, restoration_one, restoration_line),
+        "restoration": Part(measured, restoration_one, over_seeds(*(f"psnr_{name}" for name in RESTORED_BY))),
     },
     add=add,
 )

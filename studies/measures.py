@@ -37,23 +37,21 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def trained(
-    model: Any, data: Any, seed: int, options: Options, *, seconds: float | None = None, folder: Path | None = None,
-    stops: int = 1, look: Callable[[Any, bool], Row] = lambda twin, last: {}, keep: Iterable[str] = (),
+    settings: tuple[str, dict[str, Any]] | Any, data: Any, seed: int, options: Options, *, seconds: float | None = None,
+    folder: Path | None = None, stops: int = 1, look: Callable[[Any, bool], Row] = lambda twin, last: {}, keep: Iterable[str] = (),
 ) -> tuple[Any, Row]:  # fmt: skip
-    """The EMA twin of `model` after its training, None where that diverged, and how it went, which begins a row of results.
+    """The EMA twin of a model after its training, None where that diverged, and how it went: what a row of results begins with.
 
-    The model's images end the training, or `seconds` of CPU time, `options.seconds` by default, if they are over before. At each of
-    `stops` equal parts of it, of time where the images are endless, `look(twin, whether it is the last)` adds to "along". With a
-    `folder` the run is kept, and goes on where it was cut off. Of `keep` the last logged figures are in the row.
+    The model is given itself, or by preset and fields as one for the data. Its images end the training, or `seconds` of CPU time,
+    `options.seconds` by default, if they are over before. At each of `stops` equal parts of it, of time where the images are endless,
+    `look(twin, whether it is the last)` adds to "along". With a `folder` the run is kept, and goes on where it was cut off. Of `keep` the
+    last logged figures are in the row.
     """
+    model = tw.method(settings[0], seed=seed, data=data, **settings[1]) if isinstance(settings, tuple) else settings
     images, seconds = model.config.images, seconds or options.seconds
     by_time, batch = images >= ENDLESS, model.config.batch
-    every = (
-        dict(log_every=2560, save_every=10_240)
-        if by_time
-        else dict(log_every=max(batch, images // 50), save_every=max(batch, images // 10))
-    )
-    found: Row = {"seed": seed, "diverged": None, "parameters": parameters(model)} | ({"along": []} if stops > 1 else {})
+    log_every, save_every = (2560, 10_240) if by_time else (max(batch, images // 50), max(batch, images // 10))
+    found: Row = {"diverged": None, "parameters": parameters(model)} | ({"along": []} if stops > 1 else {})
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
         for stop in range(1, stops + 1):
             part = stop / stops
@@ -61,7 +59,7 @@ def trained(
                 twin = tw.fit(
                     model, data, Path(place), seed=seed, images=images if by_time else max(batch, round(part * images)),
                     seconds=part * seconds if by_time else seconds, clock=time.process_time, precision=options.precision,
-                    progress=False, sample_every=10**12, **every,
+                    progress=False, log_every=log_every, save_every=save_every, sample_every=10**12,
                 ).eval()  # fmt: skip
             except Diverged as trouble:
                 return None, found | of_run(Path(place), keep) | {"diverged": str(trouble)}
@@ -186,6 +184,16 @@ class Bare:
         return value
 
 
+def precisely(run: Callable[[], Any], options: Options) -> Callable[[], None]:
+    """`run` in the study's precision: each call has its own context, which keeps the weights that it has rounded."""
+
+    def ran() -> None:
+        with precise(options):
+            run()
+
+    return ran
+
+
 # --- over seeds
 
 
@@ -213,3 +221,14 @@ def paired(rows: Iterable[Row], name: str, base: str, value: str | Callable[[Row
     pairs = [(mine, known.get((base, seed))) for (row, seed), mine in known.items() if row == name != base]
     gaps = [a - b for a, b in pairs if a is not None and b is not None]
     return mean(gaps), standard_error(gaps)
+
+
+def less(rows: Iterable[Row], name: str, base: str, value: str | Callable[[Row], float | None], what: str = "") -> Row:
+    """`paired` as part of a row's summary, its keys after the words `what`."""
+    difference, error = paired(rows, name, base, value)
+    return {f"{what}less": base, f"{what}difference": difference, f"{what}standard_error": error}
+
+
+def over_seeds(*keys: str) -> Callable[[str, list[Row], list[Row]], Row]:
+    """A row's summary by means of figures."""
+    return lambda name, mine, rows: means(mine, keys)

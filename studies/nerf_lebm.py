@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 import thalweg as tw
-from studies.measures import Bare, Judge, means, paired, psnr_hidden, seconds_in_turn, trained
-from studies.runner import Options, Part, Row, Study, file_of, line_of, precise
+from studies.measures import Bare, Judge, means, paired, precisely, psnr_hidden, seconds_in_turn, trained
+from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Each, Picture, Section, Shown, Table, parsed
 
 OBJECTS = 50  # of the test set, two-shot
@@ -64,11 +64,9 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
 def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row]:
     """The EMA twin of a row's model, None where it diverged, and how training went. A run that was cut off goes on."""
     preset, fields = settings(part, row, options)
-    model = tw.method(preset, seed=seed, **fields)
-    data = tw.data.beside(tw.data.load(DATA[part], "train"), model.config.views)
+    data = tw.data.beside(tw.data.load(DATA[part], "train"), tw.methods.preset(preset)[1].views)
     folder = options.work / "models" / f"{part}-{row.replace(', ', '-').replace(' ', '-')}-{options.images}-{seed}"
-    model, found = trained(model, data, seed, options, folder=folder, keep=("residual", "divergence", "latent_std"))
-    return model, {"row": row} | found
+    return trained((preset, fields), data, seed, options, folder=folder, keep=("residual", "divergence", "latent_std"))
 
 
 def picture(options: Options, seed: int, *words: str) -> Path | None:
@@ -196,23 +194,18 @@ def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     return found
 
 
-# part: (figures, those that are compared with the model with a Gaussian prior)
-KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "priors": (
-        ("two_shot_encoder", "two_shot_chain", "given_chain", "frechet", "colour_by_appearance", "silhouette_by_shape"),
-        ("two_shot_chain", "frechet"),
-    ),
-    "incomplete": (("hidden", "hidden_by_mean", "two_shot_encoder", "two_shot_chain", "frechet"), ("hidden", "two_shot_chain", "frechet")),
-    "unposed": (("azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "colour_by_appearance", "frechet"), ("azimuth", "frechet")),
-}
+MEASURED = ("two_shot_encoder", "two_shot_chain", "given_chain", "hidden", "hidden_by_mean", "frechet", "colour_by_appearance",
+            "silhouette_by_shape", "azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "cpu_seconds", "images")  # fmt: skip
+COMPARED = ("two_shot_chain", "hidden", "azimuth", "frechet")
 
 
-def line(part: str, name: str, mine: list[Row], rows: list[Row]) -> Row:
+def line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     """Means over seeds; and what a row has more than that with a Gaussian prior at the same seed, with standard errors."""
-    keys, compared = KEYS[part]
-    found = line_of(name, mine, rows) | means(mine, (*keys, "cpu_seconds", "images"))
-    for key in compared:
-        found[f"{key}: more than Gaussian"], found[f"{key}: its standard error"] = paired(rows, name, f"{name}, Gaussian prior", key)
+    found = means(mine, (key for key in MEASURED if any(key in row for row in mine)))
+    for key in COMPARED:
+        if key in found:
+            gap, error = paired(rows, name, f"{name}, Gaussian prior", key)
+            found |= {f"{key}: more than Gaussian": gap, f"{key}: its standard error": error}
     return found
 
 
@@ -234,13 +227,6 @@ def cost(options: Options) -> dict[str, Any]:
     torch.set_num_threads(1)
     found: dict[str, Any] = {"steps": [], "memory": []}
 
-    def precisely(run: Callable[[], Any]) -> Callable[[], None]:
-        def ran() -> None:
-            with precise(options):
-                run()
-
-        return ran
-
     def costs(preset: str, rounds: int, **fields: Any) -> dict[str, Any]:
         """Of grey images: what is in them costs nothing."""
         model = tw.method(f"nerf_lebm/{preset}", seed=0, **fields)
@@ -253,7 +239,7 @@ def cost(options: Options) -> dict[str, Any]:
             "chains": lambda: model.draw_prior(c.batch // c.views, update.generator),
             "images": lambda: model.sample(few, steps=1),
         }
-        _, seconds = seconds_in_turn({name: precisely(run) for name, run in runs.items()}, rounds)
+        _, seconds = seconds_in_turn({name: precisely(run, options) for name, run in runs.items()}, rounds)
         step, chains, images = (statistics.median(seconds[name]) for name in runs)
         row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
         return row | {"prior_chains": chains / step, "rendering_an_image": images / few}
@@ -276,7 +262,7 @@ def cost(options: Options) -> dict[str, Any]:
 
 
 def part(name: str, one: Callable[[str, int, Options], Row]) -> Part:
-    return Part(ROWS[name], one, partial(line, name), partial(settings, name), partial(known, name))
+    return Part(ROWS[name], one, line, partial(settings, name), partial(known, name))
 
 
 STUDY = Study(
@@ -307,12 +293,27 @@ def columns(r: dict[str, Any]) -> list[str | tuple]:
     return ["model = row | seeds | diverged", *how_long, *own]
 
 
-def shown_part(name: str, title: str, pictures: dict[str, str]) -> Shown:
-    """The figures of a part, and pictures of each row by kind."""
-    words = [] if name == "priors" else [name]
+TITLES = {
+    "priors": "Objects from known cameras, {objects} held-out objects",
+    "incomplete": "Learned from images of which a quarter is missing, {objects} held-out objects",
+    "unposed": "Cameras inferred, objects on their axes; 1 would be every azimuth right up to one rotation and mirror",
+}
+# of each row, by kind
+PICTURES = {
+    "priors": {
+        "views": "Two images given, the same and four others from the model, the true ones", "recombined": "Colours and shapes",
+        "samples": "Samples",
+    },
+    "incomplete": {"": "Visible pixels, completed, whole"},
+    "unposed": {"samples": "Samples", "turn": "Turned", "recombined": "Colours and shapes"},
+}  # fmt: skip
 
+
+def shown_part(name: str, title: str) -> Shown:
     def each(r: dict[str, Any]) -> list[Row]:
-        found = ((x["row"], kind, what) for x in r["summary"] for kind, what in pictures.items())
+        """The pictures of each row."""
+        found = ((x["row"], kind, what) for x in r["summary"] for kind, what in PICTURES[name].items())
+        words = [] if name == "priors" else [name]
         return [{"row": row, "what": what, "file": file_of("nerf_lebm", *words, row, *filter(None, [kind]))} for row, kind, what in found]
 
     text = title + "; the mean training image has {mean_view:.1f} dB, as many held-out images a Fréchet distance of {frechet_floor:.0f} "
@@ -335,27 +336,7 @@ COST = [
     "Memory of a step on one image of 128×128, 64 samples on every ray, by samples held at once:",
     Table("samples at once = chunk:, | GiB = gib:.2f", "memory"),
 ]
-VIEWS = "Two images given, the same and four others from the model, the true ones"
-UNPOSED_TITLE = "Cameras inferred, objects on their axes; 1 would be every azimuth right up to one rotation and mirror"
-PAGE = [
-    Section(
-        "NeRF-LEBM",
-        [
-            shown_part(
-                "priors",
-                "Objects from known cameras, {objects} held-out objects",
-                {"views": VIEWS, "recombined": "Colours and shapes", "samples": "Samples"},
-            ),
-            shown_part(
-                "incomplete",
-                "Learned from images of which a quarter is missing, {objects} held-out objects",
-                {"": "Visible pixels, completed, whole"},
-            ),
-            shown_part("unposed", UNPOSED_TITLE, {"samples": "Samples", "turn": "Turned", "recombined": "Colours and shapes"}),
-            Shown("nerf_lebm_cost", COST),
-        ],
-    )
-]
+PAGE = [Section("NeRF-LEBM", [*(shown_part(name, title) for name, title in TITLES.items()), Shown("nerf_lebm_cost", COST)])]
 
 if __name__ == "__main__":
     STUDY.main()

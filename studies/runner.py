@@ -141,7 +141,7 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def line_of(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> Row:
+def line_of(name: str, mine: Sequence[Row]) -> Row:
     """The begin of a row's summary: its name, on how many seeds it was measured, and on how many of them it diverged."""
     return {"row": name, "seeds": len(mine), "diverged": sum(bool(row.get("diverged")) for row in mine)}
 
@@ -150,14 +150,15 @@ def line_of(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> Row:
 class Part:
     """A part of a study that measures each of its rows at several seeds, one process for each row and seed.
 
-    `rows` are their names, or give them from the options; `one` measures a row at a seed. `line` is a row's summary, from its name,
-    its results over seeds and those of all rows; `more` what the part's results have besides. `settings` are the preset of a row's model
-    and the fields that it changes. `most` is the number of seeds that a row is worth, where not all are.
+    `rows` are their names, or give them from the options; `one` measures a row at a seed. `line` is what a row's summary has besides
+    `line_of`, from its name, its results over seeds and those of all rows, None for a summary that `more` makes, as what the part's results
+    have besides. `settings` are the preset of a row's model and the fields that it changes. `most` is the number of seeds that a row is
+    worth, where not all are.
     """
 
     rows: Iterable[str] | Callable[[Options], Iterable[str]]
     one: Callable[[str, int, Options], Row]
-    line: Callable[[str, list[Row], list[Row]], Row] | None = line_of
+    line: Callable[[str, list[Row], list[Row]], Row] | None = lambda name, mine, rows: {}
     settings: Callable[[str, Options], tuple[str, dict[str, Any]]] | None = None
     more: Callable[[Options, list[Row]], dict[str, Any]] = lambda options, rows: {}
     most: Mapping[str, int] = field(default_factory=dict)
@@ -209,7 +210,7 @@ class Study:
         if options.one:
             torch.set_num_threads(1)
             part, row, seed = options.one
-            print(json.dumps(self.parts[part].one(row, int(seed), options)))
+            print(json.dumps({"row": row, "seed": int(seed)} | self.parts[part].one(row, int(seed), options)))
             return
         for name in options.parts or self.parts:
             if name not in self.parts:
@@ -237,8 +238,9 @@ class Study:
             if seed < part.most.get(row, options.seeds) and not (seed and row in options.once)
         ]
         rows = self.rows(name, jobs, options)
-        lines = [part.line(row, [found for found in rows if found["row"] == row], rows) for row in names] if part.line else None
-        return ({"summary": lines} if part.line else {}) | {"runs": rows} | part.more(options, rows)
+        of_row = {row: [found for found in rows if found["row"] == row] for row in names}
+        lines = [line_of(row, mine) | part.line(row, mine, rows) for row, mine in of_row.items()] if part.line else []
+        return {"summary": lines, "runs": rows} | part.more(options, rows)
 
     def rows(self, part: str, jobs: Sequence[tuple[str, int]], options: Options) -> list[Row]:
         """The rows of (row, seed) jobs, given all options that they may depend on."""
@@ -261,13 +263,13 @@ class Study:
 class Check:
     """A check of the library: `run` gives its results from the options, `failed` says of results whether they are wrong.
 
-    `add` adds options of the check's own. `one` is a job of a process of its own, `--one WORDS`, whose row is printed as JSON.
+    `own` are the check's own options and their defaults. `one` is a job of a process of its own, `--one WORDS`, whose row is printed.
     """
 
     name: str
     doc: str
     run: Callable[[Options], Any]
-    add: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    own: Mapping[str, Any] = field(default_factory=dict)
     one: Callable[[Options], Row] | None = None
     failed: Callable[[Any], bool] = lambda results: False
 
@@ -276,7 +278,10 @@ class Check:
         parser.add_argument("--out", default=f"studies/results/{self.name}.json")
         if self.one:
             parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
-        self.add(parser)
+        for name, default in self.own.items():
+            several = isinstance(default, list)
+            kind = type(default[0] if several else default)
+            parser.add_argument(f"--{name}", type=kind, nargs="+" if several else None, default=default, help=f"default {default}")
         return parser
 
     def main(self) -> None:

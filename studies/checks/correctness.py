@@ -191,16 +191,12 @@ def contrastive_rows(seed: int) -> Iterator[Row]:
     moving = found.std(0) > 1e-12
     z = ((found.mean(0) - exact) / (found.std(0) / math.sqrt(len(found))))[moving]
     relative = float((found.mean(0) - exact).norm() / exact.norm())
-    yield {
-        "figure": "largest |z| of a parameter",
-        "parameters": int(moving.sum()),
-        "value": float(z.abs().max()),
-        "ok": bool(z.abs().max() < BOUND),
-    }
+    largest, count = float(z.abs().max()), int(moving.sum())
+    yield {"figure": "largest |z| of a parameter", "parameters": count, "value": largest, "ok": largest < BOUND}
     # the square root of the mean of z² is 1 where the gradient has no bias; parameters are correlated, hence the wide band
     rms = float(z.square().mean().sqrt())
-    yield {"figure": "root mean square of z", "parameters": int(moving.sum()), "value": rms, "ok": 0.4 < rms < 2}
-    yield {"figure": "relative error of the mean gradient", "parameters": int(moving.sum()), "value": relative, "ok": relative < 0.02}
+    yield {"figure": "root mean square of z", "parameters": count, "value": rms, "ok": 0.4 < rms < 2}
+    yield {"figure": "relative error of the mean gradient", "parameters": count, "value": relative, "ok": relative < 0.02}
 
 
 def _flat(gradients) -> Tensor:
@@ -313,13 +309,8 @@ def egc_rows(seed: int, dim: int = 4, updates: int = 2000, batch: int = 256) -> 
         x = random.normal(20_000, dim, generator=generator)
         line = -x  # of the marginal N(0, I), at every level
         found = score(ema.energy, x, t=level)
-        slope = float((found * line).sum() / line.square().sum())
-        yield {
-            "figure": f"score / exact score, level {level}",
-            "value": slope,
-            "error": 0.0,
-            "ok": abs(slope - 1) < (0.03 if level >= 200 else 0.1),
-        }
+        slope, bound = float((found * line).sum() / line.square().sum()), 0.03 if level >= 200 else 0.1
+        yield {"figure": f"score / exact score, level {level}", "value": slope, "error": 0.0, "ok": abs(slope - 1) < bound}
 
 
 PARTS = {
@@ -351,10 +342,7 @@ def run(options: Options) -> dict:
     return results
 
 
-CHECK = Check(
-    "correctness", __doc__, run, lambda parser: parser.add_argument("--seed", type=int, default=0),
-    failed=lambda results: results["summary"]["outside"] > 0,
-)  # fmt: skip
+CHECK = Check("correctness", __doc__, run, dict(seed=0), failed=lambda results: results["summary"]["outside"] > 0)
 
 if __name__ == "__main__":
     CHECK.main()

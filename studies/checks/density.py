@@ -70,21 +70,14 @@ def run(options: Options) -> dict:
     return {"budget_cpu_seconds": BUDGET, "threads": 1, "jobs": options.jobs, "medians": medians, "runs": rows}
 
 
-def add(parser) -> None:
-    parser.add_argument("--methods", nargs="+", default=["short_run"])
-    parser.add_argument("--toys", nargs="+", default=list(TOYS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; keep it at or below the number of cores")
-    parser.add_argument("--work", type=Path, default=Path("runs/check_density"), help="folder of what was found so far")
-
-
 COLUMNS = (
     "toy | KL(truth‖model), nats = kl_truth_model:.4f | worst seed = kl_worst_seed:.4f | total variation = total_variation:.3f | "
     "modes missing = modes_missing | energy distance = energy_distance:.5f | CPU seconds = cpu_seconds:.0f"
 )
 INTRO = "short_run presets, one thread, medians over 3 seeds, both densities normalised on a 400² grid."
 PAGE = [Section("Densities", [Shown("density", [Table(COLUMNS, "medians")])], INTRO)]
-CHECK = Check("density", __doc__, run, add, one=one)
+OWN = dict(methods=["short_run"], toys=list(TOYS), seeds=3, jobs=1, work=Path("runs/check_density"))
+CHECK = Check("density", __doc__, run, OWN, one)
 
 if __name__ == "__main__":
     CHECK.main()

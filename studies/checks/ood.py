@@ -53,11 +53,6 @@ def short(score: str, found: dict) -> dict:
     return {"score": score} | {kind: r["auroc"] for kind, r in found.items() if isinstance(r, dict)} | {"mean": found["mean_auroc"]}
 
 
-def add(parser) -> None:
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=1)
-
-
 def columns(r: dict) -> list[str | tuple]:
     kinds = [kind for kind in r["ood"]["energy"] if kind != "mean_auroc"]
     return [
@@ -76,7 +71,7 @@ MODEL = Each(
 )
 INTRO = "AUROC, with its 95 % bootstrap interval; inliers are the test split."
 PAGE = [Section("Outliers", [Shown("ood", [MODEL])], INTRO)]
-CHECK = Check("ood", __doc__, run, add)
+CHECK = Check("ood", __doc__, run, dict(runs=Path("runs"), threads=1))
 
 if __name__ == "__main__":
     CHECK.main()

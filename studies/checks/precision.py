@@ -70,12 +70,6 @@ def run(options: Options) -> dict:
     return {"images": options.images, "threads": options.threads, "speed_ratio_bf16": faster, "differences": differences, "runs": rows}
 
 
-def add(parser) -> None:
-    parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-
-
 def compared(r: dict) -> list[dict]:
     means = {p: {key: mean(row[key] for row in r["runs"] if row["precision"] == p) for key in FIGURES} for p in ("fp32", "bf16")}
     return [{"figure": name, **{p: means[p][key] for p in means}, **r["differences"][key]} for key, name in FIGURES.items()]
@@ -86,7 +80,7 @@ INTRO = (
 )
 TABLE = Table("figure | fp32:.4f | bf16:.4f | change = mean_change ± standard_error:+.4f", compared)
 PAGE = [Section("Precision", [Shown("precision", [INTRO, TABLE], lambda r: {"seeds": len(r["runs"]) // 2})])]
-CHECK = Check("precision", __doc__, run, add)
+CHECK = Check("precision", __doc__, run, dict(images=60_000, seeds=3, threads=1))
 
 if __name__ == "__main__":
     CHECK.main()

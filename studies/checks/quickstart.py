@@ -76,14 +76,8 @@ def figures(r: dict) -> list[dict]:
     return [{"figure": figure, "value": value} for figure, value in rows.items()]
 
 
-def add(parser) -> None:
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/quickstart.png"))
-    parser.add_argument("--seed", type=int, default=0, help="seed of the measurements")
-
-
 PAGE = [Section("Quickstart", [Shown("quickstart", [Table("figure | value", figures)])])]
-CHECK = Check("quickstart", __doc__, run, add)
+CHECK = Check("quickstart", __doc__, run, dict(run=Path("runs/quickstart"), picture=Path("docs/images/quickstart.png"), seed=0))
 
 if __name__ == "__main__":
     CHECK.main()

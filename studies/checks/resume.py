@@ -173,17 +173,14 @@ def run(options: Options) -> dict:
     return results
 
 
-def add(parser) -> None:
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+def failed(results: dict) -> bool:
+    return not all(found["bit_equal"] and found["kills"] == found["asked"] for found in results.values())
 
 
 EQUAL = ("ends bit-equal", lambda row: "yes" if row["bit_equal"] else f"no: {row['first_difference']}")
 TABLE = Table(["run | kills | of them during a write = during_a_write", EQUAL], lambda r: [{"run": name, **r[name]} for name in METHODS])
 PAGE = [Section("Resume after SIGKILL", [Shown("resume", [TABLE])])]
-CHECK = Check(
-    "resume", __doc__, run, add, failed=lambda results: not all(r["bit_equal"] and r["kills"] == r["asked"] for r in results.values())
-)
+CHECK = Check("resume", __doc__, run, dict(kills=20, seed=0), failed=failed)
 
 if __name__ == "__main__":
     CHECK.main()

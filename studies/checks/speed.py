@@ -230,11 +230,6 @@ def run(options: Options) -> dict:
     return results
 
 
-def add(parser) -> None:
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-
-
 COLUMNS = "contender | seconds = median_seconds:.2f | ratio = ratio_to_thalweg:.2f | first run = first_seconds:.1f"
 BLOCKS = [
     "Medians of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours, without the first run of each, in "
@@ -245,7 +240,7 @@ BLOCKS = [
     Table(COLUMNS, "plane"),
 ]
 PAGE = [Section("Speed", [Shown("speed", BLOCKS)])]
-CHECK = Check("speed", __doc__, run, add)
+CHECK = Check("speed", __doc__, run, dict(repeats=5, threads=1))
 
 if __name__ == "__main__":
     CHECK.main()

@@ -34,7 +34,7 @@ def run(options: Options) -> dict:
 
 TABLE = Table("command | median seconds = median_s:.2f", lambda r: [{"command": name, **r[name]} for name in CASES])
 PAGE = [Section("Start-up", [Shown("startup", [TABLE])])]
-CHECK = Check("startup", __doc__, run, lambda parser: parser.add_argument("--rounds", type=int, default=7))
+CHECK = Check("startup", __doc__, run, dict(rounds=7))
 
 if __name__ == "__main__":
     CHECK.main()

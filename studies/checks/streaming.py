@@ -67,13 +67,6 @@ def run(options: Options) -> dict:
     return {"limit_mib": LIMIT, "size": SIZE, "threads": options.threads, "runs": rows}
 
 
-def add(parser) -> None:
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--extractors", nargs="+", default=list(EXTRACTORS), choices=EXTRACTORS)
-
-
 def mib(value: float) -> str:
     return f"{value:.0f} MiB"
 
@@ -85,7 +78,7 @@ COLUMNS = [
 ]
 INTRO = "Peak memory beyond the extractor's own while the statistics of a stream of images are made, and what the images would take."
 PAGE = [Section("Streaming", [Shown("streaming", [Table(COLUMNS, "runs")])], INTRO)]
-CHECK = Check("streaming", __doc__, run, add, one=one)
+CHECK = Check("streaming", __doc__, run, dict(images=50_000, batch=64, threads=1, extractors=list(EXTRACTORS)), one)
 
 if __name__ == "__main__":
     CHECK.main()

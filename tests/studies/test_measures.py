@@ -9,7 +9,22 @@ import torch
 
 import thalweg as tw
 from studies import measures
-from studies.measures import ENDLESS, Bare, Judge, auroc_of, means, paired, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
+from studies.measures import (
+    ENDLESS,
+    Bare,
+    Judge,
+    auroc_of,
+    less,
+    means,
+    over_seeds,
+    paired,
+    precisely,
+    psnr_hidden,
+    ratio,
+    seconds_in_turn,
+    sets_of,
+    trained,
+)
 from thalweg.errors import Diverged
 
 OPTIONS = Namespace(data="digits", size=None, seconds=None, precision="fp32")
@@ -27,7 +42,7 @@ def test_a_training_says_how_it_went_and_is_watched_at_equal_parts():
         return {"parameters": measures.parameters(twin)}
 
     model, found = trained(tiny(images=320), tw.data.toy("8gaussians"), 3, OPTIONS, stops=2, look=look, keep=("energy_data", "nothing"))
-    assert found["seed"] == 3 and found["diverged"] is None and found["images"] == 320 and found["updates"] == 20
+    assert found["diverged"] is None and found["images"] == 320 and found["updates"] == 20
     assert [row["images"] for row in found["along"]] == [160, 320] and seen == [(True, False), (True, True)]
     assert found["along"][0]["parameters"] == found["parameters"] == measures.parameters(model)
     assert isinstance(found["energy_data"], float) and "nothing" not in found and found["guard_events"] == 0 and not model.training
@@ -127,7 +142,8 @@ def test_runs_take_turns(shuffle):
 def test_a_bare_step_moves_the_weights():
     model = tiny()
     before = [p.clone() for p in model.parameters()]
-    model.step(tw.data.toy("8gaussians").batch(0, 16, seed=0), Bare(model))
+    batch, update = tw.data.toy("8gaussians").batch(0, 16, seed=0), Bare(model)
+    precisely(lambda: model.step(batch, update), OPTIONS)()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
@@ -137,3 +153,11 @@ def test_means_and_pairs_leave_out_what_is_not_there():
     assert means(rows[:3], ("x", "y")) == {"x": 1.5, "y": None}
     assert paired(rows, "b", "a", "x") == (3.0, 1.0) and paired(rows, "a", "a", "x") == (None, None)
     assert paired(rows[:4], "b", "a", lambda row: row["x"] and 10 * row["x"]) == (20.0, None)
+    assert less(rows, "b", "a", "x", "x ") == {"x less": "a", "x difference": 3.0, "x standard_error": 1.0}
+    assert over_seeds("x")("b", rows[3:], rows) == {"x": 6.0}
+
+
+def test_a_training_makes_its_model_of_a_preset():
+    fields = dict(width=16, steps=2, sample_steps=5, batch=16, buffer=64, images=32)
+    model, found = trained(("short_run/8gaussians", fields), tw.data.toy("8gaussians"), 0, OPTIONS)
+    assert model.config.images == found["images"] == 32 and model.config.net.width == 16

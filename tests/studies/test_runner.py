@@ -81,10 +81,10 @@ from pathlib import Path
 from studies.runner import Part, Study
 
 def one(row, seed, options):
-    return {"row": row, "seed": seed, "value": options.images * seed, "data": options.data}
+    return {"value": options.images * seed, "data": options.data}
 
 def line(name, mine, rows):
-    return {"row": name, "value": mine[0]["value"], "of": len(rows)}
+    return {"value": mine[0]["value"], "of": len(rows)}
 
 part = Part(("a", "b", "c"), one, line, more=lambda options, rows: {"count": len(rows)}, most={"c": 1})
 STUDY = Study("parted", "A study.", {"part": part, "look": lambda options: {"run": str(options.run)}}, run=Path("runs/x"), of_run=("look",))
@@ -109,7 +109,7 @@ def test_a_study_writes_each_part_and_trains_rows_with_its_own_options(tmp_path)
     assert not done.returncode, done.stderr
     found = json.loads((tmp_path / "results" / "parted_part_moons.json").read_text())["results"]
     assert found["runs"] == [{"row": "b", "seed": seed, "value": 10 * seed, "data": "moons"} for seed in (0, 1)]
-    assert found["summary"] == [{"row": "b", "value": 0, "of": 2}] and found["count"] == 2
+    assert found["summary"] == [{"row": "b", "seeds": 2, "diverged": 0, "value": 0, "of": 2}] and found["count"] == 2
     assert (found["images"], found["seeds"], found["size"]) == (10, 2, None)
     assert json.loads((tmp_path / "results" / "parted_look_moons.json").read_text())["results"] == {"run": "runs/x"}
     done = run("part", "--images", "10", "--seeds", "2", "--once", "a", "--out", "uneven")
@@ -130,9 +130,8 @@ def test_names_of_rows_may_follow_from_the_options():
 CHECKED = """
 from studies.runner import Check
 
-CHECK = Check("checked", "A check.", lambda options: {"seed": options.seed, "wrong": options.seed > 1},
-              lambda parser: parser.add_argument("--seed", type=int, default=0),
-              one=lambda options: {"words": options.one}, failed=lambda results: results["wrong"])
+CHECK = Check("checked", "A check.", lambda options: {"seed": options.seed, "many": options.many, "wrong": options.seed > 1},
+              dict(seed=0, many=["a"]), one=lambda options: {"words": options.one}, failed=lambda results: results["wrong"])
 if __name__ == "__main__":
     CHECK.main()
 """
