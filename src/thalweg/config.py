@@ -79,13 +79,6 @@ class Common(ABC):
         return replace(self, shape=tuple(data.shape), classes=len(data.classes))
 
 
-def data_needs(config: Any) -> DataNeeds:  # until all Configs extend Common: then config.data_needs
-    if isinstance(config, Common):
-        return config.data_needs
-    named = {name: getattr(config, name) for name in ("autoencoder", "source", "views") if hasattr(config, name)}
-    return DataNeeds(**named)
-
-
 def make_config(kind: type, values: Mapping[str, Any], *, what: str) -> Any:
     """A validated Config of `kind` from plain values (a loaded JSON, options); InputError names the field and the range."""
     known = [f.name for f in fields(kind)]

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import store
-from thalweg.config import STRICT, Common, data_needs
+from thalweg.config import STRICT, Common
 from thalweg.data.base import Data
 from thalweg.data.latent import Autoencoder, Latents
 from thalweg.distributed import usable
@@ -221,7 +221,7 @@ class Decoded(nn.Module):
 
 def as_images(method: Any) -> Any:
     """`method` as a model of images: `Decoded` where it is one of latents, else `method` itself."""
-    name = data_needs(method.config).autoencoder
+    name = method.config.data_needs.autoencoder
     if not name:
         return method
     autoencoder: Any = _loaded(name)

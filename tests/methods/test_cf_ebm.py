@@ -618,7 +618,7 @@ def test_the_best_denoiser_is_chosen_by_held_out_images_with_noise():
         (lambda: tw.fit(method(source="there"), images(), progress=False), "needs its images too; train on data.Unpaired"),
         (lambda: tw.fit(method(coarse_to_fine=False), images(), batch=9, progress=False), "a batch of 9 does not divide over 1 processes"),
         (lambda: method(source="a").criterion(images().batch(0, 4, 0), random.seeded(0)), "held-out images of it too"),
-        (lambda: tasks.translate(method(), torch.zeros(1, 1, 8, 8)), "this cf_ebm has no source"),
+        (lambda: tasks.translate(method(), torch.zeros(1, 1, 8, 8)), "needed is the ability 'translate'"),
         (lambda: tasks.translate(method(source="a"), torch.zeros(1, 1, 4, 4)), r"need floating-point \[N, 1, 8, 8\]"),
         (lambda: tasks.translate(method(source="a"), torch.zeros(1, 1, 8, 8), frames=1), "frames must be a whole number of 2 or more"),
     ],

@@ -11,9 +11,9 @@ from PIL import Image
 import thalweg as tw
 from thalweg import camera, cli, metrics, plot, random, tasks
 from thalweg.chain import Langevin
+from thalweg.config import changed
 from thalweg.data import Views
 from thalweg.errors import InputError
-from thalweg.methods.base import changed
 from thalweg.scene.specs import Amortized, EnergyPrior, InferenceNet, RadianceField, Rays
 
 TINY = dict(

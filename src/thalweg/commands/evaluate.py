@@ -111,13 +111,12 @@ def measure(
 def check_comparable(models: tuple[str, ...], kind: "type[Method] | None" = None) -> None:
     """Raise InputError unless there are two models or more, of the same data and shape."""
     from thalweg import store
-    from thalweg.config import data_needs
 
     if len(models) < 2 or len(set(models)) < len(models):
         raise InputError("--compare needs two different models or more")
     (first, one), *others = {model: store.read(model, kind=_own(model, kind)).config for model in models}.items()
     for model, other in others:
-        latent = data_needs(one).autoencoder or data_needs(other).autoencoder  # then a shape is that of latents
+        latent = one.data_needs.autoencoder or other.data_needs.autoencoder  # then a shape is that of latents
         if one.data != other.data or (not latent and tuple(one.shape) != tuple(other.shape)):
             kinds = [f"{c.data} {tuple(c.shape)}" for c in (one, other)]
             raise InputError(f"--compare needs models of the same data: {first} is of {kinds[0]}, {model} of {kinds[1]}")

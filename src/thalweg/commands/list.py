@@ -1,6 +1,5 @@
 """`thalweg list`: every method and preset. Reads tables only: no network is built, and torch is not imported."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from thalweg import presets
 from thalweg.errors import InputError
-from thalweg.methods import METHODS, find
+from thalweg.methods import METHODS
 
 SIZES = Path(presets.__file__).with_name("sizes.json")  # parameters by METHOD/PRESET, see thalweg.commands.sizes
 
@@ -36,10 +35,4 @@ def lines() -> list[str]:
 
 def tables() -> dict[str, Mapping[str, Mapping[str, Any]]]:
     """The presets of every method, as they are written."""
-    found: dict[str, Mapping[str, Mapping[str, Any]]] = {}
-    for method in METHODS:
-        if importlib.util.find_spec(f"thalweg.presets.{method}"):
-            found[method] = presets.rows(method)
-        else:  # until converted
-            found[method] = {key: vars(config) for key, config in find(method).PRESETS.items()}
-    return found
+    return {method: presets.rows(method) for method in METHODS}

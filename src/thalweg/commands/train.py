@@ -58,14 +58,14 @@ def run(arguments: list[str]) -> None:
     import torch
 
     from thalweg.commands.pictures import picture
-    from thalweg.config import changed, data_needs
+    from thalweg.config import changed
     from thalweg.data.prepare import held_out, prepare
     from thalweg.train import fit
 
     if options.threads:
         torch.set_num_threads(options.threads)
     config = changed(config, **values | ({"images": options.images} if options.images else {}))
-    if options.target and (options.data or not data_needs(config).source):
+    if options.target and (options.data or not config.data_needs.source):
         raise InputError("--target names the data of a translation: give it with --source, and without --data")
     name = options.target or options.data or config.data
     if not name:

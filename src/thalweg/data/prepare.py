@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import data_needs
 from ..errors import InputError
 from . import Unpaired, UnpairedBatch, beside, load
 from .base import Batch, Data
@@ -26,7 +25,7 @@ def sized(config: Any, name: str, split: str, *, size: Size | None = None) -> Da
 
     Raises InputError for unknown data, and for a size of data that have none.
     """
-    if size is None and name == config.data and name not in TOYS and not data_needs(config).autoencoder:
+    if size is None and name == config.data and name not in TOYS and not config.data_needs.autoencoder:
         size = image_size(config.shape)
     return load(name, split, size=size)
 
@@ -36,7 +35,7 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
 
     Raises InputError for data without what the model needs.
     """
-    needs, found = data_needs(config), sized(config, name, split, size=size)
+    needs, found = config.data_needs, sized(config, name, split, size=size)
     if needs.autoencoder:
         from ..latent import wrap
 
@@ -51,7 +50,7 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
 
     None for data of the hub, whose validation split need not exist, and where there are fewer than 3 examples.
     """
-    needs = data_needs(config)
+    needs = config.data_needs
     if name in TOYS:
         return toy(name).batch(0, HELD_OUT, seed=1)
     if name.startswith("hf:") or needs.source.startswith("hf:"):
@@ -74,4 +73,4 @@ def everything(data: Any) -> Batch:
 
 def source_images(config: Any, split: str, n: int) -> Tensor:
     """`n` images of the domain that a translation starts from, in the shape of its config: [n, C, H, W]."""
-    return load(data_needs(config).source, split, size=image_size(config.shape), channels=config.shape[0]).batch(0, n, seed=0).x
+    return load(config.data_needs.source, split, size=image_size(config.shape), channels=config.shape[0]).batch(0, n, seed=0).x

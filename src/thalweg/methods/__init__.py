@@ -73,8 +73,7 @@ def _from_file(file: str, attribute: str) -> "type[Method]":
 
 def presets_of(kind: "type[Method]") -> dict[str, Mapping[str, Any]]:
     """The rows of a method's presets, its own or those of thalweg/presets, with one for each toy where there is a recipe for toys."""
-    table = kind.PRESETS or presets.rows(kind.name)
-    return presets.with_toys(table) if isinstance(next(iter(table.values())), Mapping) else dict(table)
+    return presets.with_toys(kind.PRESETS or presets.rows(kind.name))
 
 
 def preset(name: str) -> "tuple[type[Method], Any]":
@@ -87,8 +86,6 @@ def preset(name: str) -> "tuple[type[Method], Any]":
     preset_name = preset_name or next(iter(rows))
     if preset_name not in rows:
         raise InputError(f"{method_name} has no preset '{preset_name}'{nearest(preset_name, rows)}. Its presets: {', '.join(rows)}")
-    if not isinstance(rows[preset_name], Mapping):  # until converted
-        return kind, rows[preset_name]
     return kind, make_config(kind.Config, rows[preset_name], what=f"preset {name}")
 
 
@@ -107,9 +104,7 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
     if isinstance(data, str):
         raise InputError(f"data must be a data set, as tw.data.load('{data}') gives, not its name")
     if data is not None:
-        from thalweg.methods.base import fitted_to
-
-        config = fitted_to(config, data)
+        config = config.fitted_to(data)
     config = changed(config, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

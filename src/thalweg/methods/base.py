@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg import random
-from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive, Whole, changed, make_config  # noqa: F401 (until converted)
+from thalweg.config import Common
 from thalweg.data.base import Batch
 from thalweg.errors import InputError, nearest
 
@@ -193,15 +193,3 @@ def check_start(method: Any, start: Tensor | None, n: int, shape: tuple[int, ...
 def finished(x: Tensor) -> Tensor:
     """Samples as they are handed out: images within [−1, 1] and in the usual memory layout, vectors as they are."""
     return x.clamp(-1, 1).contiguous() if x.dim() == 4 else x
-
-
-def warm_up_cosine(updates: float, warm_up: int, done: float) -> float:  # until converted
-    import math
-
-    return min(1.0, (updates + 1) / max(1, warm_up)) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def fitted_to(config: Any, data: Any) -> Any:  # until converted
-    from dataclasses import replace
-
-    return replace(config, shape=tuple(data.shape), classes=len(data.classes))
