@@ -38,10 +38,7 @@ ROWS: dict[str, tuple[dict[str, Any], float | None]] = {
     FULL: ({}, 16.71),
     "from scratch": ({"coarse_to_fine": False}, 24.67),
     "fixed coarse energies": ({"frozen_coarse": True}, None),
-    "relu": ({"activation": "relu"}, None),
-    "leaky relu": ({"activation": "leaky_relu"}, None),
-    "gelu": ({"activation": "gelu"}, None),
-    "celu": ({"activation": "celu"}, None),
+    **{name: ({"activation": name.replace(" ", "_")}, None) for name in ("relu", "leaky relu", "gelu", "celu")},
     "no spectral norm": ({"spectral_norm": False}, None),
     "no residual": ({"residual": False}, None),
     "no noise on data": ({"data_noise": 0.0}, None),
@@ -56,10 +53,8 @@ DENOISED = 200
 STD = 0.2
 STDS = (0.1, STD, 0.4)
 DENOISERS: dict[str, dict[str, Any]] = {
-    "denoise": {},
-    "30 steps": {"stage_steps": (30,) * 3},
-    "noise 0.02 in the chain": {"chain_noise": 0.02},
-}
+    "denoise": {}, "30 steps": {"stage_steps": (30,) * 3}, "noise 0.02 in the chain": {"chain_noise": 0.02},
+}  # fmt: skip
 
 
 def sized(options: Options, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -211,7 +206,7 @@ def denoiser_one(row: str, seed: int, options: Options) -> Row:
     return found | by_level(test.all().x[: 5 * DENOISED], seed, options, path, labels, ways)
 
 
-def gains(**keys: str) -> Any:
+def gains(*keys: str, end: str = "") -> Any:
     """The summary of parts that denoise: a line for each row and noise level, with what each of `keys` gains over the noisy images."""
 
     def summary(options: Options, rows: list[Row]) -> dict[str, Any]:
@@ -220,7 +215,7 @@ def gains(**keys: str) -> Any:
             for std in map(str, STDS):
                 mine = [row["levels"][std] for row in rows if row["row"] == name and "levels" in row]
                 line = {"row": name, "std": std, "seeds": len(mine), "psnr_noisy": mean(level["noisy"] for level in mine)}
-                lines.append(line | {title: mean(level[key] - level["noisy"] for level in mine) for key, title in keys.items()})
+                lines.append(line | {f"{key}{end}": mean(level[key] - level["noisy"] for level in mine) for key in keys})
         return {"summary": lines}
 
     return summary
@@ -321,14 +316,8 @@ STUDY = Study(
     {
         "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, sizes),
         "others": Part(OTHERS, ablation_one, ablation_line, ablation_settings, sizes),
-        "denoising": Part((FULL, "from scratch"), denoising_one, None, more=gains(within="within", whole="whole")),
-        "denoiser": Part(
-            DENOISERS,
-            denoiser_one,
-            None,
-            denoiser_settings,
-            gains(clamped="clamped gains", linear="linear gains", denoised="denoised gains"),
-        ),
+        "denoising": Part((FULL, "from scratch"), denoising_one, None, more=gains("within", "whole")),
+        "denoiser": Part(DENOISERS, denoiser_one, None, denoiser_settings, gains("clamped", "linear", "denoised", end=" gains")),
         "translation": Part(WAYS, translation_one, None, translation_settings, translation_summary),
     },
     add=add,
@@ -371,12 +360,9 @@ def along_rows(r: dict[str, Any]) -> list[Row]:
 
 
 PICTURES = {
-    "coarsetofine": "Samples",
-    "fromscratch": "Samples of the model from scratch",
-    "chain": "Chains from noise",
-    "neighbours": "Samples and the training images nearest to them",
-    "noise": "Samples with more noise in the chain",
-}
+    "coarsetofine": "Samples", "fromscratch": "Samples of the model from scratch", "chain": "Chains from noise",
+    "neighbours": "Samples and the training images nearest to them", "noise": "Samples with more noise in the chain",
+}  # fmt: skip
 ABLATION = [
     *PARTS,
     "The distance along the training, mean over seeds{fewer}:",

@@ -32,7 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 import thalweg as tw
 from studies.measures import Judge, auroc_of, less, mean, means, over_seeds, parameters, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of
-from studies.tables import Picture, Section, Shown, Table, shown
+from studies.tables import Picture, Section, Shown, Table
 from thalweg.methods.ddaebm import DDAEBM as Method
 from thalweg.nn.build import MLP, MLPEncoder
 
@@ -459,15 +459,11 @@ STUDY = Study(
 # --- the page
 
 
-def columns(r: dict[str, Any]) -> list[tuple]:
+def columns(r: dict[str, Any]) -> list[str]:
     """All figures of the summary; differences where there are some."""
     compared = any(line.get("difference") is not None for line in r["summary"])
     keys = [key for key in r["summary"][0] if compared or key not in ("less", "difference", "standard_error")]
-    return [(key.replace("_", " "), lambda line, key=key: four(line[key])) for key in keys]
-
-
-def four(value: Any) -> str:
-    return shown(value, ".4g" if isinstance(value, float) else "")
+    return [f"{key.replace('_', ' ')} = {key}" for key in keys]
 
 
 def part(name: str, title: str) -> Shown:

@@ -308,7 +308,7 @@ def figures(options: Options) -> dict[str, Any]:
     curves: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         for t in (200, 500, 800):
-            signal, sigma = c_at(model, t)
+            signal, sigma = model.schedule.signal[t], model.schedule.noise[t]
             energies = torch.stack([model.energy(signal * x0 + a * sigma * epsilon, t=t) for a in amounts])
             curves[f"t = {t}"] = energies
             median = energies.median(1).values
@@ -325,7 +325,7 @@ def figures(options: Options) -> dict[str, Any]:
         )  # fmt: skip
         found["gaussian_nats_at_2"] = float(gaussian[-1])
         for t in (200, 500):
-            signal, sigma = c_at(model, t)
+            signal, sigma = model.schedule.signal[t], model.schedule.noise[t]
             first, second = sigma * tw.random.normal(2, *c.shape, generator=g)
 
             def energy(x: torch.Tensor, t: int = t) -> torch.Tensor:
@@ -403,10 +403,6 @@ def interpolation(model: Any, test: Any, extractor: Any, pictures: Path) -> dict
     return found
 
 
-def c_at(model: Any, t: int) -> tuple[float, float]:
-    return model.schedule.signal[t], model.schedule.noise[t]
-
-
 def last_fall(rising: list[bool]) -> int:
     """The index after the last step that does not rise."""
     return max((i + 1 for i, up in enumerate(rising) if not up), default=0)
@@ -452,15 +448,12 @@ def at_scale(key: str, w: int) -> Callable[[Row], float | None]:
 BY_LABEL = [
     c for w in (1, 2, 6) for c in ((f"w = {w}", at_scale("frechet", w), ".1f"), ("class accuracy", at_scale("class_accuracy", w), ".1f %"))
 ]
+POINTS = ("accuracy difference", "accuracy standard_error")
 ACCURACY = [
     "model = row | seeds | test accuracy = accuracy:.1f %",
-    ("less the classifier's, points", lambda x: points(x["accuracy difference"], x["accuracy standard_error"]), "+.1f±"),
+    ("less the classifier's, points", lambda x: [x[key] and 100 * x[key] for key in POINTS], "+.1f±"),
 ]
 FRECHET = "Fréchet distance = frechet:.1f | less unsupervised EGC's = frechet difference ± frechet standard_error:+.1f"
-
-
-def points(*shares: float | None) -> tuple[float | None, ...]:
-    return tuple(None if share is None else 100 * share for share in shares)
 
 
 def measured(r: dict[str, Any]) -> list[Row]:

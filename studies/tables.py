@@ -32,7 +32,7 @@ Values = Mapping[str, Any]
 
 
 def shown(value: Any, form: str = "") -> str:
-    """A value in its form; – for None, and for a pair of a value and its standard error without what is not there."""
+    """A value in its form, by default four digits of a float; – for None; a value and its standard error where there is one."""
     if form.endswith("±"):
         value, error = (value["mean"], value["standard_error"]) if isinstance(value, Mapping) else value
         return shown(value, form[:-1]) if value is None or error is None else f"{value:{form[:-1]}} ± {error:{form[:-1].lstrip('+')}}"
@@ -40,7 +40,9 @@ def shown(value: Any, form: str = "") -> str:
         return "–"
     if form.endswith(" %"):
         return f"{100 * value:{form[:-2]}} %"
-    return ("no", "yes")[value] if isinstance(value, bool) else format(value, form)
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    return format(value, form or (".4g" if isinstance(value, float) else ""))
 
 
 class Template(string.Formatter):
