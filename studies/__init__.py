@@ -1,4 +1,4 @@
-"""Studies, each one a command: `python -m studies.NAME` of a method, `python -m studies.checks.NAME` of the library itself."""
+"""Studies of the methods (`python -m studies.NAME`) and checks of the library itself (`python -m studies.checks.NAME`)."""
 
 import os
 

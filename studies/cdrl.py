@@ -1,6 +1,6 @@
-"""CDRL's parts at equal CPU time, and what trained models do: toys, digits, labels and guidance, composition, inpainting, latents.
+"""CDRL: its components at equal CPU time, and trained models on toys, digits, guidance by label, composition, inpainting and latents.
 
-`toys` and `ablation` train their models themselves, CPU time bounded. `ablation`: the rows of Tables 5.9 and 5.10 of the thesis on
+`toys` and `ablation` train their own models, for a bounded CPU time. `ablation`: the rows of Tables 5.9 and 5.10 of the thesis on
 digits, the same networks (`cdrl/digits`, 256 wide, eager, constant rate) with the row's change: Fréchet distances in the features of
 the digits' own classifier, averaged over draws, paired with the full model's at the same seed; `holds` where the mean difference has
 the paper's sign by more than two standard errors over seeds. The full models are then sampled with fewer steps a level (Table 5.2).
@@ -41,7 +41,7 @@ RESAMPLE = 4
 UNSEEN = "never seen together"
 COMPOSED = tuple(("both", w) for w in (0.0, 0.25, 0.5)) + tuple(("initializer", w) for w in (0.5, 0.75, 1.0))
 BEST = ("initializer", 0.75)
-# how digits are sampled
+# ways of sampling digits
 WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
@@ -146,15 +146,15 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
         return found
     judge = Judge.of("digits", train, test)
 
-    def drawn(**asked: Any) -> Row:
+    def figures(**asked: Any) -> Row:
         sets, seconds = sampled(model, judge, options, seed, ABLATION_DRAWS, **asked)
         values = [judge.frechet(x) for x in sets]
         return {"frechet": None if None in values else mean(values), "floor": judge.floor, "seconds": seconds}
 
-    found |= drawn()
+    found |= figures()
     if row == FULL:
-        found["steps"] = {str(n): drawn(steps=n) for n in STEPS}
-        found |= {f"{use}_only": drawn(use=use) for use in ("initializer", "energy")}
+        found["steps"] = {str(n): figures(steps=n) for n in STEPS}
+        found |= {f"{use}_only": figures(use=use) for use in ("initializer", "energy")}
     return found
 
 
@@ -169,7 +169,7 @@ def ablation_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 
 def ablation_more(options: Options, rows: list[Row]) -> dict[str, Any]:
-    """The full models by fewer steps and by their parts, beside themselves."""
+    """The full models sampled in fewer steps and by each of their networks alone, relative to themselves."""
     full = [row for row in rows if row["row"] == FULL and row.get("frechet") is not None]
     ways = {f"{n} steps": [row["steps"][str(n)] for row in full] for n in STEPS}
     ways |= {f"{use} only": [row[f"{use}_only"] for row in full] for use in ("initializer", "energy")}
@@ -263,7 +263,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
 
     def every(split: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Digits of the split in all combinations, those held out from the model's training too."""
-        # the library gives combinations held out from training for testing only; the judges shall know them
+        # the library gives combinations held out from training for testing only; the judges must know them
         parts = [make(tw.data.digits, split=split).all(), make(partial_source(tw.data.digits, split), split="test", unseen=True).all()]
         return torch.cat([p.x for p in parts]), attributes.split_label(torch.cat([p.label for p in parts]), concepts)
 
@@ -321,7 +321,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
 
 
 def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]:
-    """`source` that gives `split` whatever split it is asked for."""
+    """`source`, but giving `split` whatever split is asked for."""
     return lambda _, **options: source(split, **options)
 
 
@@ -364,7 +364,7 @@ def inpainting(options: Options) -> dict[str, Any]:
 
 
 def latent(options: Options) -> dict[str, Any]:
-    """CDRL in the latent space of a small autoencoder, beside what the autoencoder itself loses (sec. 5.4.4)."""
+    """CDRL in the latent space of a small autoencoder, and what the autoencoder alone loses (sec. 5.4.4)."""
     model = tw.load(options.runs / "cdrl-latent")
     whole = Judge.of("fashion-mnist", *(tw.data.load("fashion-mnist", split) for split in ("train", "test")), most=1000)
     # decoding and classifying more than these takes longer than the chains

@@ -1,13 +1,13 @@
-"""Coarse to fine: CF-EBM's growth and its parts at equal time, restoration, and unpaired translation.
+"""CF-EBM: its components at equal CPU time, restoration, denoising, and unpaired translation.
 
 `ablation`: the full model, training at full size from the start, other activations (Table 8), without spectral norm or residual
 connections, with fixed coarse energies (Table 9), and other noise on the data (Figure 13), each for `--seconds` of CPU time:
-Fréchet distances along the training, what the divergence guard did, inpainting of held-out images. `others`: the same, without the rows
-on training at full size and ReLU, for a file of its own with fewer seeds. `denoising`: the models that
-`ablation` kept, at three noise levels, by our bounded chain and by the paper's whole one (Figure 5). `denoiser`: the preset whose chains
-start at images with noise, beside the best linear filter. `translation`: both directions
-between two classes, or between the styles of two vendors (`--data emoji`): what a classifier makes of translated test images, kernel
-distances to the target class, how much of the source is kept, and where the saliency lies (Figures 3, 4 and 20 to 23).
+Fréchet distances during training, interventions of the divergence guard, inpainting of held-out images. `others`: the same without the
+rows on training at full size and ReLU, in a file of its own with fewer seeds. `denoising`: the models kept by `ablation`, at three noise
+levels, by our bounded chain and by the paper's full one (Figure 5). `denoiser`: the preset whose chains start at noisy images, against the
+best linear filter. `translation`: both directions between two classes, or between the styles of two vendors (`--data emoji`): how a
+classifier labels translated test images, kernel distances to the target class, how much of the source is kept, and where the saliency is
+(Figures 3, 4 and 20 to 23).
 
     python -m studies.cf_ebm ablation --seconds 300 --jobs 2
     python -m studies.cf_ebm ablation --data fashion-mnist --size 32 --width 8 --precision bf16 --seconds 1800 \\
@@ -85,11 +85,11 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
     shutil.rmtree(folder, ignore_errors=True)
 
     def look(twin: Any, last: bool) -> Row:
-        # fewer on the way, as chains are dear; the distance of fewer samples is a little larger
+        # fewer during training, as chains are expensive; fewer samples give a slightly larger distance
         n = min(SAMPLES // (1 if last else 2), len(judge.held_out))
         return {"stage": twin.net.sizes[twin.reached[0]][0], "frechet": judge.distance(twin, seed, options, n=n)}
 
-    # kept, as more is asked of trained models than this part asks
+    # kept for `denoising`
     asked, seconds = ablation_settings(row, options), options.seconds or 300.0
     twin, found = trained(asked, train, seed, options, seconds=seconds, folder=folder, stops=STOPS, look=look)
     energies = [abs(r[key]) for r in read_stats(folder) for key in ("energy_data", "energy_samples") if isinstance(r.get(key), float)]
@@ -145,11 +145,11 @@ def sizes(options: Options, rows: list[Row]) -> dict[str, Any]:
     return {"width": options.width, "budget": options.budget, "batch": options.batch, "floor": mean(row.get("floor") for row in rows)}
 
 
-# --- noise taken off
+# --- denoising
 
 
 def by_level(clean: Any, seed: int, options: Options, path: Path | None, labels: list[str], ways: Any) -> Row:
-    """PSNR in dB of what `ways` make of images with noise of each level, (noisy, std) -> images by name; a picture of the last three."""
+    """PSNR in dB of images denoised in several ways at each noise level: `ways(noisy, std)` -> images by name, the last three pictured."""
     found: Row = {"n": len(clean), "levels": {}}
     for std in STDS:
         noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
@@ -233,7 +233,7 @@ def names_of(row: str, options: Options) -> tuple[str, str]:
 
 
 def domains(row: str, options: Options) -> tuple[str, str, tuple[Any, Any], list[int]]:
-    """Names of source and target, what their classifier is trained and tested on, and its outputs for source and target."""
+    """Names of source and target, training and test data of their classifier, and its outputs for source and target."""
     source, target = names_of(row, options)
     if options.data == "emoji":
         parts = zip(*([split.all().x for split in sets_of(options, name)] for name in (source, target)))
@@ -309,7 +309,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="images of an update")
 
 
-OTHERS = [name for name in ROWS if name not in ("from scratch", "relu")]  # but for those that three seeds were spent on
+OTHERS = [name for name in ROWS if name not in ("from scratch", "relu")]  # not those that were run with three seeds
 STUDY = Study(
     "cf_ebm",
     __doc__,

@@ -1,9 +1,9 @@
-"""What cooperation gives: CoopFlow beside its two flows alone and CoopNets, over lengths and steps of the chain, and its tasks.
+"""CoopFlow against its two flows alone and CoopNets, over lengths and steps of the chain; its tasks; its flow against Glow.
 
 `spiral`: chains of 100, 500 and 10,000 steps, samples and densities against the exact ones (thesis, Figure 4.3). `images`: CoopFlow from
 scratch and from a pretrained flow, the normalizing flow alone, the Langevin flow alone and CoopNets, on equally many images and with
 the same networks (Tables 4.2 and 4.7). `chains`: lengths, steps and noise of the chain (Tables 4.5, 4.6, 4.9, 4.10). `tasks`: a trained
-run's reconstructions, completions and interpolations, as figures and numbers. `flows`: our image flow beside normflows' Glow.
+run's reconstructions, completions and interpolations, as figures and numbers. `flows`: our image flow against normflows' Glow.
 
     thalweg train coopflow/digits --out runs/coopflow-digits --threads 1
     python -m studies.coopflow spiral images chains tasks flows --jobs 2
@@ -28,7 +28,7 @@ from thalweg.nn.build import MLP
 from thalweg.nn.flow import ImageFlow
 
 DRAWS = 4
-SAMPLES = 2000  # at most in a set, where there are more held-out images
+SAMPLES = 2000  # of a set, at most
 RECONSTRUCTED = 200  # test images
 COMPLETED = 50  # of them, each four times
 SEARCH = 200  # steps of reconstruction
@@ -37,7 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     COOPFLOW: {},
     PRE: {"pretrain": 0.25, "warm_up_energy": 0.05},  # shares of all images
     FLOW: {"steps": 0},
-    # steps as in training: a longer one at the end is CoopFlow's alone, and makes the Langevin flow worse
+    # samples with the step of training: the longer one is CoopFlow's alone, and makes the Langevin flow worse
     LANGEVIN: {"initializer": "noise", "step_ratio": 1.0},
     COOPNETS: {"initializer": "generator", "step_ratio": 1.0},
 }
@@ -47,7 +47,7 @@ CHAINS: dict[str, dict[str, Any]] = {
     **{f"{COOPFLOW}, step × {ratio:g}": {"step": ratio} for ratio in (1 / 3, 2 / 3, 5 / 3, 10 / 3)},
     f"{COOPFLOW}, falling noise": {"noise": 1.0, "noise_decay": 0.3},
 }
-# fields, seeds, and samples that are looked at. Chains of 10,000 steps are too dear from scratch: they go on from T = 500
+# fields, seeds, and samples that are evaluated. Chains of 10,000 steps are too expensive from scratch: they continue from T = 500
 SPIRAL: dict[str, tuple[dict[str, Any], int, int]] = {
     "flow alone": ({"steps": 0}, 3, 100_000),
     "T = 100": ({"steps": 100}, 3, 100_000),
@@ -58,7 +58,7 @@ BEFORE = {"T = 10,000": "T = 500"}
 
 
 def settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Preset and fields of a row, with shares of images and of the step made whole; an MLP for images of 16×16, to save time."""
+    """Preset and fields of a row, with shares of images and step in absolute numbers; an MLP for images of 16×16, to save time."""
     fields = {"images": options.images} | ({"net": MLP(width=512, depth=3)} if options.size == 16 else {}) | {**MODELS, **CHAINS}[row]
     fields |= {key: round(fields[key] * options.images) for key in ("pretrain", "warm_up_energy", "noise_decay") if key in fields}
     preset = f"coopflow/{options.data}"
@@ -320,7 +320,7 @@ def models_of(title: str) -> list[Any]:
 
 
 def of_seeds(name: str, runs: list[Row]) -> Row:
-    """What a line had not yet when the first results were written."""
+    """Figures that the first results had in their runs, not in their summary."""
     mine = [row for row in runs if row["row"] == name]
     return {"seeds": len(mine)} | means(mine, ("frechet_trained_step",))
 

@@ -1,12 +1,12 @@
-"""What DDAEBM's energies and samples are worth: toys against exact densities, levels, a sweep, NICE, stacks, outliers, and the cost.
+"""DDAEBM: energies and samples against exact densities, levels, a sweep, exact likelihoods, modes, outliers, and cost.
 
 `toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
 and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `weighted`: K draws of the generator in
 the energy's loss, with importance weights. `published`: the paper's own recipe on toys. `bias`: energies of Gaussian data under the
-penalty, beside the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test
+penalty, against the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test
 log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes
-of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step beside a plain loop,
-and of samples beside CDRL and DRL.
+of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step against that of a plain
+loop, and of samples against CDRL and DRL.
 
 "chosen" samples are one of 16 draws at each step, by its weight under the energy.
 
@@ -207,7 +207,7 @@ def bias_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def bias_one(row: str, seed: int, options: Options) -> Row:
-    """Precisions of the learned energies of N(0, I) at each level, by regression on ½|x|², beside those of the closed form."""
+    """Precisions of the learned energies of N(0, I) at each level, by regression on ½|x|², and those of the closed form."""
     toy = tw.data.toy("gaussian")
     model, found = trained(bias_settings(row, options), toy, seed, options)
     if model is None:

@@ -1,11 +1,11 @@
-"""What EGC is made of and what it gives: Table 5's ablation, its accuracy and robustness beside other classifiers, and its figures.
+"""EGC: the ablation of Table 5, accuracy and robustness against other classifiers, cost, and the paper's figures.
 
 `ablation`: every row of Table 5, and rows of our own options, trained on equally many images; the Fréchet distance of samples in
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
-paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC beside the plain classifier
-of the same body, augmentation and length (`classifier_only`), unsupervised EGC, and JEM, on fewer images as its steps are dearer:
+paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC, the plain classifier
+of the same body, augmentation and length (`classifier_only`), unsupervised EGC, and JEM, on fewer images as its steps are expensive:
 accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `trade`: accuracy and samples over γ and label
-dropping, with passes apart, beside the plain classifier and unsupervised EGC. `cost`: CPU time of a step. `figures`: Figures 4, 6
+dropping, with separate passes, against the plain classifier and unsupervised EGC. `cost`: CPU time of a step. `figures`: Figures 4, 6
 and 8 of a trained run, and its samples in few steps.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
@@ -64,7 +64,7 @@ MODELS: dict[str, tuple[str, dict]] = {
     "unsupervised": ("egc", ALONE),
     "jem": ("jem", {}),
 }
-# of the images: chains make a step of JEM several times as dear, and a learning rate that ends with its training is a fair one
+# of the images: chains make a step of JEM several times as expensive, and a rate that falls by its own length is fair to it
 SHARE = {"jem": 0.2}
 APART = dict(passes="separate")
 TRADE: dict[str, dict] = {
@@ -81,7 +81,7 @@ FIGURE_GUIDANCE = (1.0, 2.0, 6.0, 20.0, 200.0)
 FEW_STEPS = (5, 10, 20, 50)
 FIGURE_SAMPLES = 500  # of all noise levels, which takes long
 PAIRS = 50
-INVERSION_STEPS = 200  # in 50 a few images of a hundred are not found again
+INVERSION_STEPS = 200  # in 50 steps a few images of a hundred are not recovered
 
 
 EGCS = {"ablation": {row: ("egc", fields) for row, (fields, *_) in ROWS.items()}, "trade": {row: ("egc", f) for row, f in TRADE.items()}}
@@ -170,7 +170,7 @@ def trade_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     return line | less(rows, name, "unsupervised", in_free, "frechet ") | guided(mine)
 
 
-# --- beside other classifiers
+# --- against other classifiers
 
 
 def classifiers_one(row: str, seed: int, options: Options) -> Row:
@@ -218,7 +218,7 @@ def classifiers_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 
 def above(row: Row, classifier: Row | None) -> bool | None:
-    """Whether a model holds up better than the plain classifier at every radius; where both are broken wholly nothing is compared."""
+    """Whether a model holds up better than the plain classifier at every radius; radii at which neither is ever right do not count."""
     if classifier is None:
         return None
     pairs = [(a["value"], b["value"]) for a, b in zip(row["report"]["pgd"], classifier["report"]["pgd"])]
@@ -472,7 +472,7 @@ def of_classifiers(r: dict[str, Any]) -> dict[str, Any]:
 
 
 def robustness_columns(r: dict[str, Any]) -> list[tuple]:
-    # radii at which every model is broken wholly say nothing
+    # radii at which no model is ever right say nothing
     kept = [i for i, _ in enumerate(r["epsilons"]) if any(x["pgd"] and x["pgd"][i] for x in r["summary"])]
     return [
         ("model", "row"),

@@ -1,7 +1,7 @@
-"""LIEBM: what latents of a frozen encoder do for an energy and its generator, and the settings that its paper leaves out.
+"""LIEBM: the effect of a frozen encoder's latents on an energy and its generator, and the settings that the paper leaves open.
 
 `encoders`: the self-supervised encoders h (SimCLR, BYOL, W-MSE), with a linear probe, nearest neighbours and a picture by t-SNE.
-`ablation`: LIEBM beside the same energy and generator without latents, with an encoder that was never trained, without augmented
+`ablation`: LIEBM, the same energy and generator without latents, with an encoder that was never trained, without augmented
 negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for `--seconds` of CPU time
 (encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps; outliers by the energy and
 by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time.

@@ -1,8 +1,8 @@
-"""What NeRF-LEBM's priors, learners and poses are worth, on 999 objects of one colour each from 20 sides.
+"""NeRF-LEBM: priors, learners and inferred poses, on 999 objects of one colour each, seen from 20 sides.
 
 `priors`: two-shot views of held-out objects, samples, and what z^a and z^s decide, with energy-based and with Gaussian priors (NeRF-VAE,
-NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images of which a
-quarter is missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`: CPU time of a step by parts, and memory at 128×128.
+NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images with a
+quarter missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`: CPU time of a step by parts, and memory at 128×128.
 
     python -m studies.nerf_lebm priors --seconds 900 --precision bf16
     python -m studies.nerf_lebm incomplete unposed --seconds 900 --precision bf16 --seeds 1
@@ -164,7 +164,7 @@ def incomplete_one(row: str, seed: int, options: Options) -> dict[str, Any]:
 
 
 def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
-    """Inferred against true poses of held-out images, up to one rotation and a mirror; beside the best of 100 shuffles."""
+    """Inferred against true poses of held-out images, up to one rotation and a mirror; and the best of 100 shuffles."""
     model, found = model_of("unposed", row, seed, options)
     if model is None:
         return found

@@ -134,7 +134,7 @@ def _digest(command: Sequence[str], module: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one piece: whoever is stopped leaves the old file or the new one."""
+    """In one piece: a process that is stopped leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
     part.write_text(text)
@@ -142,7 +142,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def line_of(name: str, mine: Sequence[Row]) -> Row:
-    """The begin of a row's summary: its name, on how many seeds it was measured, and on how many of them it diverged."""
+    """What every row's summary begins with: its name, the number of its seeds, and of those that diverged."""
     return {"row": name, "seeds": len(mine), "diverged": sum(bool(row.get("diverged")) for row in mine)}
 
 
@@ -150,10 +150,9 @@ def line_of(name: str, mine: Sequence[Row]) -> Row:
 class Part:
     """A part of a study that measures each of its rows at several seeds, one process for each row and seed.
 
-    `rows` are their names, or give them from the options; `one` measures a row at a seed. `line` is what a row's summary has besides
-    `line_of`, from its name, its results over seeds and those of all rows, None for a summary that `more` makes, as what the part's results
-    have besides. `settings` are the preset of a row's model and the fields that it changes. `most` is the number of seeds that a row is
-    worth, where not all are.
+    `rows`: their names, or a function of the options that gives them. `one`: measures a row at a seed. `line`: what a row's summary adds to
+    `line_of`, from its name, its results over seeds and those of all rows; None where `more` makes the summary. `more`: what the part's
+    results have in addition. `settings`: the preset of a row's model and the fields that it changes. `most`: the most seeds of a row.
     """
 
     rows: Iterable[str] | Callable[[Options], Iterable[str]]

@@ -14,7 +14,7 @@ from studies.tables import Section, Shown, Table, shown
 
 
 def picture(model, path: Path) -> None:
-    """Digits on request beside the energies of held-out digits and of what is no digit."""
+    """Digits on request, and the energies of held-out digits and of non-digits."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

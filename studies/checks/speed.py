@@ -1,4 +1,4 @@
-"""Chains per second beside torchebm, ebmkit and a plain PyTorch loop, side by side in one run.
+"""Chains per second against torchebm, ebmkit and a plain PyTorch loop, in turn in one process.
 
 (a) one contrastive step with 60 Langevin steps: batch 128, 32×32×3, a convolutional energy of 0.33M parameters
 (b) 1,000 chains × 1,000 Langevin steps in the plane through a 2-128-128-1 SiLU network
