@@ -134,7 +134,7 @@ def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Pa
     """The EMA twin of a row's model after its training, which is kept, how that went, and the judge of its samples."""
     train, test = sets_of(options)
     judge = Judge.of(options.data, train, test, most=SAMPLES)
-    encoder = {"encoder": str(encoder_of(loss, seed, options))} if loss else {}
+    encoder = {"pretrained": str(encoder_of(loss, seed, options))} if loss else {}
     preset, fields = settings(row, options)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     """The run of an encoder that has seen one batch."""
     out = tmp_path_factory.mktemp("encoders") / "run"
     data = Images(random.uniform(16, *SHAPE, low=-1.0, high=1.0, generator=random.seeded(1)), torch.arange(16) % 10)
-    tw.fit(tw.method("ssl/digits", encoder_net=NET, batch=16, images=16, warm_up=0), data, out, progress=False)
+    tw.fit(tw.method("ssl/digits", encoder=NET, batch=16, images=16, warm_up=0), data, out, progress=False)
     return out
 
 
@@ -49,12 +49,12 @@ def test_one_of_ones_own_is_measured_and_none_is_none():
 
 
 def test_what_is_no_encoder_of_these_images_is_refused(folder, tmp_path):
-    tw.save_pretrained(tw.method("ssl/digits", encoder_net=NET), tmp_path / "old")
+    tw.save_pretrained(tw.method("ssl/digits", encoder=NET), tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
-    del config["config"]["encoder_net"]
+    del config["config"]["encoder"]
     (tmp_path / "old" / "config.json").write_text(json.dumps(config | {"thalweg": "0.1.0", "widths": [8, 8]}))
-    tw.save_pretrained(tw.method("ssl/digits", encoder_net=NET), tmp_path / "torn")
-    config["config"]["encoder_net"] = {"kind": "resnet", "widths": [8, 8], "head": 16, "dim": 4}
+    tw.save_pretrained(tw.method("ssl/digits", encoder=NET), tmp_path / "torn")
+    config["config"]["encoder"] = {"kind": "resnet", "widths": [8, 8], "head": 16, "dim": 4}
     (tmp_path / "torn" / "config.json").write_text(json.dumps(config))
     tw.save_pretrained(tw.method("autoencoder/fashion-mnist", widths=(4,)), tmp_path / "other")
     calls = {

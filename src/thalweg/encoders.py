@@ -30,7 +30,7 @@ class FrozenEncoder(NamedTuple):
 
 
 def frozen_encoder(name: str, net: ResNet | None, shape: tuple[int, ...], given: nn.Module | None = None) -> FrozenEncoder:
-    """The encoder of a config whose `encoder` is `name` and whose `encoder_net` is `net`, for examples of `shape`, or the one `given`.
+    """The encoder of a config whose `pretrained` is `name` and whose `encoder` is `net`, for examples of `shape`, or the one `given`.
 
     With a `net` it is built and nothing is read: it belongs to a model that was saved. InputError for a folder that holds no encoder of
     such examples, for a `given` one that does not make vectors of them, and for one whose code is not kept.
@@ -75,7 +75,7 @@ def _read(folder: Path, shape: tuple[int, ...]) -> tuple[ResNet, dict[str, Tenso
         raise InputError(f"{folder} holds a model of {found['method']}, no encoder; train one: thalweg train ssl/digits --out DIR")
     theirs = found["config"]
     try:
-        net = make_config(ResNet, theirs["encoder_net"], what=f"the config in {folder}")
+        net = make_config(ResNet, theirs["encoder"], what=f"the config in {folder}")
         theirs_shape, loss = tuple(theirs["shape"]), theirs["loss"]
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"the config in {folder}, of Thalweg {found['thalweg']}, is not that of an ssl model of this version") from None

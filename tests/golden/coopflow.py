@@ -15,6 +15,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     chain = {"steps": old["steps"], "step": old["step"], "noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"]}
     new["chain"] = {"kind": "langevin", "compile": old["compile"]} | chain
     assert old["initializer"] == "flow"  # of all presets
-    flow = {key: old[key] for key in ("couplings", "scales", "mixtures", "attention", "coupling", "dequantisation")}
+    flow = {key: old[key] for key in ("couplings", "scales", "mixtures", "coupling", "dequantisation")} | {
+        "self_attention": old["attention"]
+    }
     sizes = {"width": old["flow_width"], "depth": old["flow_depth"], "grey_values": old["levels"]}
     return new | {"initializer": {"kind": "flow"} | flow | sizes}

@@ -5,7 +5,7 @@ from typing import Any
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
     """The settings of version 0.1 by their present names."""
-    same = ("data", "shape", "classes", "batch", "images", "lr", "warm_up", "clip", "ema", "encoder", "features", "head", "marginal",
+    same = ("data", "shape", "classes", "batch", "images", "lr", "warm_up", "clip", "ema", "features", "head", "marginal",
             "generator_std", "match_weight", "data_weight", "regularise", "data_noise", "beta1", "beta2", "lr_generator", "lr_inference",
             "beta2_generator")  # fmt: skip
     new = {key: old[key] for key in same} | {"lr_end": 0.0}
@@ -22,7 +22,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["inference"] = network(old["inference_widths"]) if old["learner"] == "erm" or old["inference"] else None
     new["generator"] = {"kind": "generator", "latent_dim": old["latent_dim"], "width": old["generator_width"]}
     sizes = {"widths": old["encoder_widths"], "blocks": old["encoder_blocks"], "head": old["encoder_head"], "dim": old["encoder_dim"]}
-    new["encoder_net"] = {"kind": "resnet", **sizes} if old["encoder_widths"] else None
+    new["pretrained"] = old["encoder"]
+    new["encoder"] = {"kind": "resnet", **sizes} if old["encoder_widths"] else None
     views = {key: old[key] for key in ("crop", "flip", "jitter", "grey")} if old["view"] == "augmented" else {}
     new["augmentation"] = {"kind": old["view"], **views}
     moves = {"steps": old["steps"], "step": old["step"], "noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"]}

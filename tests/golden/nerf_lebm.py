@@ -20,8 +20,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
         new["prior"] = {"kind": "gaussian"}
 
     def posterior_chain(steps: int, step: float) -> dict[str, Any]:
-        chain = {"kind": old["posterior"], "steps": steps, "step": step, "joint": old["joint"]}
-        return chain | ({"noise": old["posterior_noise"]} if old["posterior"] == "langevin" else {})
+        chain = {"kind": old["posterior"], "steps": steps, "joint": old["joint"]}
+        return chain | ({"step": step, "noise": old["posterior_noise"]} if old["posterior"] == "langevin" else {"rate": step})
 
     new["learner"] = learner = {"kind": old["learner"]}
     if old["learner"] == "amortized":

@@ -9,4 +9,4 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new = {key: old[key] for key in same} | {"lr_end": 0.0, "softmax_temperature": old["temperature"]}
     sizes = {"widths": old["widths"], "blocks": old["blocks"], "head": old["head"], "dim": old["latent_dim"]}
     views = {key: old[key] for key in ("crop", "flip", "jitter", "grey")}
-    return new | {"encoder_net": {"kind": "resnet", **sizes}, "augmentation": {"kind": "augmented", **views}}
+    return new | {"encoder": {"kind": "resnet", **sizes}, "augmentation": {"kind": "augmented", **views}}

@@ -68,7 +68,7 @@ def encoder(tmp_path_factory) -> str:
 
 
 def of_images(encoder: str, **fields) -> LIEBM:
-    return tw.method("liebm/digits", seed=0, encoder=encoder, **(SMALL | fields))
+    return tw.method("liebm/digits", seed=0, pretrained=encoder, **(SMALL | fields))
 
 
 class Once:
@@ -298,7 +298,7 @@ def test_the_order_and_the_parts_of_a_step(fields, names):
 
 
 def test_without_latents_it_is_a_plain_energy():
-    m, once = tw.method("liebm/digits", **(PLANE | {"encoder": ""})), Once()
+    m, once = tw.method("liebm/digits", **(PLANE | {"pretrained": ""})), Once()
     x = points(16)
     m.step(Batch(x, None), once)
     torch.testing.assert_close(once.losses["energy"], once.logged["energy_data"].mean() - once.logged["energy_samples"].mean())
@@ -339,7 +339,7 @@ def test_it_learns_images_in_colour(tmp_path):
         shape=(3, 8, 8),
         net=ConvNet(widths=(4, 8), blocks=1),
         images=32,
-        encoder=str(tmp_path / "ssl"),
+        pretrained=str(tmp_path / "ssl"),
         augmentation="noise",
         data_noise=0.0,
     )
@@ -498,19 +498,19 @@ def test_a_model_without_latents_says_so_before_it_is_trained(encoder, monkeypat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"encoder": "", "generator_training": "ejm"}, "generator_training = 'ejm' needs latents"),
-        ({"encoder": "", "inference": SMALL_Q}, "inference without"),
+        ({"pretrained": "", "generator_training": "ejm"}, "generator_training = 'ejm' needs latents"),
+        ({"pretrained": "", "inference": SMALL_Q}, "inference without"),
         ({"generator_training": "erm"}, "'erm' needs an inference model"),
-        ({"encoder": "", "latent_posterior": "exponential"}, "needs latents"),
-        ({"encoder": "nowhere"}, "no run or exported model"),
-        ({"shape": (2,), "augmented_starts": 0.0, "net": "convnet", "encoder": ""}, "needs images"),
+        ({"pretrained": "", "latent_posterior": "exponential"}, "needs latents"),
+        ({"pretrained": "nowhere"}, "no run or exported model"),
+        ({"shape": (2,), "augmented_starts": 0.0, "net": "convnet", "pretrained": ""}, "needs images"),
         ({"shape": (2,), "augmented_starts": 0.0}, "encoders of ssl are for images"),
-        ({"shape": (2,), "augmented_starts": 0.0, "encoder": ""}, None),
-        ({"shape": (2,), "augmented_starts": 0.5, "encoder": ""}, "use augmentation = 'noise'"),
+        ({"shape": (2,), "augmented_starts": 0.0, "pretrained": ""}, None),
+        ({"shape": (2,), "augmented_starts": 0.5, "pretrained": ""}, "use augmentation = 'noise'"),
         ({"shape": (1, 12, 12)}, "is for images of shape"),
-        ({"shape": (1, 7, 7), "encoder": "", "net": "convnet"}, "must divide by"),
+        ({"shape": (1, 7, 7), "pretrained": "", "net": "convnet"}, "must divide by"),
         ({"augmented_starts": 1.5}, "augmented_starts"),
-        ({"encoder": "own:Net"}, "user's own"),
+        ({"pretrained": "own:Net"}, "user's own"),
     ],
 )
 def test_bad_settings_get_one_message(encoder, fields, message):
@@ -518,7 +518,7 @@ def test_bad_settings_get_one_message(encoder, fields, message):
         tw.method("liebm/digits", **(SMALL | fields))
         return
     with pytest.raises(InputError, match=message):
-        of_images(encoder) if not fields else tw.method("liebm/digits", **(SMALL | {"encoder": encoder} | fields))
+        of_images(encoder) if not fields else tw.method("liebm/digits", **(SMALL | {"pretrained": encoder} | fields))
 
 
 def test_bad_calls_get_one_message(encoder, tmp_path):
@@ -538,9 +538,7 @@ def test_bad_calls_get_one_message(encoder, tmp_path):
         ),
         "must give vectors": lambda: LIEBM(m.config, encoder=nn.Identity()),
         "no encoder; train one": lambda: of_images(str(saved)),
-        "the encoder has no weights": lambda: of_images(encoder, encoder_net=ResNet(widths=(8, 8), head=8, dim=4)).step(
-            Batch(x, None), Once()
-        ),
+        "the encoder has no weights": lambda: of_images(encoder, encoder=ResNet(widths=(8, 8), head=8, dim=4)).step(Batch(x, None), Once()),
     }
     saved = tw.save_pretrained(m, tmp_path / "model")
     for message, call in calls.items():

@@ -129,7 +129,7 @@ def test_only_visible_pixels_count():
     assert ((z.mean(0) - mean).abs() < BOUND * covariance.diagonal().sqrt() / math.sqrt(n)).all()
 
 
-@pytest.mark.parametrize("chain", [LatentLangevin(steps=300, step=0.3), LatentAdam(steps=300, step=0.02)])
+@pytest.mark.parametrize("chain", [LatentLangevin(steps=300, step=0.3), LatentAdam(steps=300, rate=0.02)])
 def test_without_noise_chains_find_the_mode(chain):
     m, pixels = linear(1, likelihood_temperature=2.0)
     z, moments = m.run_chain(chain, torch.zeros(1, 5), pixels)
@@ -140,7 +140,7 @@ def test_without_noise_chains_find_the_mode(chain):
 def test_adam_is_that_of_torch():
     """Moved jointly, a chain is torch.optim.Adam on the energy, also when it goes on from its moments."""
     m, pixels = linear(1)
-    chain = LatentAdam(steps=3, step=0.1, joint=True)
+    chain = LatentAdam(steps=3, rate=0.1, joint=True)
     z, moments = m.run_chain(chain, torch.zeros(1, 5), pixels)
     z, _ = m.run_chain(chain, z, pixels, moments, steps=4)
     point = torch.zeros(1, 5, requires_grad=True)

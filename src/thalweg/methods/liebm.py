@@ -71,9 +71,9 @@ class Config(Common):
     data_noise: NotNegative = 0.0
     """standard deviation of Gaussian noise added to data"""
     # the latents of images
-    encoder: str = ""
+    pretrained: str = ""
     """folder of a run or an exported model of `ssl`: h, read once, frozen, and kept in the model's own weights; "" for no latents"""
-    encoder_net: ResNet | None = None
+    encoder: ResNet | None = None
     """h's network, found with the encoder"""
     augmentation: Views = RandomViews()
     """V, the views whose latents are z: random ones of images, or noise within a grey value of 256 (sec. 4)"""
@@ -133,8 +133,8 @@ class LIEBM(Method):
     guarded = ("energy_data", "energy_samples")
 
     def __init__(self, config: Config, encoder: nn.Module | None = None) -> None:
-        found = frozen_encoder(config.encoder, config.encoder_net, config.shape, given=encoder)
-        super().__init__(replace(config, encoder=found.name, encoder_net=found.net))
+        found = frozen_encoder(config.pretrained, config.encoder, config.shape, given=encoder)
+        super().__init__(replace(config, pretrained=found.name, encoder=found.net))
         c = self.config
         self._check(informed=found.module is not None)
         self.encoder = found.module
@@ -246,7 +246,7 @@ class LIEBM(Method):
 
     def _check_informed(self) -> None:
         if self.encoder is None:
-            raise InputError("liebm: this model has no latents (encoder = ''); train it with --encoder, the folder of an ssl run")
+            raise InputError("liebm: this model has no latents (pretrained = ''); train it with --pretrained, the folder of an ssl run")
 
     # --- generator and inference model
 
@@ -318,8 +318,8 @@ class LIEBM(Method):
         if self.encoder is not None:
             return ""
         return (
-            "liebm: no --encoder, so there are no latents: this trains a plain energy with a generator, the paper's ablation. "
-            "Latents come from an encoder of the same data: thalweg train ssl/digits --out runs/encoder, then --encoder runs/encoder"
+            "liebm: no --pretrained encoder, so there are no latents: this trains a plain energy with a generator, the paper's ablation. "
+            "Latents come from an encoder of the same data: thalweg train ssl/digits --out runs/encoder, then --pretrained runs/encoder"
         )
 
     @property
@@ -364,7 +364,7 @@ class LIEBM(Method):
         if self.encoder is None:
             return None
         if not self.encoder_known:
-            raise InputError("liebm: the encoder has no weights yet; leave encoder_net to be found with the encoder")
+            raise InputError("liebm: the encoder has no weights yet; leave `encoder` to be found with the encoder")
         view = self.config.augmentation(batch.x, update.generator)
         z = self.latent(view)
         self.class_means.add(view, z, batch.label, update.mean)

@@ -29,7 +29,7 @@ from thalweg.nn.encoder import projection_head
 class Config(Common):
     """Settings of `ssl`. Labels are not used in training; probes of the encoder need them."""
 
-    encoder_net: ResNet = ResNet()
+    encoder: ResNet = ResNet()
     """h, with its head of d_z values; BYOL's predictor has a head of the same size"""
     augmentation: RandomViews = RandomViews()
     """V, the random views"""
@@ -98,14 +98,14 @@ class SSL(Method):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        c, net = config, config.encoder_net
+        c, net = config, config.encoder
         if len(c.shape) != 3:
             raise InputError(f"ssl: random views are of images [C, H, W], got shape {c.shape}")
         if c.batch < 2:
             raise InputError("ssl: a loss between images needs a batch of 2 or more, got 1")
         if c.loss == "w-mse" and (c.batch % c.whiten_size or c.whiten_size <= net.dim):
             raise InputError(
-                f"ssl: w-mse needs a batch that divides by whiten_size, which is above dim of encoder_net, "
+                f"ssl: w-mse needs a batch that divides by whiten_size, which is above dim of encoder, "
                 f"got {c.batch}, {c.whiten_size} and {net.dim}"
             )
         self.encoder = net.build(c.shape)
@@ -160,4 +160,4 @@ class SSL(Method):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """Not there: raises InputError."""
-        raise InputError("ssl: an encoder has no samples; give its folder to liebm: thalweg train liebm/digits --encoder DIR --out DIR")
+        raise InputError("ssl: an encoder has no samples; give its folder to liebm: thalweg train liebm/digits --pretrained DIR --out DIR")

@@ -33,7 +33,7 @@ class Flow:
     """logistics of each coupling of images, bins of each spline of vectors"""
     scales: Count = 2
     """images: resolutions; height and width divide by 2^scales"""
-    attention: bool = False
+    self_attention: bool = False
     """images: self-attention in each coupling's network"""
     grey_values: Count = 256
     """images: grey values of the data, over whose bins the flow spreads them"""
@@ -49,7 +49,7 @@ class Flow:
         sizes = dict(couplings=self.couplings, width=self.width, depth=self.depth)
         if len(shape) == 3:
             noise = dict(grey_values=self.grey_values, dequantisation=self.dequantisation)
-            return made(ImageFlow, shape, scales=self.scales, mixtures=self.mixtures, attention=self.attention, **sizes, **noise)
+            return made(ImageFlow, shape, scales=self.scales, mixtures=self.mixtures, attention=self.self_attention, **sizes, **noise)
         flows = require("zuko", "flows").flows
         # two passes: half of the dimensions given the other half, so that both directions cost the same
         make, bins = (flows.NICE, {}) if self.coupling == "affine" else (flows.NSF, dict(bins=self.mixtures, passes=2))

@@ -14,7 +14,7 @@ _DIGITS = dict(_SMALL, data="digits", shape=(1, 8, 8), net=MLP(width=512, depth=
 # Table 4.3 for the energy; Ho et al. 2019 for the flow, whose sizes for CIFAR-10 these are; section 4.5.2 for Adam and batches.
 # An epoch is 50,000 images
 _CIFAR = dict(data="hf:uoft-cs/cifar10", shape=(3, 32, 32), classes=10, net=PooledNet(widths=(128, 256, 512, 1024)),
-              initializer=Flow(couplings=4, width=96, depth=10, mixtures=32, attention=True), warm_up=0)  # fmt: skip
+              initializer=Flow(couplings=4, width=96, depth=10, mixtures=32, self_attention=True), warm_up=0)  # fmt: skip
 _T30 = Langevin(steps=30, step=0.03, noise=0.0, clip=0.1, clamp=True)
 _T200 = Langevin(steps=200, step=0.01, noise=0.0, clip=0.1, clamp=True)
 

@@ -19,7 +19,7 @@ from thalweg.scene.specs import (
 
 # Ours, for a CPU: what is not said is the Config's default
 _OBJECTS = dict(data="objects", shape=(3, 32, 32), images=100_000)
-_KEPT = dict(views=2, learner=Persistent(chains=800, posterior_chain=LatentAdam(steps=2, step=0.02)))
+_KEPT = dict(views=2, learner=Persistent(chains=800, posterior_chain=LatentAdam(steps=2, rate=0.02)))
 
 # Thesis, Tables 3.1 to 3.3 and sec. 3.5.2; encodings, samples and bounds of GRAF (field of view 30°, radius 10 for CARLA); lengths ours
 _FIELD = RadianceField(width=256, depth=8, mapping=256, octaves=10, octaves_view=4)
@@ -55,7 +55,7 @@ PRESETS = {
     # "ShapeNet Car / persistent MCMC inference / with poses", 12 objects of 2 views; 600 steps of `infer` by sec. 3.5.6, their size ours
     "shapenet-cars":      dict(_CARS, batch=24, views=2, lr=2e-5,
                                prior=EnergyPrior(**_LARGE, chain=Langevin(steps=40, step=0.5, noise=0.0)),
-                               learner=Persistent(chains=2500, posterior_chain=LatentAdam(steps=1, step=1e-4),
-                                                  infer_chain=LatentAdam(steps=600, step=0.02))),
+                               learner=Persistent(chains=2500, posterior_chain=LatentAdam(steps=1, rate=1e-4),
+                                                  infer_chain=LatentAdam(steps=600, rate=0.02))),
 }
 # fmt: on

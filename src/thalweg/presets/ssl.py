@@ -13,6 +13,6 @@ PRESETS = {
     "emoji-google":  dict(data="emoji-google", shape=(3, 32, 32), classes=10, images=1_000_000),
     # ResNet-18, and of that released code: Adam 3e-3, batch 512, 1000 epochs for SimCLR
     "cifar10":       dict(data="hf:uoft-cs/cifar10", shape=(3, 32, 32), classes=10, images=50_000_000, batch=512, lr=3e-3, warm_up=500,
-                          encoder_net=ResNet(widths=(64, 128, 256, 512), blocks=2, head=1024)),
+                          encoder=ResNet(widths=(64, 128, 256, 512), blocks=2, head=1024)),
 }
 # fmt: on

@@ -204,8 +204,8 @@ class LatentAdam:
     kind: Literal["adam"] = "adam"
     steps: Whole = 10
     """K⁺, each in z^a, then in z^s"""
-    step: Positive = 0.1
-    """δ⁺, Adam's rate"""
+    rate: Positive = 0.1
+    """δ⁺, learning rate"""
     joint: bool = False
     """move z^a and z^s at once, for half of the gradients"""
 
@@ -224,7 +224,7 @@ class LatentAdam:
         from thalweg.scene import chains
 
         return chains.adam(
-            energy, z, chains.together(blocks) if self.joint else blocks, steps=self.steps if steps is None else steps, step=self.step,
+            energy, z, chains.together(blocks) if self.joint else blocks, steps=self.steps if steps is None else steps, step=self.rate,
             moments=moments, project=project,
         )  # fmt: skip
 
@@ -240,9 +240,9 @@ class MCMC:
     """Chains anew from the reference for every batch (Algorithm 1)."""
 
     kind: Literal["mcmc"] = "mcmc"
-    posterior_chain: PosteriorChain = LatentAdam(steps=10, step=0.1)
+    posterior_chain: PosteriorChain = LatentAdam(steps=10, rate=0.1)
     """of training"""
-    infer_chain: PosteriorChain = LatentAdam(steps=100, step=0.1)
+    infer_chain: PosteriorChain = LatentAdam(steps=100, rate=0.1)
     """of `infer`"""
 
 
@@ -253,9 +253,9 @@ class Persistent:
     kind: Literal["persistent"] = "persistent"
     chains: Count = 1000
     """objects for which a chain is kept: as many as the training data have, or more"""
-    posterior_chain: PosteriorChain = LatentAdam(steps=10, step=0.1)
+    posterior_chain: PosteriorChain = LatentAdam(steps=10, rate=0.1)
     """of training"""
-    infer_chain: PosteriorChain = LatentAdam(steps=100, step=0.1)
+    infer_chain: PosteriorChain = LatentAdam(steps=100, rate=0.1)
     """of `infer` (600 steps for two-shot views in the paper)"""
 
 
@@ -289,7 +289,7 @@ class Amortized:
     """η_φ, base learning rate of the inference network"""
     lr_heads: NotNegative = 0.0
     """that of its heads for z^a and z^s, 0 for the same"""
-    infer_chain: PosteriorChain = LatentAdam(steps=0, step=0.1)
+    infer_chain: PosteriorChain = LatentAdam(steps=0, rate=0.1)
     """of `infer`, from the inference network's means; none by default"""
 
 
