@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from thalweg import random
-from thalweg.denoising import noisy, within_reach
+from thalweg.denoising import add_noise, within_reach
 
 BOUND = 4.5  # standard errors
 
 
 def test_starts_have_the_variance_of_the_noise_about_their_images():
     x = random.normal(2000, 1, 4, 4, generator=random.seeded(1))
-    y = noisy(x, 0.3, random.seeded(2))
-    assert torch.equal(y, noisy(x, 0.3, random.seeded(2)))
+    y = add_noise(x, 0.3, random.seeded(2))
+    assert torch.equal(y, add_noise(x, 0.3, random.seeded(2)))
     assert abs(float((y - x).std()) - 0.3) < BOUND * 0.3 / math.sqrt(2 * x.numel())
     assert abs(float(((y - x) * x).mean())) < BOUND * 0.3 / math.sqrt(x.numel()), "unrelated to the image"
 
 
 def test_the_draws_of_two_processes_are_those_of_one():
     x = torch.zeros(8, 1, 2, 2)
-    whole = noisy(x, 1.0, (random.seeded(1), random.seeded(2)))
-    assert torch.equal(whole, torch.cat([noisy(x[:4], 1.0, random.seeded(1)), noisy(x[4:], 1.0, random.seeded(2))]))
+    whole = add_noise(x, 1.0, (random.seeded(1), random.seeded(2)))
+    assert torch.equal(whole, torch.cat([add_noise(x[:4], 1.0, random.seeded(1)), add_noise(x[4:], 1.0, random.seeded(2))]))
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 4, 4)])

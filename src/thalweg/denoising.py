@@ -8,7 +8,7 @@ from torch import Tensor
 from thalweg import random
 
 
-def noisy(x: Tensor, std: float, generator: random.Generator = None) -> Tensor:
+def add_noise(x: Tensor, std: float, generator: random.Generator = None) -> Tensor:
     """x + std·ε, [B, ...] -> [B, ...]: where the chains of an energy start that is trained to denoise, each at an image of its own batch.
 
     What an image and the end of its own chain have in common drops out of the contrastive loss. On Gaussian data N(0, s² I) a chain

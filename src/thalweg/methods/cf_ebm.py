@@ -25,7 +25,7 @@ from thalweg.chain import Langevin, measured_back
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.data.unpaired import UnpairedBatch
-from thalweg.denoising import noisy, within_reach
+from thalweg.denoising import add_noise, within_reach
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start
 from thalweg.nn.build import ExpandingNet
@@ -198,7 +198,7 @@ class CFEBM(Method):
         energy = partial(self.net, stage=stage, beta=beta)
         for x, given in self._parts(batch, c.stage_splits[stage], g):
             data, trace = self._at_stage(x, stage), Trace()
-            data = noisy(data, c.data_noise, g) if c.data_noise else data
+            data = add_noise(data, c.data_noise, g) if c.data_noise else data
             start = self._start(len(x), stage, seen, g, x.device) if given is None else self._at_stage(given, stage)
             samples = self._chain(self.net, start, stage, g, beta=beta, trace=trace)
             loss, positive, sampled = contrastive(energy, data, samples)
@@ -221,7 +221,7 @@ class CFEBM(Method):
         for rows in torch.arange(len(batch.x), device=batch.x.device).view(shares, count, -1).unbind(1):
             x = batch.x[rows.flatten()]
             if c.start_noise:
-                yield x, noisy(x, c.start_noise, generator)
+                yield x, add_noise(x, c.start_noise, generator)
             else:
                 yield x, None if source is None else source[rows.flatten()]
 
@@ -240,19 +240,19 @@ class CFEBM(Method):
 
     # --- chains
 
-    def _start(self, n: int, stage: int, seen: int, generator: random.Generator, device: Any, eta: float | None = None) -> Tensor:
+    def _start(self, n: int, stage: int, seen: int, generator: random.Generator, device: Any, chain_noise: float | None = None) -> Tensor:
         """Where a stage's chains start: smooth sampling (sec. 3.2, ii b), or samples of the frozen coarser stage (sec. A.8)."""
 
         def uniform(s: int) -> Tensor:
             return random.uniform(n, self.config.shape[0], *self.net.sizes[s], low=-1.0, high=1.0, generator=generator, device=device)
 
         if stage and self.config.frozen_coarse:
-            x = self._start(n, stage - 1, 0, generator, device, eta)
-            return F.interpolate(self._chain(self.coarse[stage - 1], x, stage - 1, generator, eta=eta), scale_factor=2.0)
+            x = self._start(n, stage - 1, 0, generator, device, chain_noise)
+            return F.interpolate(self._chain(self.coarse[stage - 1], x, stage - 1, generator, chain_noise=chain_noise), scale_factor=2.0)
         steps = self.coarse_steps(stage, seen)
         if not steps:
             return uniform(stage)
-        x = self._chain(self.net, uniform(stage - 1), stage - 1, generator, steps=steps, eta=eta)
+        x = self._chain(self.net, uniform(stage - 1), stage - 1, generator, steps=steps, chain_noise=chain_noise)
         beta = self.beta(stage, seen)
         return math.sqrt(1 - beta**2) * F.interpolate(x, scale_factor=2.0) + beta * uniform(stage)
 
@@ -265,12 +265,13 @@ class CFEBM(Method):
         *,
         beta: float = 1.0,
         steps: int | None = None,
-        eta: float | None = None,
+        chain_noise: float | None = None,
         **options: Any,
     ) -> Tensor:
         """T steps of x ← x − s²/2·∇E + η_t ε on a stage's energy, clamped to [−1, 1] at the end; T is the stage's unless given."""
         c = self.config
-        steps, eta = c.stage_steps[stage] if steps is None else steps, c.chain_noise if eta is None else eta
+        steps = c.stage_steps[stage] if steps is None else steps
+        eta = c.chain_noise if chain_noise is None else chain_noise
         taus = [(eta - eta / (steps - i)) / c.step for i in range(steps)]  # t = i + 1; the last step has no noise
         chain = Langevin(steps=steps, step=c.step)
         with frozen(net):
@@ -289,7 +290,7 @@ class CFEBM(Method):
         channels, height, width = c.shape
         # images that are no square come at the size that they have
         x = data.load(c.source or c.data, "test", size=height if height == width else None, channels=channels).batch(0, n, seed=seed).x
-        return {"start": noisy(x, c.start_noise, random.seeded(seed, 3)) if c.start_noise else x}
+        return {"start": add_noise(x, c.start_noise, random.seeded(seed, 3)) if c.start_noise else x}
 
     @torch.no_grad()
     def sample(
@@ -327,7 +328,7 @@ class CFEBM(Method):
         project = measured_back(constraint)
         x = self._start(n, stage, seen, generator, device, chain_noise) if start is None else self._at_stage(start.to(device), stage)
         x = x if project is None else project(x)
-        options = dict(beta=self.beta(stage, seen), steps=steps, eta=chain_noise, trace=trace, project=project)
+        options = dict(beta=self.beta(stage, seen), steps=steps, chain_noise=chain_noise, trace=trace, project=project)
         return self._full_size(self._chain(self.net, x, stage, generator, **options), stage).contiguous()
 
     @torch.no_grad()
@@ -362,6 +363,6 @@ class CFEBM(Method):
                 raise InputError(f"cf_ebm: a translation from {c.source} needs held-out images of it too, as an UnpairedBatch")
             start = held_out.source
         elif c.start_noise:
-            start = noisy(held_out.x, c.start_noise, generator)
+            start = add_noise(held_out.x, c.start_noise, generator)
         x = self.sample(len(held_out.x), seed=1, start=start)
         return float(energy_distance(x.flatten(1), held_out.x.flatten(1)))

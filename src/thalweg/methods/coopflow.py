@@ -95,21 +95,18 @@ class CoopFlow(Method):
 
     @property
     def abilities(self) -> frozenset[str]:
-        found = {"sample", "energy"} | ({"start"} if self.deterministic else set())
+        c, found = self.config, {"sample", "energy"}
         if self.net is not None:
             found |= {"reconstruct", "constraint"} | ({"invert"} if self.has_flow else set())
+        noisy = c.chain.steps and c.chain.noise and not c.noise_decay
+        if self.initializer is not None and not noisy:
+            found |= {"start"}
         return frozenset(found)
 
     @property
     def has_flow(self) -> bool:
         """Whether chains start at a normalizing flow."""
         return isinstance(self.config.initializer, Flow)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether a sample is a function of its `start`, a draw of N(0, I): chains without noise from a flow or a generator."""
-        c = self.config
-        return self.initializer is not None and not (c.chain.steps and c.chain.noise and not c.noise_decay)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
