@@ -67,8 +67,8 @@ def encoder(tmp_path_factory) -> str:
     return str(out)
 
 
-def of_images(encoder: str, **fields) -> LIEBM:
-    return tw.method("liebm/digits", seed=0, pretrained=encoder, **(SMALL | fields))
+def of_images(folder: str, **fields) -> LIEBM:
+    return tw.method("liebm/digits", seed=0, pretrained=folder, **(SMALL | fields))
 
 
 class Once:

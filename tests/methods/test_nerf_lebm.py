@@ -381,7 +381,7 @@ def test_new_views_and_completions_have_their_shapes():
 
 
 def test_chains_move_alike_in_bf16():
-    m, batch = method(**{"infer_chain.step": 0.05}), views().batch(0, 4, 0)
+    m, batch = method(**{"infer_chain.rate": 0.05}), views().batch(0, 4, 0)
     for steps in (0, 1, 3):
         exact = m.infer(batch.x, batch.camera, steps=steps, rays=0).appearance
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -396,7 +396,7 @@ def test_chains_move_alike_in_bf16():
 
 
 def test_uniform_latents_stay_in_their_box():
-    m = method(learner=LEARNERS["mcmc"], reference="uniform", **{"posterior_chain.step": 3.0})
+    m = method(learner=LEARNERS["mcmc"], reference="uniform", **{"posterior_chain.rate": 3.0})
     m.step(views().batch(0, 4, 0), Losses(m))
     assert all(float(part.abs().max()) <= 1 for part in m.draw_prior(50, random.seeded(126), steps=5))
     found = m.infer(views().batch(0, 4, 0).x, views().batch(0, 4, 0).camera, steps=5)

@@ -29,10 +29,11 @@ def test_a_chain_that_goes_on_is_one_chain(chain):
 @pytest.mark.parametrize("kind", [LatentLangevin, LatentAdam])
 def test_blocks_move_in_turn_or_together(kind):
     start = torch.ones(1, 3)
-    turns, together = (kind(steps=1, step=0.5, joint=joint)(bowl, start, BLOCKS)[0] for joint in (False, True))
+    size = {"rate" if kind is LatentAdam else "step": 0.5}
+    turns, together = (kind(steps=1, joint=joint, **size)(bowl, start, BLOCKS)[0] for joint in (False, True))
     torch.testing.assert_close(turns[:, :2], together[:, :2])
     assert kind is LatentAdam or float(turns[0, 2]) != float(together[0, 2]), "the second block sees the first one moved"
-    alone, _ = kind(steps=1, step=0.5)(bowl, start, BLOCKS[:1])
+    alone, _ = kind(steps=1, **size)(bowl, start, BLOCKS[:1])
     assert torch.equal(alone[:, 2], start[:, 2])
 
 
