@@ -409,7 +409,7 @@ TOY = [
 DIGITS = [
     "Unconditional digits, {training[images]:,} images, {training[seconds]:.0f} s:",
     Table(
-        "samples by | Fréchet distance = frechet:.2f± | ratio to the floor = ratio:.2f | CPU seconds of 359 = cpu_seconds:.2f",
+        "samples by | Fréchet distance = frechet:.2f± | ratio to the floor = ratio:.2f | CPU seconds for 359 = cpu_seconds:.2f",
         lambda r: [{"samples by": way, **r[way]} for way in WAYS],
     ),
     "AUROC of the lowest level's energy: {aurocs}.",
@@ -418,33 +418,33 @@ DIGITS = [
 ]
 GUIDED = ("guided", lambda x: {"both": "energies and proposals", "initializer": "proposals"}[x["guide"]])
 CONDITIONAL = [
-    "Digits by label; the judge's test accuracy is {extractor_accuracy:.1f %}, the distance within a class of real test digits "
-    "{real_within_class_distance:.2f}:",
+    "Digits by label at guidance 1 + w; the classifier's test accuracy is {extractor_accuracy:.1f %}, the mean within-class distance of "
+    "real test digits {real_within_class_distance:.2f}:",
     Table(
         [
             GUIDED,
             "w:g",
             ("class accuracy", lambda x: shown({key: 100 * x["accuracy"][key] for key in ("mean", "standard_error")}, ".1f±") + " %"),
-            "Fréchet distance = frechet:.2f± | distance within a class = within_class_distance:.2f± | precision:.2f± | recall:.2f±",
+            "Fréchet distance = frechet:.2f± | within-class distance = within_class_distance:.2f± | precision:.2f± | recall:.2f±",
         ],
         "curve",
     ),
     Picture("Samples by label at w = 0.5, a class a row", "cdrl_digits_w0.5.png"),
 ]
 COMPOSED_SET = [
-    "Composition, {name}; the judges' accuracy on real images: {judges}:",
+    "Composition, {name}; accuracy of the classifiers on real images: {judges}:",
     Table(
         [
             GUIDED,
             "w:g",
             ("concepts", lambda x: " × ".join(x["concepts"])),
-            "pairs | draws a level = resample | n | all right = joint:.1f %",
-            ("each right", lambda x: shares({concept: x[concept] for concept in x["concepts"]})),
+            "pairs | draws per level = resample | n | all concepts correct = joint:.1f %",
+            ("each correct", lambda x: shares({concept: x[concept] for concept in x["concepts"]})),
         ],
         "rows",
     ),
-    "Asked for one {not[asked]} and *not* for one {not[denied]}: {not[asked_share]:.1f %} have the first, {not[denied_share]:.1f %} have "
-    "the second.",
+    "Samples of one {not[asked]} and *not* one {not[denied]}: {not[asked_share]:.1f %} show the former, "
+    "{not[denied_share]:.1f %} the latter.",
 ]
 COMPOSITION = [
     Each("sets", COMPOSED_SET),
@@ -457,30 +457,30 @@ INPAINTING = [
         [
             "missing = mask",
             *(f"{fill} = {fill}.psnr_hidden:.2f" for fill in FILLS),
-            "deviation over completions = diversity:.2f | known pixels bit-equal = known_pixels_equal",
+            "standard deviation over completions = diversity:.2f | known pixels bit-equal = known_pixels_equal",
         ],
         "rows",
     ),
 ]
 OF_LATENTS = {
-    "CDRL in the latents, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
+    "CDRL in latent space, decoded": "samples", "decoded N(0, I)": "gaussian_prior", "reconstructions of test images": "reconstructions",
 }  # fmt: skip
 LATENT = [
-    "Fashion-MNIST in the latents of a small autoencoder (PSNR {reconstruction_psnr[value]:.1f} dB):",
+    "Fashion-MNIST in the latent space of a small autoencoder (PSNR {reconstruction_psnr[value]:.1f} dB):",
     Table(
         "images | Fréchet distance = frechet:.2f± | ratio to the floor = ratio:.2f",
         lambda r: [{"images": name, **r[key]} for name, key in OF_LATENTS.items()],
     ),
 ]
 ABLATION = [
-    "Digits, {budget_cpu_seconds:.0f} CPU seconds a row and seed, {seeds} seeds. The Fréchet distance is in the features of the digits' "
-    "classifier (floor {floor:.2f}), the difference is from the full model at the same seed with its standard error over seeds. Every row "
-    "of the paper is worse than its full model; *holds* says whether this is.",
+    "Digits, {budget_cpu_seconds:.0f} CPU seconds per row and seed, {seeds} seeds. The Fréchet distance is in the features of the digits' "
+    "classifier (floor {floor:.2f}); the difference is from the full model at the same seed, with its standard error over seeds. In the "
+    "paper every row is worse than the full model; *holds* says whether ours is.",
     Table(
         "row | paper, FID on CIFAR-10 = paper_fid:.2f | Fréchet distance = frechet:.1f | difference = difference ± standard_error:+.1f | "
         "images:,.0f | failed | holds"
     ),
-    "Fewer steps a level, and parts, of the full models:",
+    "The full models, sampled with fewer steps per level and by one network alone:",
     Table(
         "samples by | Fréchet distance = frechet:.1f | ratio to 15 steps = ratio:.2f | CPU time, ratio to 15 steps = time:.2f",
         lambda r: [{"samples by": way, **figures} for way, figures in r["sampling"].items()],

@@ -326,10 +326,10 @@ STUDY = Study(
 # --- the page
 
 PARTS = [
-    "Parts of CF-EBM, {data}{at_size}, {seconds:.0f} CPU seconds a model{and_floor}:",
+    "Components of CF-EBM, {data}{at_size}, {seconds:.0f} CPU seconds per model{and_floor}:",
     Table(
-        "model = row | seeds | diverged | repairs by the guard = repairs | Fréchet distance = frechet:.1f | "
-        "less the full model's = above_full ± standard_error:+.1f | highest energy = highest_energy:.1f"
+        "model = row | seeds | diverged | guard interventions = repairs | Fréchet distance = frechet:.1f | "
+        "minus the full model's = above_full ± standard_error:+.1f | highest energy = highest_energy:.1f"
     ),
 ]
 
@@ -339,7 +339,7 @@ def and_floor(r: dict[str, Any]) -> dict[str, Any]:
     return {"and_floor": floor, "fewer": "" if r["data"] == "digits" else FEWER}
 
 
-FEWER = "; of 500 samples, the last of 1,000, which is a little smaller for that alone"
+FEWER = "; of 500 samples, at the end of 1,000, which alone lowers it a little"
 
 
 def along_columns(r: dict[str, Any]) -> list[tuple]:
@@ -365,40 +365,40 @@ PICTURES = {
 }  # fmt: skip
 ABLATION = [
     *PARTS,
-    "The distance along the training, mean over seeds{fewer}:",
+    "Fréchet distance during training, mean over seeds{fewer}:",
     Table(along_columns, along_rows),
     *(Picture(title, f"cf_ebm_{{data}}_{name}.png") for name, title in PICTURES.items()),
 ]
 LEVELS = "model = row | σ = std | seeds | PSNR of noisy images, dB = psnr_noisy:.1f"
 DENOISING = [
     "Denoising, {data}, {runs[0][n]} test images:",
-    Table([LEVELS, "gained within the noise's reach = within:+.1f | gained by the whole chain = whole:+.1f"]),
+    Table([LEVELS, "gain, chain within the noise's reach = within:+.1f | gain, full chain = whole:+.1f"]),
     Picture("Denoising", "cf_ebm_{data}_denoising_coarsetofine.png"),
 ]
 DENOISER = [
-    "Chains that start at images with noise of σ = 0.2 in training, {data}, {runs[0][n]:,} test images:",
+    "Chains trained to start at images with noise of σ = 0.2, {data}, {runs[0][n]:,} test images:",
     Table(
         [
             LEVELS,
-            "gained by clamping = clamped gains:+.1f | by the best linear filter = linear gains:+.1f | by the chain = denoised gains:+.1f",
+            "gain by clamping = clamped gains:+.1f | by the best linear filter = linear gains:+.1f | by the chain = denoised gains:+.1f",
         ]
     ),
     Picture("Denoising", "cf_ebm_{data}_denoiser.png"),
 ]
 TRANSLATION = [
-    "Translation, {data}{at_size}, {images:,} images a model, {runs[0][n]:,} test images:",
+    "Translation, {data}{at_size}, {images:,} images per model, {runs[0][n]:,} test images:",
     Table(
         [
             ("direction", lambda x: f"{x['source'].split(':')[-1]} → {x['target'].split(':')[-1]}"),
-            "seed | taken for the target before = target_share_before:.1f % | after = target_share:.1f % | "
-            "kernel distance before = kid_before.value:.1f | after = kid.value:.1f | of real images of the target = kid.floor:.1f | "
+            "seed | classified as the target, before = target_share_before:.1f % | after = target_share:.1f % | "
+            "KID before = kid_before.value:.1f | after = kid.value:.1f | of real target images = kid.floor:.1f | "
             "feature distance to the source = distance_kept:.1f | of random target images = distance_random:.1f | "
             "difference = distance_difference ± standard_error:+.2f",
-            ("saliency on the object, over the background's", lambda x: x["saliency_on_object"] / x["saliency_on_background"], ".1f"),
+            ("saliency, object over background", lambda x: x["saliency_on_object"] / x["saliency_on_background"], ".1f"),
         ],
         "runs",
     ),
-    When("before", ["To the same emoji in the other style the peak signal to noise is {before:.1f} dB before and {after:.1f} dB after."]),
+    When("before", ["PSNR to the same emoji in the other style: {before:.1f} dB before, {after:.1f} dB after."]),
     "{source}",
     Each("ways", [Picture("From {source_name} to {target}: the chain, and the saliency", "cf_ebm_{data}_{row}.png")]),
 ]

@@ -300,22 +300,22 @@ STUDY = Study(
 # --- the page
 
 SPIRALS = [
-    "The spiral, samples by histogram, densities on a grid, in nats; of the flow alone the energy is the flow's own:",
+    "The spiral: samples by histogram, densities on a grid, KL divergences in nats; the flow alone is its own energy:",
     Table(
-        "chain = row | models | total variation of samples = samples_tv:.3f | of the flow's = flow_tv:.3f | floor:.3f | "
-        "KL(truth‖energy) = energy_kl:.3f | its total variation = energy_tv:.3f | KL(truth‖flow) = flow_kl:.3f"
+        "chain = row | models | total variation of samples = samples_tv:.3f | of the flow's samples = flow_tv:.3f | floor:.3f | "
+        "KL(truth‖energy) = energy_kl:.3f | total variation of the energy = energy_tv:.3f | KL(truth‖flow) = flow_kl:.3f"
     ),
     *(Picture(f"The spiral, {row}", file_of("coopflow_spiral", row)) for row in SPIRAL),
 ]
 COLUMNS = (
-    "model = row | seeds | Fréchet distance = frechet:.1f | less CoopFlow's = above_coopflow ± standard_error:+.1f | "
-    "with the step of training = frechet_trained_step:.1f | of where chains start = frechet_initializer:.1f | "
+    "model = row | seeds | Fréchet distance = frechet:.1f | minus CoopFlow's = above_coopflow ± standard_error:+.1f | "
+    "with the training step = frechet_trained_step:.1f | of the initializer = frechet_initializer:.1f | "
     "reconstruction error = reconstruction_mse:.4f | bits per dimension = bits_per_dim:.3f | CPU s = cpu_seconds:.0f"
 )
 
 
 def models_of(title: str) -> list[Any]:
-    text = title + ", {data}{at_size}, {images:,} images a model; the floor of the Fréchet distance is {floor:.1f}:"
+    text = title + ", {data}{at_size}, {images:,} images per model; the floor of the Fréchet distance is {floor:.1f}:"
     return [text, Table(COLUMNS, lambda r: [line | of_seeds(line["row"], r["runs"]) for line in r["summary"]])]
 
 
@@ -327,13 +327,13 @@ def of_seeds(name: str, runs: list[Row]) -> Row:
 
 TASKS = [
     "Tasks on {n} test images of {data}, inpainting on {completed} of them. Reconstruction: mean squared error {reconstruction[mse]:.5f}, "
-    "class kept in {reconstruction[class_kept]:.1f %}. Interpolation between {interpolation[pairs]} pairs of images: the first class's "
-    "probability does not rise in {interpolation[first_class_falls]:.1f %} of steps, the second's does not fall in "
+    "class preserved in {reconstruction[class_kept]:.1f %}. Interpolation between {interpolation[pairs]} pairs of images: the probability "
+    "of the first class does not rise in {interpolation[first_class_falls]:.1f %} of steps, that of the second does not fall in "
     "{interpolation[second_class_rises]:.1f %}; the classifier's confidence in the middle is "
     "{interpolation[confidence_in_the_middle]:.3f}, on mixed pixels {interpolation[confidence_of_mixed_pixels]:.3f}.",
     Table(
         "missing = mask | by = how | known pixels equal = known_equal | diversity:.3f | PSNR of a completion, dB = psnr_hidden:.1f | "
-        "of the nearest training image = nearest:.1f | class kept = class_kept:.1f %",
+        "of the nearest training image = nearest:.1f | class preserved = class_kept:.1f %",
         lambda r: [{**row, "nearest": r["nearest_fill_psnr"][row["mask"]]} for row in r["inpainting"]],
     ),
     *(
@@ -342,13 +342,13 @@ TASKS = [
     ),
 ]
 FLOWS = [
-    "Flows of digits alone, {seconds:.0f} CPU seconds each, {seeds} seeds:",
+    "Our flow and Glow on digits, {seconds:.0f} CPU seconds each, {seeds_in_words}:",
     Table(
         "flow = row | parameters:,.0f | updates:.0f | bits per dimension = bits_per_dim:.3f | Fréchet distance = frechet:.1f | "
-        "CPU seconds a set of samples = sample_cpu_seconds:.2f"
+        "CPU seconds per set of samples = sample_cpu_seconds:.2f"
     ),
 ]
-TOGETHER = [*models_of("The flows apart and together"), Picture("Samples of CoopFlow", "coopflow_{data}_coopflow.png")]
+TOGETHER = [*models_of("The two flows alone and together"), Picture("Samples of CoopFlow", "coopflow_{data}_coopflow.png")]
 SHOWN = {
     "spiral": SPIRALS, "images": TOGETHER, "chains": models_of("Lengths, steps and noise of the chain"), "tasks": TASKS, "flows": FLOWS,
 }  # fmt: skip

@@ -467,15 +467,15 @@ def columns(r: dict[str, Any]) -> list[str]:
 
 
 def part(name: str, title: str) -> Shown:
-    text = title + "; {images:,} images a model, {seeds} {seed}:"
+    text = title + "; {images:,} images per model, {seeds_in_words}:"
     below = [Picture(caption, f"ddaebm_{file}.png") for file, caption in PICTURES.get(name, {}).items()]
-    return Shown(f"ddaebm_{name}", [text, Table(columns), *below], lambda r: {"seed": "seed" if r["seeds"] == 1 else "seeds"})
+    return Shown(f"ddaebm_{name}", [text, Table(columns), *below])
 
 
 def cost_columns(r: dict[str, Any]) -> list[tuple]:
     ways = ("plain loop", *r["training"][0]["plain loop over"])
     steps = [(way, lambda row, way=way: 1000 * row["seconds_a_step"][way], ".1f") for way in ways]
-    steps[0] = ("plain loop, ms a step", *steps[0][1:])
+    steps[0] = ("plain loop, ms per step", *steps[0][1:])
     over = [(f"plain loop over {way}", lambda row, way=way: row["plain loop over"][way], ".2f") for way in ways[1:]]
     return [("preset", "preset"), *steps, *over, ("plain loop's matrix products", "products_share", ".0%")]
 
@@ -484,15 +484,15 @@ COST = [
     "CPU time of a training step, one thread:",
     Table(cost_columns, "training"),
     "Samples of 25gaussians, networks of equal width:",
-    Table("model | parameters:, | network evaluations = network_evaluations | samples a second = samples_a_second:,.0f", "sampling"),
+    Table("model | parameters:, | network evaluations = network_evaluations | samples per second = samples_a_second:,.0f", "sampling"),
 ]
 ON_TOYS = ("25gaussians_ddaebm", "25gaussians_kldivergence", "25gaussians_drl", "pinwheel_ddaebm", "pinwheel_drl", "swissroll_ddaebm")
 TITLES = {
     "toys": "Samples and exp(−E(·, 0)) of toys against the exact ones",
-    "sweep": "One change of the recipe each, on toys",
-    "published": "The same by the paper's recipe",
-    "weighted": "K draws of the generator a row in the energy's loss, with importance weights, on toys",
-    "bias": "Precisions of the energies of N(0, I) by level and penalty, beside the closed form; without penalty they would be 1",
+    "sweep": "One change to the recipe at a time, on toys",
+    "published": "Toys by the paper's recipe",
+    "weighted": "K draws of the generator per row in the energy's loss, with importance weights, on toys",
+    "bias": "Precision of the learned energies of N(0, I) by level and penalty, with its closed form; without a penalty it would be 1",
     "levels": "Denoising steps, Fréchet distance along training",
     "nice": "Exact log-likelihood of held-out images, one flow",
     "stacked": "Modes of stacked digits",

@@ -451,9 +451,9 @@ BY_LABEL = [
 POINTS = ("accuracy difference", "accuracy standard_error")
 ACCURACY = [
     "model = row | seeds | test accuracy = accuracy:.1f %",
-    ("less the classifier's, points", lambda x: [x[key] and 100 * x[key] for key in POINTS], "+.1f±"),
+    ("minus the classifier's, points", lambda x: [x[key] and 100 * x[key] for key in POINTS], "+.1f±"),
 ]
-FRECHET = "Fréchet distance = frechet:.1f | less unsupervised EGC's = frechet difference ± frechet standard_error:+.1f"
+FRECHET = "Fréchet distance = frechet:.1f | minus unsupervised EGC's = frechet difference ± frechet standard_error:+.1f"
 
 
 def measured(r: dict[str, Any]) -> list[Row]:
@@ -483,27 +483,27 @@ def robustness_columns(r: dict[str, Any]) -> list[tuple]:
 
 
 CLASSIFIERS = [
-    "Beside other classifiers, {data}, {images:,} images{fewer}; the floor of the Fréchet distance is {floor:.1f}:",
+    "Against other classifiers, {data}, {images:,} images{fewer}; the floor of the Fréchet distance is {floor:.1f}:",
     Table([*ACCURACY, "calibration error = ece:.3f", FRECHET, *BY_LABEL], measured),
     "Accuracy under {attack}, {examples} images, {restarts} restarts, means over seeds:",
     Table(robustness_columns, lambda r: [line for line in r["summary"] if line["pgd"]]),
     Picture("Robustness", "egc_robustness_{data}.png"),
-    Each("samples_of", [Picture("Samples, {row}; with labels a row for each class, w = 2", "{file}")]),
+    Each("samples_of", [Picture("Samples, {row}; given labels, one row per class at w = 2", "{file}")]),
 ]
 TRADE_OFF = [
-    "Accuracy against samples over γ and label dropping, passes apart, {data}, {images:,} images; floor {floor:.1f}:",
+    "Accuracy and samples over γ and label dropping, separate passes, {data}, {images:,} images; floor {floor:.1f}:",
     Table([*ACCURACY, FRECHET, *BY_LABEL], measured),
 ]
 ABLATION = [
-    "Table 5 and our own options, {data}, {images:,} images a row{bound}:",
+    "Table 5 and our variants, {data}, {images:,} images per row{bound}:",
     Table(
         "row | seeds | paper's FID = paper_fid:.2f | guided = paper_fid_guided:.2f | Fréchet distance = frechet:.1f | "
-        "above the full model's = difference ± standard_error:+.1f | w = 1 = frechet w=1:.1f | w = 2 = frechet w=2:.1f | "
+        "minus the full model's = difference ± standard_error:+.1f | w = 1 = frechet w=1:.1f | w = 2 = frechet w=2:.1f | "
         "class accuracy, w = 2 = class_accuracy w=2:.1f % | test accuracy = accuracy:.1f %"
     ),
 ]
 COST = [
-    "A step on {data}, batches of {batch} in {precision}, medians of {rounds} rounds in turn:",
+    "A training step on {data}, batch {batch}, {precision}, medians of {rounds} interleaved rounds:",
     Table("step | CPU ms = ms:.0f", lambda r: [{"step": name, "ms": 1000 * value} for name, value in r["seconds_a_step"].items()]),
     "Median ratios: {all_ratios}.",
     "{source}",
@@ -511,20 +511,21 @@ COST = [
 FIGURES = [
     "Guidance, {data}:",
     Table(
-        "w:g | class accuracy = class_accuracy:.1f % | deviation within a class = std_within_class:.3f | pixels at ±1 = saturated:.1f %",
+        "w:g | class accuracy = class_accuracy:.1f % | within-class standard deviation = std_within_class:.3f | "
+        "pixels at ±1 = saturated:.1f %",
         "guidance",
     ),
     "{source}",
     Picture("Class 3 over guidance scales", "egc_guidance_3.png"),
     Picture("Energy along the noise", "egc_energy_along_noise.png"),
     Picture("Interpolation between two images, in x_T and in x_0", "egc_interpolation.png"),
-    "Interpolation of {interpolation[pairs]} pairs of test images of different classes: in the middle third of the way the classifier's "
-    "confidence is {interpolation[confidence_x_T]:.3f} in x_T and {interpolation[confidence_x_0]:.3f} in x_0 (difference {gain:+.3f±}), of "
-    "the images {interpolation[confidence_of_images]:.3f}. Of {inversion_rmse[images]} images inverted and sampled again the root mean "
-    "square error is {inversion_rmse[median]:.4f} in the median and {inversion_rmse[highest]:.3f} at most.",
+    "Between {interpolation[pairs]} pairs of test images of different classes, the classifier's confidence over the middle third of the "
+    "path is {interpolation[confidence_x_T]:.3f} in x_T and {interpolation[confidence_x_0]:.3f} in x_0 (difference {gain:+.3f±}); on the "
+    "images themselves it is {interpolation[confidence_of_images]:.3f}. Of {inversion_rmse[images]} images inverted and sampled again, the "
+    "root mean square error is {inversion_rmse[median]:.4f} in the median and {inversion_rmse[highest]:.3f} at most.",
     "DDIM in few steps, {few_steps[0][n]} samples; the floor is {few_steps[0][floor]:.1f}:",
     Table(
-        "steps | Fréchet distance = frechet:.1f | root mean square distance from the same samples in all steps = rmse_to_all_steps:.3f",
+        "steps | Fréchet distance = frechet:.1f | root mean square distance from the samples in all steps = rmse_to_all_steps:.3f",
         "few_steps",
     ),
     Picture("From the same noises in 5, 10, 20, 50 and all steps", "egc_few_steps.png"),

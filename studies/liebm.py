@@ -251,17 +251,17 @@ STUDY = Study(
 # --- the page
 
 ENCODERS = [
-    "Encoders without labels, {data}{at_size}, {encoder_images:,} images each, test accuracy:",
+    "Self-supervised encoders, {data}{at_size}, {encoder_images:,} images each, test accuracy:",
     Table(
         "encoder = row | seeds | linear probe = linear_probe:.1f % | nearest neighbours = knn:.1f % | "
-        "spread of latents, 1 where even = spread:.2f"
+        "spread of latents, 1 if uniform = spread:.2f"
     ),
     Picture("Latents of held-out images by t-SNE, {last}", "liebm_{data}_tsne_*.png"),
 ]
 PARTS = Table(
-    "model = row | seeds | diverged | Fréchet distance = frechet:.1f | less that of “{base}” = above_full ± standard_error:+.1f | "
+    "model = row | seeds | diverged | Fréchet distance = frechet:.1f | minus that of “{base}” = above_full ± standard_error:+.1f | "
     "of the generator alone = generator:.1f | AUROC, energy = auroc_energy:.3f | AUROC, joint score = auroc_joint:.3f | "
-    "samples of the label asked for = label_accuracy:.1f % | reconstruction, squared error = reconstruction:.3f"
+    "samples with the requested label = label_accuracy:.1f % | reconstruction, squared error = reconstruction:.3f"
 )
 BY_STEPS = [
     "Fréchet distance by Langevin steps after the generator, mean over seeds:",
@@ -285,11 +285,11 @@ def of_ablation(r: dict[str, Any]) -> dict[str, Any]:
 
 
 def ablation(part: str, what: str) -> Shown:
-    head = what + ", {data}{at_size}, {seconds:.0f} CPU seconds a model; the floor of the distance is {floor:.1f}:"
+    head = what + ", {data}{at_size}, {seconds:.0f} CPU seconds per model; the floor of the distance is {floor:.1f}:"
     return Shown(f"liebm_{part}", [head, PARTS, When("known", BY_STEPS), When("known", [Picture("Samples", "{first}")])], of_ablation)
 
 
-ABLATIONS = ablation("ablation", "Parts of LIEBM"), ablation("sweep", "One setting changed at a time")
+ABLATIONS = ablation("ablation", "Components of LIEBM"), ablation("sweep", "One setting changed at a time")
 PAGE = [Section("LIEBM", [(Shown("liebm_encoders", ENCODERS), *ABLATIONS, Shown("liebm_restoration", RESTORATION))])]
 
 if __name__ == "__main__":

@@ -280,8 +280,8 @@ STUDY = Study(
 
 FIGURES = (
     "new views from two, dB, by the encoder = two_shot_encoder:.1f | after chains = two_shot_chain:.1f | the two given = given_chain:.1f | "
-    "hidden pixels, dB = hidden:.1f | Fréchet distance = frechet:.1f | share of colour by z^a = colour_by_appearance:.2f | "
-    "share of silhouette by z^s = silhouette_by_shape:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
+    "hidden pixels, dB = hidden:.1f | Fréchet distance = frechet:.1f | share of colour due to z^a = colour_by_appearance:.2f | "
+    "share of silhouette due to z^s = silhouette_by_shape:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
     "azimuth by chance = azimuth_by_chance:.2f | altitude, correlation = altitude:.2f"
 )
 
@@ -295,8 +295,8 @@ def columns(r: dict[str, Any]) -> list[str | tuple]:
 
 TITLES = {
     "priors": "Objects from known cameras, {objects} held-out objects",
-    "incomplete": "Learned from images of which a quarter is missing, {objects} held-out objects",
-    "unposed": "Cameras inferred, objects on their axes; 1 would be every azimuth right up to one rotation and mirror",
+    "incomplete": "Learned from images with a quarter missing, {objects} held-out objects",
+    "unposed": "Cameras inferred, objects on their axes; 1 would be every azimuth correct, up to one rotation and mirror",
 }
 # of each row, by kind
 PICTURES = {
@@ -316,8 +316,8 @@ def shown_part(name: str, title: str) -> Shown:
         words = [] if name == "priors" else [name]
         return [{"row": row, "what": what, "file": file_of("nerf_lebm", *words, row, *filter(None, [kind]))} for row, kind, what in found]
 
-    text = title + "; the mean training image has {mean_view:.1f} dB, as many held-out images a Fréchet distance of {frechet_floor:.0f} "
-    text += "(EfficientNet-Lite0, {samples} samples):"
+    text = title + "; the mean training image reaches {mean_view:.1f} dB, and {samples} held-out images have a Fréchet distance of "
+    text += "{frechet_floor:.0f} (EfficientNet-Lite0), as many as there are samples:"
     return Shown(f"nerf_lebm_{name}", [text, Table(columns), Each(each, [Picture("{row}: {what}", "{file}")])])
 
 
@@ -333,7 +333,7 @@ COST = [
         ],
         "steps",
     ),
-    "Memory of a step on one image of 128×128, 64 samples on every ray, by samples held at once:",
+    "Memory of a step on one image of 128×128, 64 samples per ray, by the samples held at once:",
     Table("samples at once = chunk:, | GiB = gib:.2f", "memory"),
 ]
 PAGE = [Section("NeRF-LEBM", [*(shown_part(name, title) for name, title in TITLES.items()), Shown("nerf_lebm_cost", COST)])]

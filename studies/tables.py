@@ -136,7 +136,8 @@ class When:
 class Shown:
     """What is shown of a file of results, with its source behind the last table, or where a block says `{source}`.
 
-    `also` gives further values for the templates: those of the results, `data`, `at_size` and `results` as a whole are there.
+    `also` gives further values for the templates: those of the results, `data`, `at_size`, `seeds_in_words`, and
+    `results` as a whole are there.
     """
 
     name: str
@@ -148,7 +149,8 @@ class Shown:
         record = json.loads((RESULTS / f"{file}.json").read_text())
         results = record["results"] if isinstance(record["results"], dict) else {}
         size = f" at {results['size']}×{results['size']}" if results.get("size") else ""
-        values = {**results, "data": data, "at_size": size, "results": record["results"]}
+        seeds = f"{results.get('seeds')} seed{'s' * (results.get('seeds') != 1)}"
+        values = {**results, "data": data, "at_size": size, "seeds_in_words": seeds, "results": record["results"]}
         values["source"] = filled(SOURCE, {**record, "file": file, "command": present(record["command"])})
         blocks = list(self.blocks)
         if "{source}" not in blocks:

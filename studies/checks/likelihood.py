@@ -104,7 +104,7 @@ def run(options: Options) -> dict:
     return {"rows": found, "summary": summary}
 
 
-COLUMNS = "target | transition | temperatures | lower = low:+.3f | upper = high:+.3f | gap:.3f | effective share = ess:.2f"
+COLUMNS = "target | transition | temperatures | lower = low:+.3f | upper = high:+.3f | gap:.3f | effective sample size, share = ess:.2f"
 INTRO = "Bounds of log Z on targets whose log Z is known, as deviations from it in nats."
 PAGE = [Section("Likelihood", [Shown("likelihood", [Table(COLUMNS, "rows")])], INTRO)]
 CHECK = Check("likelihood", __doc__, run, dict(seed=0), failed=lambda results: results["summary"]["wrong"] > 0)

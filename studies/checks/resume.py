@@ -178,7 +178,7 @@ def failed(results: dict) -> bool:
 
 
 EQUAL = ("ends bit-equal", lambda row: "yes" if row["bit_equal"] else f"no: {row['first_difference']}")
-TABLE = Table(["run | kills | of them during a write = during_a_write", EQUAL], lambda r: [{"run": name, **r[name]} for name in METHODS])
+TABLE = Table(["run | kills | during a write = during_a_write", EQUAL], lambda r: [{"run": name, **r[name]} for name in METHODS])
 PAGE = [Section("Resume after SIGKILL", [Shown("resume", [TABLE])])]
 CHECK = Check("resume", __doc__, run, dict(kills=20, seed=0), failed=failed)
 

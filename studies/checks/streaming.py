@@ -76,7 +76,10 @@ COLUMNS = [
     ("peak", lambda row: mib(row["beyond_extractor_mib"])),
     ("all images at once", lambda row: mib(row["all_images_mib"])),
 ]
-INTRO = "Peak memory beyond the extractor's own while the statistics of a stream of images are made, and what the images would take."
+INTRO = (
+    "Peak memory in addition to the extractor's own while feature statistics of a stream of images are computed, and the size of all "
+    "images."
+)
 PAGE = [Section("Streaming", [Shown("streaming", [Table(COLUMNS, "runs")])], INTRO)]
 CHECK = Check("streaming", __doc__, run, dict(images=50_000, batch=64, threads=1, extractors=list(EXTRACTORS)), one)
 
