@@ -51,15 +51,10 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
 }
 # name of version 0.1, under which rows were recorded: (field, values)
 SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "step": ("step", (0.5, 2.0, 5.0, 10.0, 20.0)),
-    "noise": ("noise", (0.0, 1e-3, 1e-2)),
-    "augment": ("augmented_starts", (0.0, 0.3)),
-    "generator_std": ("generator_std", (0.1, 1.0)),
-    "regularise": ("regularise", (0.01, 0.1)),
-    "data_noise": ("data_noise", (0.0, 0.1)),
-    "clip_move": ("chain.clip", (0.0, 0.03)),
-    "view": ("augmentation", ("noise",)),
-}
+    "step": ("step", (0.5, 2.0, 5.0, 10.0, 20.0)), "noise": ("noise", (0.0, 1e-3, 1e-2)), "augment": ("augmented_starts", (0.0, 0.3)),
+    "generator_std": ("generator_std", (0.1, 1.0)), "regularise": ("regularise", (0.01, 0.1)), "data_noise": ("data_noise", (0.0, 0.1)),
+    "clip_move": ("chain.clip", (0.0, 0.03)), "view": ("augmentation", ("noise",)),
+}  # fmt: skip
 SETTINGS = {f"{name} = {value}": ("simclr", {field: value}) for name, (field, values) in SWEEP.items() for value in values}
 LOSSES = ("simclr", "byol", "w-mse")
 STEPS = (0, 5, 10, 15, 30)
