@@ -11,8 +11,8 @@ import thalweg as tw
 
 run = sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart"
 with tempfile.TemporaryDirectory() as folder:
-    tw.save_pretrained(tw.load(run), folder)  # safetensors and config.json: loading it runs no code
-    model = tw.from_pretrained(folder)
+    tw.save(tw.load(run), folder)  # safetensors and config.json: loading it runs no code
+    model = tw.load(folder)
 
 digits = tw.data.load("digits", "test").all().x
 inlier = model.energy(digits)

@@ -221,14 +221,14 @@ def same_model(a, b, name: str) -> None:
 def test_save_and_load_bit_for_bit(trained, tmp_path):
     name, out, twin = trained
     same_model(twin, tw.load(out), name)
-    folder = tw.save_pretrained(tw.load(out), tmp_path / "model")
+    folder = tw.save(tw.load(out), tmp_path / "model")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    same_model(twin, tw.from_pretrained(folder), name)
+    same_model(twin, tw.load(folder), name)
     same_model(twin, tw.load(folder), name)
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: thalweg\n") and f"# {twin.name} on {twin.config.data}" in card and "tw.load(" in card
     before = contents(folder)
-    tw.save_pretrained(tw.load(out), folder)  # an export may be renewed
+    tw.save(tw.load(out), folder)  # an export may be renewed
     assert contents(folder) == before
 
 
@@ -238,16 +238,16 @@ def test_export_does_not_overwrite_other_files(trained, tmp_path):
     for folder in (tmp_path, out):
         before = contents(folder)
         with pytest.raises(tw.InputError, match="is a run folder or holds other files; export to a new or empty one"):
-            tw.save_pretrained(twin, folder)
+            tw.save(twin, folder)
         assert contents(folder) == before
     with pytest.raises(tw.InputError, match=r"the output .*README.md is a file; give a folder"):
-        tw.save_pretrained(twin, tmp_path / "README.md")
+        tw.save(twin, tmp_path / "README.md")
 
 
 @pytest.mark.parametrize("form", ["pickle", "truncated", "other weights", "missing"])
 def test_weights_that_are_none_are_refused(form, trained, tmp_path):
     name, _, twin = trained
-    folder, trap = tw.save_pretrained(twin, tmp_path / "model"), tmp_path / "executed"
+    folder, trap = tw.save(twin, tmp_path / "model"), tmp_path / "executed"
     weights = folder / "model.safetensors"
     if form == "pickle":
         weights.write_bytes(pickle.dumps({"net.weight": Dangerous(trap)}))
@@ -256,12 +256,33 @@ def test_weights_that_are_none_are_refused(form, trained, tmp_path):
     elif form == "missing":
         weights.unlink()
     else:
-        other = tw.save_pretrained(tiny(name, width=12 if name.startswith("short") else 16), tmp_path / "other")
+        other = tw.save(tiny(name, width=12 if name.startswith("short") else 16), tmp_path / "other")
         weights.write_bytes((other / "model.safetensors").read_bytes())
     message = {"missing": "has no model.safetensors", "other weights": "do not fit its config: size mismatch"}.get(form, "is corrupt")
     with pytest.raises(tw.InputError, match=message):
-        tw.from_pretrained(folder)
+        tw.load(folder)
     assert not trap.exists()
+
+
+@pytest.mark.parametrize("form", ["another field", "other weights"])
+def test_what_another_version_wrote_is_named_as_that(form, trained, tmp_path):
+    name, _, twin = trained
+    folder = tw.save(twin, tmp_path / "model")
+    description = json.loads((folder / "config.json").read_text())
+    assert description["thalweg"] == tw.__version__
+    if form == "another field":
+        description["config"]["network"] = "mlp"
+    else:
+        other = tw.save(tiny(name, width=12 if name.startswith("short") else 16), tmp_path / "other")
+        (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    for version in ("0.1.0", tw.__version__):
+        (folder / "config.json").write_text(json.dumps(description | {"thalweg": version}))
+        before = contents(folder)
+        with pytest.raises(tw.InputError) as caught:
+            tw.load(folder)
+        old = f"was made by Thalweg 0.1.0 and does not fit {tw.__version__}: train it anew, or use it with that version"
+        assert (old in str(caught.value)) == (version == "0.1.0") and "\n" not in str(caught.value)
+        assert contents(folder) == before
 
 
 def test_push_to_hub_uploads_the_three_files(trained, monkeypatch):
@@ -277,7 +298,7 @@ def test_push_to_hub_uploads_the_three_files(trained, monkeypatch):
 
         def upload_folder(self, *, repo_id, folder_path):
             seen["uploaded"] = repo_id
-            same_model(twin, tw.from_pretrained(folder_path), name)
+            same_model(twin, tw.load(folder_path), name)
             seen["files"] = sorted(os.listdir(folder_path))
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)

@@ -1,6 +1,7 @@
 """`thalweg evaluate`: every metric on a small model that fits it, one table for several models, and what holds them equal."""
 
 import dataclasses
+import inspect
 import json
 import math
 
@@ -9,9 +10,11 @@ import torch
 
 import thalweg as tw
 from thalweg import metrics
+from thalweg.commands import evaluate
 from thalweg.commands.main import main
 from thalweg.config import changed
 from thalweg.methods import preset
+from thalweg.methods.base import ABILITIES
 from thalweg.metrics import METRICS, Row, Settings, Subject, best, chosen, compare, rows
 from thalweg.nn.build import ConvNet
 
@@ -24,6 +27,16 @@ def digits(tmp_path_factory):
         method = tw.method("egc/digits", seed=seed, width=16, blocks=1, levels=20, sample_steps=3, batch=32, images=96)
         tw.fit(method, tw.data.load("digits"), out=folder / f"run{seed}", seed=seed, progress=False)
     return folder
+
+
+def test_the_help_names_every_metric():
+    assert all(name in inspect.getsource(evaluate.Options) for name in METRICS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_asks_for_abilities_that_there_are(name):
+    metric = METRICS[name]
+    assert metric.needs and set(metric.needs) <= set(ABILITIES) and set(metric.data) <= {"toy", "images", "stacks", "vectors"}
 
 
 def subject(method, folder=None, **settings) -> Subject:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from thalweg.commands.options import check_out, method_class, option, parse, usable
 from thalweg.errors import InputError, nearest
-from thalweg.tasks.table import TASKS, Task
+from thalweg.tasks.table import TASKS
 
 if TYPE_CHECKING:
     from thalweg.tasks.applied import Outcome
@@ -42,7 +42,6 @@ def run(arguments: list[str]) -> None:
         return
     name, options = read_options(arguments)
     task = TASKS[name]
-    from thalweg import tasks  # noqa: F401 (torch, from here on)
     from thalweg.commands.files import read_images
     from thalweg.data.prepare import image_size
     from thalweg.latent import load
@@ -76,14 +75,7 @@ def read_options(arguments: list[str]) -> tuple[str, Any]:
         raise InputError(f"unknown task '{word}'{nearest(word, TASKS)}. Tasks: {', '.join(TASKS)}")
     task, words = TASKS[name], list(arguments)
     words.remove(name)
-    own = [f.name for f in fields(task.options)]
-    known = {option(field) for field in (*own, *(f.name for f in fields(Options)))}
-    for word in words:
-        given = word.partition("=")[0].replace("_", "-")
-        if given.startswith("--") and given not in known and given != "--help":
-            its, others = ", ".join(map(option, own)) or "none", {option(f.name) for t in TASKS.values() for f in fields(t.options)}
-            hint = "" if given in others else nearest(given, known)
-            raise InputError(f"{name} takes no {given}{hint}. Its options: {its}")
+    _check_known(name, words)
     options = parse(options_of(name), words, f"apply {name}")
     check_out(options.out, *task.writes)
     if options.input is not None and not task.reads:
@@ -92,6 +84,17 @@ def read_options(arguments: list[str]) -> tuple[str, Any]:
         raise InputError(f"{name} needs --input PATH: {READS[task.reads]}")
     options.check(options.input is not None)
     return name, options.for_file(options.out.suffix)
+
+
+def _check_known(name: str, words: list[str]) -> None:
+    """Raises InputError for an option that neither the command nor the task has."""
+    own, others = ([option(f.name) for t in tasks for f in fields(t.options)] for tasks in ([TASKS[name]], TASKS.values()))
+    known = {*own, *(option(f.name) for f in fields(Options)), "--help"}
+    for word in words:
+        given = word.partition("=")[0].replace("_", "-")
+        if given.startswith("--") and given not in known:
+            hint = "" if given in others else nearest(given, known)
+            raise InputError(f"{name} takes no {given}{hint}. Its options: {', '.join(own) or 'none'}")
 
 
 def options_of(name: str) -> type:
@@ -138,6 +141,3 @@ def _with_cameras(source: str, method: Any) -> Any:
     if not isinstance(found, data.Views):
         raise InputError(f"--input {source}: these images have no cameras; give objects, or a folder in a layout of docs/data.md")
     return found
-
-
-__all__ = ["Options", "Task", "options_of", "read_options", "run", "usage", "write"]

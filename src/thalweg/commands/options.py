@@ -4,12 +4,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from thalweg.errors import InputError, nearest
-from thalweg.tasks.table import check_seed
+from thalweg.tasks.table import check_seed as check_seed
 
 if TYPE_CHECKING:
     from thalweg.methods.base import Method
-
-__all__ = ["above_zero", "check_out", "check_seed", "config_fields", "method_class", "option", "parse", "usable"]
 
 
 def option(field: str) -> str:
