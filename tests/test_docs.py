@@ -56,6 +56,12 @@ def test_relative_links_resolve(page):
         assert not anchor or anchor in anchors(path), f"{page.name} links to {target}: no such heading"
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/reproduction.md"])
+def test_cells_are_short(name):
+    rows = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("|")]
+    assert rows and max(len(cell) for row in rows for cell in row.split("|")) <= 200
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in sorted((ROOT / "docs").rglob("*.md")):
