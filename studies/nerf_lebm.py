@@ -64,7 +64,7 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
 def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row]:
     """The EMA twin of a row's model, None where it diverged, and how training went. A run that was cut off goes on."""
     preset, fields = settings(part, row, options)
-    data = tw.data.beside(tw.data.load(DATA[part], "train"), tw.methods.preset(preset)[1].views)
+    data = tw.data.group_views(tw.data.load(DATA[part], "train"), tw.methods.preset(preset)[1].views)
     folder = options.work / "models" / f"{part}-{row.replace(', ', '-').replace(' ', '-')}-{options.images}-{seed}"
     return trained((preset, fields), data, seed, options, folder=folder, keep=("residual", "divergence", "latent_std"))
 

@@ -1,4 +1,4 @@
-"""A run's folder on disk: atomic, self-checking states and the files beside them.
+"""A run's folder on disk: atomic, self-checking states and the files next to them.
 
 A state's name carries the count of images and eight digits of its SHA-256, so that a torn or altered file is known before
 it is read; the one before it is then used, and a warning says so. Files load with `weights_only=True`. In a data-parallel

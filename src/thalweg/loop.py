@@ -103,7 +103,7 @@ class Run:
             )
         concepts = getattr(data, "concepts", {})
         learns_labels = has(method, "labels") or has(method, "classify")
-        # concepts are composed through p(x), which is trained beside p(x | label) by dropping labels
+        # concepts are composed through p(x), which is trained as well as p(x | label) by dropping labels
         if concepts and learns_labels and not has(method, "concepts"):
             raise InputError(f"{method.name} takes one label an image, but {data.name} has several concepts: {', '.join(concepts)}")
         for name in method.sharded:

@@ -46,7 +46,7 @@ def test_splits_hold_all_emoji_once_and_their_tones_together(package):
         counts = [int((part.x[:, :, 32, 32] == torch.tensor(colour)).all(1).sum()) for colour in COLOURS.values()]
         dark = [int((part.x[:, :, 32, 32] == torch.tensor(colour) // 2).all(1).sum()) for colour in COLOURS.values()]
         assert part.label.bincount(minlength=2).tolist() == [a + b for a, b in zip(counts, dark)]
-        # an image of a darker tone lies beside its own emoji
+        # an image of a darker tone lies next to its own emoji
         assert all(dark[i] <= counts[i] for i in (0, 1))
     train = parts["train"].x[:, :, 32, 32].int()
     for row in range(len(train)):

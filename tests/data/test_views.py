@@ -10,7 +10,7 @@ import thalweg as tw
 from thalweg import camera, random
 from thalweg.data import Views
 from thalweg.data.images import to_unit
-from thalweg.data.views import beside
+from thalweg.data.views import group_views
 from thalweg.errors import InputError
 
 BOUND = 4.5  # standard errors
@@ -50,7 +50,7 @@ def test_a_batch_does_not_depend_on_how_the_stream_is_cut():
     assert torch.equal(whole.x, torch.cat([part.x for part in parts])) and whole.label is None and whole.visible is None
 
 
-def test_views_of_an_object_stand_beside_each_other():
+def test_views_of_an_object_stand_next_to_each_other():
     data = views().with_views(2)  # of 3, 4 and 5 images: 1, 2 and 2 pairs
     seen = data.batch(0, 10, seed=0)
     assert torch.equal(seen.item[::2], seen.item[1::2]) and seen.item.bincount().tolist() == [2, 4, 4]
@@ -98,6 +98,6 @@ def test_parts_that_do_not_fit(changes, message):
 
 
 def test_only_objects_have_views():
-    assert beside(views(), 1).views == 1 and beside(views(), 2).views == 2
+    assert group_views(views(), 1).views == 1 and group_views(views(), 2).views == 2
     with pytest.raises(InputError, match="images of objects"):
-        beside(tw.data.toy("moons"), 2)
+        group_views(tw.data.toy("moons"), 2)

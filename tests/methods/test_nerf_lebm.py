@@ -239,7 +239,7 @@ def test_views_of_an_object_share_their_latents():
     both = m.residual(z, look(x, view))
     apart = sum(m.residual(z, look(x[:, i : i + 1], view[:, i : i + 1])) for i in range(2))
     torch.testing.assert_close(both, apart)
-    with pytest.raises(InputError, match="beside each other"):
+    with pytest.raises(InputError, match="next to each other"):
         m.step(views().batch(0, 4, 0), Losses(m))
 
 

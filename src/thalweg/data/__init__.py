@@ -17,7 +17,7 @@ from .stacked import Stacked, stacked
 from .tables import TABLE, read_table
 from .toy import TOYS, Toy, toy
 from .unpaired import Unpaired, UnpairedBatch
-from .views import ViewBatch, Views, beside
+from .views import ViewBatch, Views, group_views
 
 _COMBINED = {
     "coloured-digits": partial(coloured, digits, "digit", copies=5),
@@ -60,7 +60,6 @@ __all__ = [
     "Views",
     "array_file",
     "attributes",
-    "beside",
     "carla",
     "class_names",
     "coloured",
@@ -69,6 +68,7 @@ __all__ = [
     "emoji",
     "fashion_mnist",
     "folder",
+    "group_views",
     "hub",
     "load",
     "meshes",

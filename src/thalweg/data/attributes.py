@@ -85,7 +85,7 @@ def asked_label(text: str, concepts: Concepts, n: int) -> Tensor:
 def asked_guidance(text: str, concepts: Concepts, default: float) -> float | list[float]:
     """One guidance from "2", or one for each concept in their order from "digit=1,colour=-3"; `default`, the model's, for those not named.
 
-    1 is p(x | y), 0 ignores the condition. Raises InputError for what is no finite number, and for unknown concepts.
+    1 is p(x | y), 0 ignores the condition. Raises InputError for numbers that are not finite, and for unknown concepts.
     """
     named = _pairs(text, concepts, "--guidance") if concepts and "=" in text else {"": text}
     found = {}
@@ -126,7 +126,7 @@ def heldout_pairs(first: str = "digit") -> dict[tuple[str, str], tuple[tuple[int
 
     A fifth of the pairs of (`first`, colour), ten, and of (colour, background), five: each value of the ten classes is without one
     colour, each colour without two classes and one background. `first` is digit, or class for coloured-fashion. A tenth of the
-    pairs (left, right): no digit stands beside itself.
+    pairs (left, right): no digit stands next to itself.
     """
     count = len(INKS)
     return {
@@ -210,8 +210,8 @@ def paired(
 
     `size` is that of one image of the square, or (height, width) of the pair.
 
-    Each image of `source` (split, size=, channels=) stands on the left `copies` times, beside an image of the same split of another
-    class, all other classes alike; with `unseen` (split test only) beside one of its own class. Raises InputError for another split
+    Each image of `source` (split, size=, channels=) stands on the left `copies` times, next to an image of the same split of another
+    class, all other classes alike; with `unseen` (split test only) next to one of its own class. Raises InputError for another split
     of unseen pairs, and for a set without one label an image, with fewer than 2 classes, or with a class of no images.
     """
     _check_unseen(unseen, split)

@@ -1,11 +1,11 @@
-"""Data as a model takes them: at its size, encoded, beside images of a source domain, with several views of an object in a row."""
+"""Data as a model takes them: at its size, encoded, with images of a source domain, with several views of an object in a row."""
 
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import InputError
-from . import Unpaired, UnpairedBatch, beside, load
+from . import Unpaired, UnpairedBatch, group_views, load
 from .base import Batch, Data
 from .images import Size
 from .toy import TOYS, toy
@@ -42,7 +42,7 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
         found = wrap(found, needs.autoencoder, device=device)
     if needs.source:
         found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0]))
-    return beside(found, needs.views)
+    return group_views(found, needs.views)
 
 
 def held_out(config: Any, name: str, *, size: Size | None = None, device: str = "cpu") -> Batch | None:

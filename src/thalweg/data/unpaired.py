@@ -19,7 +19,7 @@ class UnpairedBatch(NamedTuple):
 
 @final
 class Unpaired:
-    """Images of `target`, and beside them unrelated images of `source`: data for what translates source images.
+    """Images of `target`, and with them unrelated images of `source`: data for what translates source images.
 
     Each set is shuffled by a seed of its own, so that two sets in the same order give no pairs. Labels are the target's. Raises
     InputError for sets of different shapes.

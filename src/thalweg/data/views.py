@@ -66,7 +66,7 @@ class Views:
         return len(self.x)
 
     def __repr__(self) -> str:
-        return f"Views({self.name!r}, {len(self)} of {list(self.shape)}, {self.objects} objects, {self.views} beside each other)"
+        return f"Views({self.name!r}, {len(self)} of {list(self.shape)}, {self.objects} objects, {self.views} next to each other)"
 
     def batch(self, start: int, count: int, seed: int) -> ViewBatch:
         """Images number start … start+count−1 of the stream that `seed` defines; both must divide by `views`."""
@@ -84,7 +84,7 @@ class Views:
         return self._rows(self._grouped(torch.arange(len(self))).flatten() if self.views > 1 else torch.arange(len(self)))
 
     def with_views(self, views: int) -> "Views":
-        """The same images (not copied), `views` of an object beside each other."""
+        """The same images (not copied), `views` of an object next to each other."""
         return self._with(views=views)
 
     def masked(self, share: float = 0.25, seed: int = 0) -> "Views":
@@ -132,8 +132,8 @@ class Views:
         return self._order[1]
 
 
-def beside(data: Any, views: int) -> Any:
-    """`data` with `views` images of an object beside each other; 1 leaves it as it is. InputError for data without objects."""
+def group_views(data: Any, views: int) -> Any:
+    """`data` with `views` images of an object next to each other; 1 leaves it as it is. InputError for data without objects."""
     if views == 1:
         return data
     if not isinstance(data, Views):

@@ -1,4 +1,4 @@
-"""What samples cost: network evaluations, seconds and memory, to stand beside their quality."""
+"""What samples cost: network evaluations, seconds and memory, to be read with their quality."""
 
 import time
 import weakref

@@ -30,7 +30,7 @@ class Toy(Protocol):
 
 @dataclass(frozen=True)
 class DensityReport:
-    """A model's density beside the true one, both normalised on the same grid; masses are shares of 1, the rest in nats.
+    """A model's density and the true one, both normalised on the same grid; masses are shares of 1, the rest in nats.
 
     `kl_truth_model` punishes what the model leaves out, `kl_model_truth` what it makes up (infinite where the truth has
     no density and the model has some); `total_variation` is in [0, 1]. A mode is missing when the model's mass within 3

@@ -2,7 +2,7 @@
 
 Each figure carries the name of its extractor: "frechet[digits-classifier]" ranks models of one data set and compares with
 no published FID. Only the Inception weights of published figures give the bare names FID, KID and IS. The same figure for
-held-out real images stands beside each: what a perfect model would score at that number of images.
+held-out real images stands next to each: what a perfect model would score at that number of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -162,7 +162,7 @@ def frechet_distance(
     seed: int = 0,
     cache: bool = True,
 ) -> FidelityReport:
-    """Fréchet distance between the features of real training images and of samples, beside its floor.
+    """Fréchet distance between the features of real training images and of samples, with its floor.
 
     real [R, C, H, W], samples [N, C, H, W], held_out [M, C, H, W], in [−1, 1]: training images, the model's, and real images
     outside the training set. `n` images of each of the last two are compared with all of `real`: by default as many as both
@@ -196,7 +196,7 @@ def metric_name(metric: str, extractor: FeatureExtractor) -> str:
 def class_accuracy(samples: Tensor, labels: Tensor, extractor: Extractor) -> Accuracy:
     """Share of samples [N, C, H, W] in [−1, 1] to which the extractor gives the label [N] they were asked for, with interval.
 
-    Read it beside `extractor.test_accuracy`, what real images would score.
+    Read it together with `extractor.test_accuracy`, what real images would score.
     """
     return accuracy(extractor.logits, samples, labels)
 

@@ -35,7 +35,7 @@ def ood(inlier_scores: Tensor, outlier_scores: Tensor, *, bootstrap: int = 1000,
     """Area under the ROC and precision-recall curves and the false-positive rate at 95 % acceptance, with intervals.
 
     inlier_scores [N], outlier_scores [M]: higher is more outlying, as energies are. Areas are those of scikit-learn, here from
-    counts, which are exact: its sums may come to just below 1 where all is told apart, and so below their own interval. Intervals
+    counts, which are exact: its sums may add up to just below 1 where all is told apart, and so below their own interval. Intervals
     are percentiles over `bootstrap` resamples of both sets, so they hold the spread of the test sets but not that of training.
     Raises InputError on scores that are not finite vectors of at least 2.
     """

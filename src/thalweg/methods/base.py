@@ -191,5 +191,5 @@ def check_start(method: Any, start: Tensor | None, n: int, shape: tuple[int, ...
 
 
 def finished(x: Tensor) -> Tensor:
-    """Samples as they are handed out: images within [−1, 1] and in the usual memory layout, vectors as they are."""
+    """Samples as they are returned: images within [−1, 1] and in the usual memory layout, vectors as they are."""
     return x.clamp(-1, 1).contiguous() if x.dim() == 4 else x

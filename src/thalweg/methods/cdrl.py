@@ -59,7 +59,7 @@ class Config(Common):
     readout: Literal["scalar", "nats", "inner"] = "scalar"
     """how its output f̂ enters the energy: f = f̂/s_t² (paper), f = f̂, or as a map in an inner product with y, see `CDRL.marginal`"""
     waves: Whole = 0
-    """octaves of sinusoids of x beside x in an MLP's input, see `nn.waves`"""
+    """octaves of sinusoids of x in addition to x in an MLP's input, see `nn.waves`"""
     data_std: NotNegative = 0.0
     """s, root mean square of the data's entries: the network tilts the exact energies of N(0, s² I); 0 for none (paper)"""
     levels: Annotated[int, Field(ge=2)] = 6

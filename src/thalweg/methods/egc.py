@@ -237,7 +237,7 @@ class EGC(Method):
         not dropped, and it is the conditional score (eq. 16), σ_t ∇ log q(x_t | y), that is matched, for which ε given y is the target:
         ‖∇ₓ[logsumexp f + σ_t log p(y | x_t)] + ε‖². As log p(x_t, y) = log p(x_t) + log p(y | x_t) (eq. 15) the two and the
         cross-entropy have one optimum, and guided samples follow at w = 1 a score that was trained. With `label_input` the network is
-        shown y (or "no label") instead, and ‖∇ₓ logsumexp f(·; y) + ε‖² trains a conditional model beside the marginal one.
+        shown y (or "no label") instead, and ‖∇ₓ logsumexp f(·; y) + ε‖² trains a conditional model and the marginal one.
         The cross-entropy is at the same x_t, or at `own`, (x, levels).
         """
         c = self.config

@@ -20,7 +20,7 @@ from thalweg.methods.base import Method, has
 
 @dataclass(frozen=True)
 class Settings:
-    """What a comparison must hold equal: samples drawn, their seed, the extractor of features, outlier data besides the made ones.
+    """What a comparison must hold equal: samples drawn, their seed, the extractor of features, outlier data in addition to those made.
 
     `ood_images`: how many test images, and outliers of each kind, are scored at most.
     """

@@ -11,7 +11,7 @@ from thalweg.metrics.base import Row, Subject, line
 
 
 def views(s: Subject) -> dict[str, Any]:
-    """Held-out objects from two of their images, seen from four sides that were not given, beside the mean training image's PSNR."""
+    """Held-out objects from two of their images, seen from four sides that were not given, against the mean training image's PSNR."""
     held_out = sized(s.config, s.config.data, "test")
     made = tasks.new_views(s.method, held_out, objects=min(50, s.settings.n), seed=s.settings.seed)
     truth = made.truth.flatten(0, 1)

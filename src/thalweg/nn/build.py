@@ -35,7 +35,7 @@ def _options(spec: Any) -> dict[str, Any]:
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "kind"}
 
 
-def made(network: "type[nn.Module]", *arguments: Any, **options: Any) -> "nn.Module":
+def construct(network: "type[nn.Module]", *arguments: Any, **options: Any) -> "nn.Module":
     """A network; what its constructor refuses of sizes is wrong input."""
     try:
         return network(*arguments, **options)
@@ -84,7 +84,7 @@ class ConvNet:
 
         if channels:
             raise InputError("a network of kind 'convnet' has no map; use 'patch', 'patch_unet', 'unet' or, for vectors, 'mlp'")
-        return made(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
+        return construct(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,8 +165,8 @@ def _with_map(network: "type[nn.Module]", spec: Any, shape: Shape, *, out: int, 
 
     of_image = _image_shape(spec, shape)
     if channels:
-        return made(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
-    net = made(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
+        return construct(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
+    net = construct(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
     return NumbersAlone(net, scalar=out == 0, levels=levels)
 
 
@@ -183,7 +183,7 @@ class PooledNet:
 
         if out or channels or levels or classes:
             raise InputError("a network of kind 'pooled' gives one energy: it has no map and takes neither levels nor labels")
-        return made(PooledEnergy, _image_shape(self, shape), **_options(self))
+        return construct(PooledEnergy, _image_shape(self, shape), **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -204,7 +204,7 @@ class ExpandingNet:
         """A network of images whose sides halve `stages` − 1 times to 2 pixels or more; InputError for others."""
         from thalweg.nn.expanding import ExpandingEnergy
 
-        return made(ExpandingEnergy, _image_shape(self, shape), stages=stages, **_options(self))
+        return construct(ExpandingEnergy, _image_shape(self, shape), stages=stages, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -225,7 +225,7 @@ class NICE:
 
         if out or channels or classes:
             raise InputError("a network of kind 'nice' gives one energy at each noise level: it has no map and takes no labels")
-        return made(Network, math.prod(shape), levels, **_options(self))
+        return construct(Network, math.prod(shape), levels, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -277,7 +277,7 @@ class ResNet:
     def build(self, shape: Shape) -> "nn.Module":
         from thalweg.nn.encoder import ResNetEncoder
 
-        return made(ResNetEncoder, _image_shape(self, shape)[0], **_options(self))
+        return construct(ResNetEncoder, _image_shape(self, shape)[0], **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)

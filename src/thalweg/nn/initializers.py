@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from thalweg.config import STRICT, Count
 from thalweg.errors import require
-from thalweg.nn.build import Shape, made
+from thalweg.nn.build import Shape, construct
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class Flow:
         sizes = dict(couplings=self.couplings, width=self.width, depth=self.depth)
         if len(shape) == 3:
             noise = dict(grey_values=self.grey_values, dequantisation=self.dequantisation)
-            return made(ImageFlow, shape, scales=self.scales, mixtures=self.mixtures, attention=self.self_attention, **sizes, **noise)
+            return construct(ImageFlow, shape, scales=self.scales, mixtures=self.mixtures, attention=self.self_attention, **sizes, **noise)
         flows = require("zuko", "flows").flows
         # two passes: half of the dimensions given the other half, so that both directions cost the same
         make, bins = (flows.NICE, {}) if self.coupling == "affine" else (flows.NSF, dict(bins=self.mixtures, passes=2))
@@ -72,7 +72,7 @@ class Generator:
     def build(self, shape: Shape, *, std: float = 1.0) -> "nn.Module":
         from thalweg.nn.generator import LatentGenerator
 
-        return made(LatentGenerator, self.latent_dim, shape, width=self.width)
+        return construct(LatentGenerator, self.latent_dim, shape, width=self.width)
 
     def latent_shape(self, shape: Shape) -> Shape:
         return (self.latent_dim,)

@@ -175,7 +175,7 @@ class Mapping(nn.Module):
 class ConditionalField(nn.Module):
     """g_θ(x, d, z^s, z^a) -> (c, σ) (eq. 3.2): shape enters the layers below the density, appearance those of the colour alone.
 
-    `conditioning` "concat": mapped latents stand beside the encoded point (again halfway up) and the encoded direction, as in GRAF.
+    `conditioning` "concat": mapped latents stand next to the encoded point (again halfway up) and the encoded direction, as in GRAF.
     "film": they scale and shift the first four layers, and the colour's. `depth` layers of `width`. `octaves` of the encoding of
     points, whose range of interest is [−1, 1]; of directions `octaves_view`, −1 for a colour that does not depend on the view.
     """

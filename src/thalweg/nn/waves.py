@@ -1,4 +1,4 @@
-"""Sinusoids of x beside x as inputs of a network: fine detail in the plane, no finer than a level's noise leaves it."""
+"""Sinusoids of x, in addition to x, as inputs of a network: fine detail in the plane, no finer than a level's noise leaves it."""
 
 import torch
 from torch import Tensor, nn

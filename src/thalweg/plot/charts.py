@@ -33,7 +33,7 @@ def curves(
     known = {key for line in stats if x in line for key in line}
     for key in (key for keys in panels.values() for key in keys):
         if key not in known:
-            raise InputError(f"curves: no '{key}' beside '{x}' in the statistics, there are {sorted(known) or 'none'}{nearest(key, known)}")
+            raise InputError(f"curves: no '{key}' with '{x}' in the statistics, there are {sorted(known) or 'none'}{nearest(key, known)}")
     if not panels:
         raise InputError("curves: no keys to draw, need one or more")
     columns = min(3, len(panels))

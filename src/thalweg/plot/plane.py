@@ -24,7 +24,7 @@ def density(
     cells: int = 200,
     extent: float | None = None,
 ) -> Path:
-    """Draw a toy's true density beside those of models, normalised on the same grid and in the same colours, then samples [N, 2].
+    """Draw a toy's true density next to those of models, normalised on the same grid and in the same colours, then samples [N, 2].
 
     energies: one, several, or {title: energy}; each (x [B, 2]) -> [B] nats. log: colours by log-density, down to 10 nats
     below the truth's peak. extent: half-width of the square, the toy's own when None.

@@ -39,7 +39,7 @@ def observe(batch: Batch | ViewBatch, views: int, *, known: bool, rays: int, gen
         raise InputError("poses = 'known' needs images with cameras (docs/data.md); set poses = 'unknown' for others")
     visible, camera, item = (None if t is None else t.unflatten(0, (-1, views)) for t in (visible, camera, item))
     if known and item is not None and (item != item[:, :1]).any():
-        raise InputError(f"views = {views} needs data with as many images of an object beside each other (with_views)")
+        raise InputError(f"views = {views} needs data with as many images of an object next to each other (with_views)")
     which = choose(len(batch.x), math.prod(batch.x.shape[2:]), rays, generator, batch.x.device)
     x = batch.x.unflatten(0, (-1, views))
     return Given(x, camera if known else None, None if item is None else item[:, 0], visible, which)

@@ -39,7 +39,7 @@ class Recombined(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class NewViews:
     """N objects, of which V views were `given` [N, V, 3, H, W]: these as the model sees them, `rebuilt`, and W others that it had not seen,
-    `x` [N, W, 3, H, W] with `depth` [N, W, 1, H, W] in world units, beside the `truth`."""
+    `x` [N, W, 3, H, W] with `depth` [N, W, 1, H, W] in world units, and the `truth`."""
 
     given: Tensor
     rebuilt: Tensor
