@@ -36,7 +36,7 @@ def parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def train_row(
+def trained(
     settings: tuple[str, dict[str, Any]] | Any, data: Any, seed: int, options: Options, *, seconds: float | None = None,
     folder: Path | None = None, stops: int = 1, look: Callable[[Any, bool], Row] = lambda twin, last: {}, keep: Iterable[str] = (),
 ) -> tuple[Any, Row]:  # fmt: skip
