@@ -38,7 +38,7 @@ def test_images_cover_the_size_and_are_cut_in_the_middle():
     assert torch.equal(convert(x, (6, 4)), x[..., 2:6]) and torch.equal(convert(x, (4, 8)), x[:, :, 1:5])
     assert torch.equal(convert(x, (6, 8)), x) and torch.equal(convert(x, (6, 6)), convert(x, 6))
     for size in ((6,), (0, 4), (6, 2.5)):
-        with pytest.raises(InputError, match=r"size must be a whole number of pixels of at least 1, or \(height, width\)"):
+        with pytest.raises(InputError, match=r"size must be a whole number of pixels, or \(height, width\), of at least 1"):
             convert(x, size)
 
 

@@ -132,7 +132,7 @@ def check_size(size: Size | None, channels: int | None) -> None:
     """Raises InputError unless `size` is None, a whole number of at least 1 or two of them, and `channels` is None, 1 or 3."""
     sides = size if isinstance(size, tuple) else (size, size)
     if size is not None and (len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides)):
-        raise InputError(f"size must be a whole number of pixels of at least 1, or (height, width), got {size!r}")
+        raise InputError(f"size must be a whole number of pixels, or (height, width), of at least 1, got {size!r}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
 
