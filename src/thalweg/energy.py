@@ -55,9 +55,12 @@ def value_and_score(
     else:
         if not (isinstance(x, Tensor) and x.is_floating_point()):
             raise InputError(f"x must be a floating-point tensor [B, ...], got {_kind(x)}")
-        with torch.inference_mode(False), torch.enable_grad():
+        if torch.is_inference_mode_enabled():  # in which nothing can be differentiated
+            with torch.inference_mode(False):
+                return value_and_score(energy, x.clone(), create_graph=create_graph, aux=aux, **condition)  # type: ignore[call-overload]
+        with torch.enable_grad():
             # a graph of this point alone, unless the caller differentiates through x itself
-            point = x if create_graph and x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_(True)
+            point = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
             value, extra = evaluated(point)
             gradient = None
             if value.requires_grad:
