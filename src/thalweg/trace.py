@@ -99,5 +99,5 @@ def ended(x: Tensor, sampler: str, first: Tensor | None = None, last: Tensor | N
 
 def warn_if_stuck(sampler: str, accepted: Tensor, steps: int) -> None:
     """A warning where not one proposal of many was accepted: what comes back is the start."""
-    if steps * len(accepted) >= 20 and not bool(accepted.any()):
+    if steps >= 20 and not bool(accepted.any()):
         warnings.warn(f"{sampler}: none of {steps} × {len(accepted)} proposals was accepted; lower the step", stacklevel=3)

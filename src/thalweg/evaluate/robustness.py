@@ -250,8 +250,8 @@ def _ascent(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor
     """The loss of each row and its gradient by x: up the loss is down the energy −loss."""
     try:
         value, gradient = value_and_score(lambda point: -loss(point), x)
-    except RuntimeError as error:
-        if "does not require grad" in str(error) or "not have been used" in str(error):
+    except InputError as error:
+        if "differentiable" in str(error):
             raise InputError("robustness: the logits have no gradient by x; give them without detach or no_grad") from None
         raise
     return -value, gradient
