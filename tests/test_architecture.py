@@ -74,9 +74,10 @@ ALLOWED = {
     },
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
     "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "updates", "methods.base"},
-    "train": {"data", "errors", "loop", "methods.base"},
-    "store": {"config", "errors", "checkpoint", "distributed", "methods", "methods.base"},
-    "latent": {"config", "data", "distributed", "errors", "methods.base", "store"},
+    "train": {"data", "data.prepare", "errors", "loop", "methods.base", "units"},
+    "units": {"errors", "methods.base"},
+    "store": {"config", "data", "errors", "checkpoint", "distributed", "methods", "methods.base"},
+    "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "metrics": BASIC | {"checkpoint", "data", "data.prepare", "evaluate", "methods.base", "plot", "tasks"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package

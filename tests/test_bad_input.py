@@ -147,10 +147,10 @@ COMMANDS = [
     # data
     ("train egc/digits --out new --data digitz", ["unknown data 'digitz'", "did you mean 'digits'?"]),
     ("train egc/digits --out new --data empty", ["empty holds no pictures", ".png"]),
-    ("train egc/digits --out new --data text.csv", ["text.csv is a file of another kind"]),
+    ("train egc/digits --out new --data text.csv", ["egc/digits is for images", "text.csv holds vectors [2]"]),
     ("train egc/digits --out new --data broken_pictures", ["07.png cannot be read as a picture"]),
     ("train egc/digits --out new --data nan.npz", ["1 of 40 images hold NaN"]),
-    ("train egc/digits --out new --data flat.npz", ["x must be [N, C, H, W]", "[40, 64]"]),
+    ("train egc/digits --out new --data flat.npz", ["egc/digits is for images", "flat.npz holds vectors [64]"]),
     ("train egc/digits --out new --data range.npz", ["must lie in [−1, 1]", "255"]),
     ("train egc/digits --out new --data other_key.npz", ["must hold an array x", "images"]),
     ("train egc/digits --out new --data torn.npz", ["torn.npz cannot be read"]),

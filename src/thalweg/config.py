@@ -6,9 +6,9 @@ Nothing here needs torch, so that `thalweg list` and `--help` answer at once.
 import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -73,10 +73,6 @@ class Common(ABC):
     def data_needs(self) -> DataNeeds:
         """What data must be prepared with for this model."""
         return DataNeeds()
-
-    def fitted_to(self, data: Any) -> Self:
-        """This config with `shape` and `classes` of a data set."""
-        return replace(self, shape=tuple(data.shape), classes=len(data.classes))
 
 
 def make_config(kind: type, values: Mapping[str, Any], *, what: str) -> Any:

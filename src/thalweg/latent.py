@@ -20,6 +20,7 @@ from thalweg.data.latent import Autoencoder, Latents
 from thalweg.distributed import usable
 from thalweg.errors import InputError, require
 from thalweg.methods.base import Method, check_sampling, has
+from thalweg.units import in_own_units, standardised
 
 DIFFUSERS = "diffusers:"
 _WEIGHTS = "diffusion_pytorch_model"
@@ -188,6 +189,7 @@ class Decoded(nn.Module):
     def __init__(self, method: Any, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.method, self.autoencoder, self.name = method, autoencoder, method.name
+        self.units = None
         with torch.no_grad():
             shape = autoencoder.decode(torch.zeros(1, *method.config.shape)).shape[1:]
         self.config = ImageConfig(data=method.config.data, shape=tuple(shape), classes=method.config.classes)
@@ -229,12 +231,13 @@ def as_images(method: Any) -> Any:
 
 
 def load(name: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None) -> Any:
-    """A trained model by run folder, exported folder or hub name, see `store.load`; one of latents as a model of images.
+    """A trained model by run folder, exported folder or hub name, see `store.load`; one of latents as a model of images, one of
+    vectors in the data's own units.
 
     `kind`: the class of a method of your own, which config.json names but does not hold. InputError where nothing is there, or what
     is there is corrupt, does not fit, or comes from another version.
     """
-    return as_images(store.load(name, which=which, device=device, kind=kind))
+    return in_own_units(as_images(store.load(name, which=which, device=device, kind=kind)))
 
 
 def save(method: Any, folder: str | Path) -> Path:
@@ -251,7 +254,7 @@ def push_to_hub(method: Any, name: str, *, private: bool = False) -> str:
 
 
 def _itself(method: Any) -> Method:
-    return method.method if isinstance(method, Decoded) else method
+    return method.method if isinstance(method, Decoded) else standardised(method)
 
 
 # the names of version 0.1

@@ -12,6 +12,7 @@ from safetensors.torch import save as dump_tensors
 from thalweg import checkpoint
 from thalweg.checkpoint import WEIGHTS
 from thalweg.config import make_config
+from thalweg.data.vectors import Units
 from thalweg.distributed import usable
 from thalweg.errors import InputError, nearest
 from thalweg.methods import METHODS, find
@@ -74,6 +75,7 @@ def load(path: str | Path, *, which: str = "last", device: str = "cpu", kind: ty
     stored = read(path, kind=kind)
     method = stored.kind(stored.config)
     tensors = checkpoint.read_weights(stored.folder, which)
+    method.units = Units.of_state(tensors)
     try:
         method.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:

@@ -1,15 +1,25 @@
 """`fit` trains a method on data. The method owns the order of its updates; the loop (`thalweg.loop`) is the plumbing that all share."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from thalweg.data.base import Batch, Data
+from torch import Tensor
+
+from thalweg.data.base import Batch
+from thalweg.data.contract import Own
+from thalweg.data.door import of
+from thalweg.data.prepare import prepare
+from thalweg.data.vectors import Table
 from thalweg.errors import InputError, nearest
 from thalweg.loop import Options, Run
 from thalweg.methods.base import Method
+from thalweg.units import in_own_units
 
 PRECISIONS = ("fp32", "bf16")
+LARGE = 100  # beyond which vectors are no standardised ones
 
 
 def _above_zero(**values: float | None) -> None:
@@ -18,9 +28,20 @@ def _above_zero(**values: float | None) -> None:
             raise InputError(f"{name} must be above 0, got {value}")
 
 
+def _look(data: Own, x: Tensor) -> None:
+    """A word on vectors that are far from standardised, which a learning rate cannot make up for."""
+    largest = float(x.abs().max())
+    if x.dim() == 2 and largest > LARGE:
+        print(
+            f"thalweg: {data.name}: values up to {largest:.3g}; models expect columns with standard deviations of about 1. "
+            "tw.data.Table(x) standardises them, and samples come back in their own units",
+            file=sys.stderr,
+        )
+
+
 def fit(
     method: Method,
-    data: Data,
+    data: Any,
     out: str | Path | None = None,
     *,
     images: int | None = None,
@@ -44,6 +65,8 @@ def fit(
 ) -> Method:
     """Train `method` on `data` for `images` images (the config's by default) or `seconds`, whichever ends first; returns the EMA twin.
 
+    `data` is whatever `tw.data.of` takes: a tensor or array, a pair (x, y), a DataFrame, a Dataset or DataLoader, a name or path, or an
+    object with batches of its own. A model of vectors, which are standardised, is returned in the data's own units.
     With a folder `out`, writes config.json, stats.jsonl, samples/, state-*.pt and best.pt there, and a second call with the
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
     convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out` is the batch that the
@@ -66,4 +89,9 @@ def fit(
         log_every=log_every or max(batch, images // 500), sample_every=sample_every or per_run, save_every=save_every or per_run,
         shards=shards, tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
     )  # fmt: skip
-    return Run(method, data, None if out is None else Path(out), options).go()
+    data = prepare(config, str(data), "train", device=device) if isinstance(data, str | Path) else of(data)
+    if tuple(data.shape) == tuple(config.shape):  # else the loop says so
+        if isinstance(data, Own):
+            _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written
+        method.units = data.units if isinstance(data, Table) else None
+    return in_own_units(Run(method, data, None if out is None else Path(out), options).go())

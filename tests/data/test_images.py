@@ -317,7 +317,7 @@ def test_numpy_files(tmp_path):
     "arrays, message",
     [
         ({"z": numpy.zeros((4, 3, 3))}, "must hold an array x of images .* it holds z"),
-        ({"x": numpy.zeros((4, 2))}, r"with 1 or 3 channels, got \[4, 2\]"),
+        ({"x": numpy.zeros((4, 0))}, r"no side of 0, got \[4, 0\]"),
         ({"x": numpy.zeros((4, 2, 5, 5))}, r"with 1 or 3 channels, got \[4, 2, 5, 5\]"),
         ({"x": numpy.zeros((0, 5, 5))}, r"got \[0, 1, 5, 5\]"),
         ({"x": numpy.full((4, 5, 5), numpy.nan)}, "4 of 4 images hold NaN or infinity"),
@@ -326,7 +326,8 @@ def test_numpy_files(tmp_path):
         ({"x": numpy.full((4, 5, 5), 256)}, "integer images must be in 0 … 255, got values from 256 to 256"),
         ({"x": numpy.full((4, 5, 5), True)}, "x must hold uint8 or float, got bool"),
         ({"x": numpy.zeros((4, 5, 5)), "y": numpy.zeros(3, int)}, r"labels must be 4 integers.*got \[3\]"),
-        ({"x": numpy.zeros((4, 5, 5)), "y": numpy.zeros(4)}, "y must hold integers, got float64"),
+        ({"x": numpy.zeros((4, 5, 5)), "y": numpy.full(4, 0.5)}, "labels must be whole numbers or text, got float64 such as 0.5"),
+        ({"x": numpy.zeros((4, 5, 5)), "y": numpy.array(["a", "", "b", "b"])}, "1 of 4 labels are missing"),
         ({"x": numpy.zeros((4, 5, 5)), "y": numpy.full(4, -1)}, "labels must be in 0"),
         ({"x": numpy.array([object()])}, "cannot be read as a NumPy file of plain arrays"),
     ],

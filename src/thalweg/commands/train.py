@@ -71,9 +71,15 @@ def run(arguments: list[str]) -> None:
     if not name:
         raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, an .npz or hf:NAME")
     data = prepare(config, name, "train", size=options.size, device=device)
+    shape = tuple(config.shape)
     config = changed(config, data=name, shape=tuple(data.shape), classes=len(data.classes))
     torch.manual_seed(options.seed)
-    method = kind(config)
+    try:
+        method = kind(config)
+    except InputError as error:
+        if len(shape) == 3 and len(data.shape) == 1:
+            raise InputError(f"{options.preset} is for images, and {name} holds vectors {list(data.shape)}; see METHOD/vectors") from error
+        raise
     if method.notice:
         print(method.notice, file=sys.stderr)
     precision = options.precision if options.precision != "auto" else "bf16" if device.startswith("cuda") else "fp32"

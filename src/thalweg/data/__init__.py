@@ -7,7 +7,9 @@ from ..errors import InputError, nearest
 from . import attributes
 from .attributes import coloured, paired
 from .base import Batch, Data
+from .door import of
 from .emoji import VENDORS, emoji
+from .frames import TABLE_SUFFIXES, read_file
 from .hub import Stream, hub
 from .images import SPLITS, Images, Size, flat_names
 from .layouts import carla, layout, shapenet
@@ -17,6 +19,7 @@ from .stacked import Stacked, stacked
 from .tables import TABLE, read_table
 from .toy import TOYS, Toy, toy
 from .unpaired import Unpaired, UnpairedBatch
+from .vectors import Table, Units
 from .views import ViewBatch, Views, group_views
 
 _COMBINED = {
@@ -53,7 +56,9 @@ __all__ = [
     "Images",
     "Stacked",
     "Stream",
+    "Table",
     "Toy",
+    "Units",
     "Unpaired",
     "UnpairedBatch",
     "ViewBatch",
@@ -74,6 +79,7 @@ __all__ = [
     "meshes",
     "mnist_small",
     "objects",
+    "of",
     "paired",
     "shapenet",
     "stacked",
@@ -82,18 +88,31 @@ __all__ = [
 
 
 def load(
-    name_or_path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, streaming: bool = False
+    name_or_path: str | Path,
+    split: str = "train",
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    streaming: bool = False,
+    label: str | None = None,
+    values: tuple[float, float] | None = None,
 ) -> Data:
-    """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path (a folder, also of objects, a .npz or .npy file).
+    """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path: a folder, also of objects, a .npz, .npy, .csv or .parquet file.
 
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
     brought to, or (height, width); `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
-    `datasets`). Raises InputError for an unknown name, a missing path and options that the data does not have.
+    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file. Raises InputError
+    for an unknown name, a missing path and options that the data does not have.
     """
     check_split(split)
     name = str(name_or_path)
     path = Path(name)
+    table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    if label is not None and not table:
+        raise InputError(f"label names a column of a .csv or .parquet file, '{name}' is none")
+    if values is not None and path.suffix not in (".npz", ".npy"):
+        raise InputError(f"values are of a .npz or .npy file, '{name}' is none")
     if name.startswith("hf:") or _saved_by_datasets(path):
         return hub(name, split, size=size, channels=channels, streaming=streaming)
     if streaming:
@@ -116,9 +135,13 @@ def load(
             return reader(path, split, size=size, channels=channels)
         return folder(path, split, size=size, channels=channels)
     if path.suffix in (".npz", ".npy") and path.is_file():
-        return array_file(path, split, size=size, channels=channels)
+        return array_file(path, split, size=size, channels=channels, values=values)
+    if table:
+        if size is not None or channels is not None:
+            raise InputError(f"'{name}' is a table of vectors: it has no size and no channels")
+        return read_file(path, label).split(split)
     if path.is_file():
-        raise InputError(f"{name} is a file of another kind; data is a folder of pictures, a .npz or a .npy file")
+        raise InputError(f"{name} is a file of another kind; data is a folder of pictures, a .npz, .npy, .csv or .parquet file")
     known = f"the names are {', '.join(NAMES)} and hf:NAME"
     raise InputError(f"unknown data '{name}', and no such file or folder{nearest(name, NAMES)}; {known}")
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import final
+from numbers import Integral
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -42,13 +43,14 @@ class Images:
         flip: bool = False,
         jitter: float = 0.0,
     ):
+        x, label = _as_tensor(x), None if label is None else _as_tensor(label)
         _check_images(x, name)
         if not 0 <= jitter < 1:
             raise InputError(f"jitter must be in [0, 1), got {jitter}")
         self.name = name
         self.x = x if x.dtype == torch.uint8 else x.float()
         self.concepts = check_concepts(concepts or {}, name)
-        self.label, self.classes = _check_labels(label, tuple(classes), self.concepts, len(x), name)
+        self.label, self.classes = check_labels(label, tuple(classes), self.concepts, len(x), name)
         self.shape = tuple(x.shape[1:])
         self.flip = flip
         self.jitter = jitter
@@ -131,7 +133,7 @@ def to_unit(x: Tensor) -> Tensor:
 def check_size(size: Size | None, channels: int | None) -> None:
     """Raises InputError unless `size` is None, a whole number of at least 1 or two of them, and `channels` is None, 1 or 3."""
     sides = size if isinstance(size, tuple) else (size, size)
-    if size is not None and (len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides)):
+    if size is not None and (len(sides) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in sides)):
         raise InputError(f"size must be a whole number of pixels, or (height, width), of at least 1, got {size!r}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
@@ -201,6 +203,11 @@ def partition(split: str, count: int, shares: tuple[float, float], label: Tensor
     return index
 
 
+def _as_tensor(values: Any) -> Tensor:
+    """A tensor, also of NumPy's arrays and lists of numbers."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values)
+
+
 def _check_images(x: Tensor, name: str) -> None:
     if x.dim() != 4 or 0 in x.shape:
         raise InputError(f"{name}: images must have the shape [N, C, H, W] with no side of 0, got {list(x.shape)}")
@@ -233,7 +240,7 @@ def check_concepts(concepts: Mapping[str, Sequence[str]], name: str) -> dict[str
     return {concept: tuple(values) for concept, values in concepts.items()}
 
 
-def _check_labels(
+def check_labels(
     label: Tensor | None, classes: tuple[str, ...], concepts: dict[str, tuple[str, ...]], count: int, name: str
 ) -> tuple[Tensor | None, tuple[str, ...]]:
     if concepts:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from .images import SPLITS, Images, Size, check_size, convert, partition
+from .plausible import numbered, pictures
 from .tables import TABLE, read_attributes, read_table
+from .vectors import Table
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # how a split's folder may be called
@@ -231,37 +233,65 @@ def decode(source, name: str, size: Size | None = None, channels: int | None = N
     return convert(x, size, channels)[0].contiguous()
 
 
-def array_file(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
-    """Images from a `.npz` (key x, optional y: labels, or attributes) or `.npy` file; the split is seeded, 80/10/10, even over the classes.
+def array_file(
+    path: str | Path,
+    split: str = "train",
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    values: tuple[float, float] | None = None,
+) -> Images | Table:
+    """Images or vectors from a `.npz` (key x, optional y: labels, or attributes) or `.npy` file; the split is seeded, 80/10/10, even over
+    the classes.
 
-    x: [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels; uint8, other integers in 0 … 255, or float in [−1, 1].
-    y: [N] integers from 0. attributes: [N, M] integers from 0, with optional `concepts` (see `tables.read_attributes`).
+    x: images [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, uint8, other integers in 0 … 255, floats in [−1, 1] or filling
+    [0, 1], else with `values` or an array `values` of the file: the numbers of black and white; or vectors [N, D], with an optional array
+    `columns` of names. y: [N] labels. attributes: [N, M] integers from 0, with optional `concepts` (see `tables.read_attributes`).
     Raises InputError for anything else, for NaN and infinity.
     """
     check_split(split)
     path = Path(path)
-    images = read_arrays(path)
-    rows = partition(split, len(images), (0.1, 0.1), images.label)
-    return images.subset(rows).resized(size, channels, name=f"{path.stem}/{split}")
+    found = read_arrays(path, values)
+    if isinstance(found, Table):
+        if size is not None or channels is not None:
+            raise InputError(f"{path} holds vectors: they have no size and no channels")
+        return found.split(split)
+    rows = partition(split, len(found), (0.1, 0.1), found.label)
+    return found.subset(rows).resized(size, channels, name=f"{path.stem}/{split}")
 
 
-def read_arrays(path: Path) -> Images:
-    """All images of a `.npz` or `.npy` file, in order and as they are; see `array_file`."""
+def read_arrays(path: Path, values: tuple[float, float] | None = None) -> Images | Table:
+    """All examples of a `.npz` or `.npy` file, in order and as they are; see `array_file`."""
     arrays = _arrays(path)
     if "x" not in arrays:
         raise InputError(f"{path} must hold an array x of images (and labels y where there are any), it holds {', '.join(arrays)}")
-    x = _channels_first(arrays["x"], path)
-    label = arrays.get("y")
-    if "attributes" in arrays:
-        if label is not None:
-            raise InputError(f"{path} must hold y or attributes, not both")
-        if arrays["attributes"].shape[:1] != (len(x),):
-            raise InputError(f"{path}: attributes of shape {list(arrays['attributes'].shape)} for {len(x)} images in x")
-        values, concepts = read_attributes(arrays["attributes"], arrays.get("concepts"), str(path))
-        return Images(x, values, concepts=concepts, name=str(path))
-    if label is not None and label.dtype.kind not in "iu":
-        raise InputError(f"{path}: y must hold integers, got {label.dtype}")
-    return Images(x, None if label is None else torch.from_numpy(label.astype(numpy.int64)), name=str(path))
+    x, label = arrays["x"], arrays.get("y")
+    if x.dtype.kind not in "iuf":
+        raise InputError(f"{path}: x must hold uint8 or float, got {x.dtype}")
+    if "attributes" not in arrays:
+        numbers, classes = (None, ()) if label is None else numbered(label, (), len(x), str(path))
+        if x.ndim == 2:
+            names = tuple(map(str, arrays["columns"].tolist())) if "columns" in arrays else ()
+            return Table(torch.from_numpy(x), numbers, classes, columns=names, name=path.stem)
+        return Images(_pictures_of(x, path, values, arrays.get("values")), numbers, classes, name=str(path))
+    x_of = _pictures_of(x, path, values, arrays.get("values"))
+    if label is not None:
+        raise InputError(f"{path} must hold y or attributes, not both")
+    if arrays["attributes"].shape[:1] != (len(x),):
+        raise InputError(f"{path}: attributes of shape {list(arrays['attributes'].shape)} for {len(x)} images in x")
+    numbers, concepts = read_attributes(arrays["attributes"], arrays.get("concepts"), str(path))
+    return Images(x_of, numbers, concepts=concepts, name=str(path))
+
+
+def _pictures_of(x: numpy.ndarray, path: Path, values: tuple[float, float] | None, own: numpy.ndarray | None) -> Tensor:
+    """Images of a file by `values`, or by those that it holds itself."""
+    if values is None and own is not None:
+        values = tuple(own.reshape(-1).tolist())
+    channels_last = x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3)
+    if x.ndim not in (3, 4) or 0 in x.shape or (x.ndim == 4 and x.shape[1] not in (1, 3) and not channels_last):
+        shape = [len(x), 1, *x.shape[1:]] if x.ndim == 3 else list(x.shape)
+        raise InputError(f"{path}: x must be vectors [N, D], or [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, got {shape}")
+    return pictures(torch.from_numpy(numpy.ascontiguousarray(x)), str(path), values)
 
 
 def array_concepts(path: Path) -> dict[str, tuple[str, ...]]:
@@ -280,19 +310,3 @@ def _arrays(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, numpy.
             return {key: loaded[key] for key in loaded.files if keys is None or key in keys}
     except Exception as error:  # a damaged file can fail in zipfile, zlib or NumPy's own parser
         raise InputError(f"{path} cannot be read as a NumPy file of plain arrays: {error}") from error
-
-
-def _channels_first(array: numpy.ndarray, path: Path) -> Tensor:
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-        raise InputError(f"{path}: x must be [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, got {list(array.shape)}")
-    if array.dtype.kind in "iu":
-        if array.min() < 0 or array.max() > 255:
-            raise InputError(f"{path}: integer images must be in 0 … 255, got values from {array.min()} to {array.max()}")
-        array = array.astype(numpy.uint8)
-    elif array.dtype.kind != "f":
-        raise InputError(f"{path}: x must hold uint8 or float, got {array.dtype}")
-    return torch.from_numpy(numpy.ascontiguousarray(array if array.dtype == numpy.uint8 else array.astype(numpy.float32)))

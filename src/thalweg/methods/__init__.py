@@ -93,18 +93,20 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
     """A new method from METHOD/PRESET with some config fields changed: `tw.method("egc/digits", width=64)`.
 
     A field of a network or chain is named alone where one of them has it, else as in `**{"net.width": 64}` or `net=dict(width=64)`.
-    `seed` sets the initial weights. With `data`, a data set, shape and classes are taken from it. InputError for unknown names or
-    values out of range.
+    `seed` sets the initial weights. With `data`, whatever `tw.data.of` takes, shape and classes are taken from it. InputError for
+    unknown names or values out of range.
     """
     import torch
 
     from thalweg.config import changed
 
     kind, config = preset(name)
-    if isinstance(data, str):
-        raise InputError(f"data must be a data set, as tw.data.load('{data}') gives, not its name")
     if data is not None:
-        config = config.fitted_to(data)
+        from thalweg.data.door import of
+
+        found = of(data)
+        named = {"data": str(data)} if isinstance(data, str | Path) else {}
+        config = changed(config, **named, shape=tuple(found.shape), classes=len(found.classes))
     config = changed(config, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

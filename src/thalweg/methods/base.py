@@ -89,6 +89,8 @@ class Method(nn.Module, ABC):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        # how vectors were standardised (`thalweg.data.Units`), set when it is trained on a table; None for all other data
+        self.units: Any = None
 
     @property
     def abilities(self) -> frozenset[str]:
