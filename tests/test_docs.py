@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import importlib.util
+import pkgutil
 import re
 import shlex
 import sys
@@ -170,6 +171,58 @@ def test_paths_of_the_equations_page_exist():
         for part in function.split("."):
             assert hasattr(value, part), f"{module}:{function}"
             value = getattr(value, part)
+
+
+def code_words(page: Path) -> set[str]:
+    """What stands between single backticks, outside blocks of code."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)))
+
+
+def classes() -> dict[str, list[type]]:
+    """Every class of the package by its name."""
+    found: dict[str, list[type]] = {}
+    for module in pkgutil.walk_packages(tw.__path__, "thalweg."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, type) and value.__module__.startswith("thalweg."):
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def test_every_attribute_of_a_class_that_a_page_names_exists():
+    """`EGC.losses` and its like: methods and fields of classes, in docs and docstrings' own terms."""
+    known, seen = classes(), 0
+    for page in PAGES:
+        for word in code_words(page):
+            match = re.fullmatch(r"([A-Z]\w+)\.(\w+)(?:\(.*\))?", word)
+            if not match or match[1] not in known:
+                continue
+            seen += 1
+            fields = [getattr(kind, "__dataclass_fields__", {}) | getattr(kind, "__annotations__", {}) for kind in known[match[1]]]
+            there = any(hasattr(kind, match[2]) or match[2] in names for kind, names in zip(known[match[1]], fields))
+            assert there, f"{page.name}: {word}"
+    assert seen > 30
+
+
+def test_every_file_that_a_page_names_exists():
+    """Paths of code, in the package or from the repository's root, and result files of studies."""
+    results = {path.name for path in (ROOT / "studies" / "results").glob("*.json")}
+    of_runs = {"config.json", "metrics.json", "data.json", "my_method.py"}
+    for page in PAGES:
+        for word in code_words(page) - of_runs:
+            if "NAME" in word or "FILE" in word or "*" in word or "STEM" in word or not re.fullmatch(r"[\w/.-]+\.(py|md|json)", word):
+                continue
+            if word.endswith(".json"):
+                name = word.rpartition("/")[2]
+                assert name in results or f"{page.stem}_{name}" in results, f"{page.name}: {word}"
+            else:
+                homes = (ROOT, ROOT / "src", ROOT / "src" / "thalweg", ROOT / "docs")
+                assert any((home / word).exists() for home in homes), f"{page.name}: {word}"
+
+
+def test_names_of_states_are_as_the_page_says(tiny_run):
+    assert "`state-IMAGES-CHECKSUM.pt`" in (ROOT / "docs" / "training.md").read_text()
+    names = [path.name for path in Path(tiny_run).glob("state-*.pt")]
+    assert names and all(re.fullmatch(r"state-\d{12}-[0-9a-f]{8}\.pt", name) for name in names)
 
 
 def test_constants_of_the_equations_page():
