@@ -100,3 +100,36 @@ def test_a_method_s_step_is_short_and_its_file_is_no_longer_than_520_lines(path)
 )
 def test_a_library_file_is_no_longer_than_350_lines(path):
     assert len(path.read_text().splitlines()) <= 350
+
+
+# what a reader of a method's box looks for: its densities, its losses, its step, and what the step is made of
+ALGORITHM = {
+    "short_run": "energy step _start _chain _fresh",
+    "egc": "joint energy classify step losses _of_label _kept _own_pass",
+    "cdrl": "energy marginal posterior bridge proposal_mean propose refine step",
+    "ddaebm": "energy log_prob _energy conditional_energy reverse encode_step reconstruction "
+    "step pairs energy_loss _penalty generator_loss",
+    "coopflow": "energy log_prob encode decode step initializer_loss propose noise_at _chain",
+    "cf_ebm": "energy stage_at beta coarse_steps step _parts _expand _start _chain",
+    "liebm": "energy _marginal _log_posterior _moments generator_loss inference_loss energy_loss step _latents negatives _misfit",
+    "nerf_lebm": "energy generate residual posterior_energy run_chain "
+    "step _by_chains _by_kept_chains _by_inference _learn_priors _learn_generator",
+    "jem": "logits energy classify step _negative _fresh _chain",
+    "ssl": "nt_xent byol w_mse cosine_distance whiten step loss",
+    "autoencoder": "encode decode reconstruct step reconstruction_error",
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHM)
+def test_step_losses_and_densities_fit_on_three_screens(name):
+    lengths = functions(PACKAGE / "methods" / f"{name}.py")
+    assert sum(lengths[part] for part in ALGORITHM[name].split()) <= 150
+
+
+def test_every_method_is_found_in_five_places():
+    from thalweg.methods import METHODS
+
+    assert set(ALGORITHM) == set(METHODS)
+    for name in METHODS:
+        assert (PACKAGE / "presets" / f"{name}.py").exists() and (ROOT / "docs" / "methods" / f"{name}.md").exists()
+        assert (ROOT / "tests" / "methods" / f"test_{name}.py").exists()
