@@ -416,7 +416,7 @@ def cost(options: Options) -> dict[str, Any]:
     _, seconds = seconds_in_turn({name: partial(model.sample, n, seed=1) for name, model in samplers.items()}, COST_ROUNDS)
     for name, model in samplers.items():
         # without the proposals of jumps
-        evaluations = model.config.levels * (1 if name == "DDAEBM" else model.config.steps)
+        evaluations = model.config.levels * (1 if name == "DDAEBM" else model.config.chain.steps)
         row = {"model": name, "parameters": parameters(model), "network_evaluations": evaluations}
         found["sampling"].append(row | {"samples_a_second": n / statistics.median(seconds[name])})
     return found
