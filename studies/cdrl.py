@@ -89,9 +89,11 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "standard_error": standard_error(values) or 0.0, "draws": len(values)}
 
 
-def sampled(model: Any, judge: Judge, options: Options, seed: int = 0, draws: int = DRAWS, **asked: Any) -> tuple[list[Tensor], float]:
+def sampled(
+    model: Any, judge: Judge, seed: int = 0, precision: str = "fp32", draws: int = DRAWS, **asked: Any
+) -> tuple[list[Tensor], float]:
     """`draws` sets of as many samples as there are held-out images, and the median CPU seconds of one."""
-    stream, sets, seconds = judge.sets(model, seed, options, draws=draws, **asked), [], []
+    stream, sets, seconds = judge.sets(model, seed, precision, draws=draws, **asked), [], []
     for _ in range(draws):
         started = time.process_time()
         sets.append(next(stream))
@@ -147,7 +149,7 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
     judge = Judge.of("digits", train, test)
 
     def figures(**asked: Any) -> Row:
-        sets, seconds = sampled(model, judge, options, seed, ABLATION_DRAWS, **asked)
+        sets, seconds = sampled(model, judge, seed, options.precision, ABLATION_DRAWS, **asked)
         values = [judge.frechet(x) for x in sets]
         return {"frechet": None if None in values else mean(values), "floor": judge.floor, "seconds": seconds}
 
@@ -196,7 +198,7 @@ def digits(options: Options) -> dict[str, Any]:
     model, judge = tw.load(run), digits_judge()
     found: dict[str, Any] = {"training": length_of(run), "n": len(judge.held_out), "extractor_accuracy": judge.extractor.test_accuracy}
     for name, asked in WAYS.items():
-        sets, seconds = sampled(model, judge, options, **asked)
+        sets, seconds = sampled(model, judge, **asked)
         found[name] = distances(sets, judge) | {"cpu_seconds": seconds}
         print(name, found[name]["frechet"], round(seconds, 3), flush=True)
         if name in ("15 steps", "initializer only"):
@@ -221,9 +223,9 @@ def conditional(options: Options) -> dict[str, Any]:
     model, judge = tw.load(run), digits_judge()
     extractor, label = judge.extractor, torch.arange(len(judge.held_out)) % 10
     found: dict[str, Any] = {"training": length_of(run), "extractor_accuracy": extractor.test_accuracy, "curve": []}
-    found["unconditional"] = distances(sampled(model, judge, options)[0], judge)
+    found["unconditional"] = distances(sampled(model, judge)[0], judge)
     for guide, w in [("both", w) for w in GUIDANCE] + [("initializer", w) for w in GUIDANCE if w >= 0.5]:
-        sets, _ = sampled(model, judge, options, label=label, guidance=1 + w, guide=guide)
+        sets, _ = sampled(model, judge, label=label, guidance=1 + w, guide=guide)
         scores = [tw.evaluate.fidelity(judge.train, x, extractor, held_out=judge.held_out) for x in sets]
         row = {"guide": guide, "w": w, **distances(sets, judge)}
         row["accuracy"] = spread([tw.evaluate.class_accuracy(x, label, extractor).value for x in sets])
@@ -371,7 +373,7 @@ def latent(options: Options) -> dict[str, Any]:
     judge = Judge(whole.train[:10_000], whole.held_out, whole.extractor)
     with torch.no_grad():
         rebuilt = torch.cat([model.autoencoder.reconstruct(part) for part in judge.held_out.split(256)])
-    sets, seconds = sampled(model, judge, options)
+    sets, seconds = sampled(model, judge)
     prior = torch.cat([model.autoencoder.sample(500, seed=s) for s in range(2)])
     tw.plot.grid(sets[0][:64], options.pictures / "cdrl_fashion_latent.png", columns=16)
     return {

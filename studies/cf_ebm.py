@@ -87,7 +87,7 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
     def look(twin: Any, last: bool) -> Row:
         # fewer during training, as chains are expensive; fewer samples give a slightly larger distance
         n = min(SAMPLES // (1 if last else 2), len(judge.held_out))
-        return {"stage": twin.net.sizes[twin.reached[0]][0], "frechet": judge.distance(twin, seed, options, n=n)}
+        return {"stage": twin.net.sizes[twin.reached[0]][0], "frechet": judge.distance(twin, seed, options.precision, n=n)}
 
     # kept for `denoising`
     asked, seconds = ablation_settings(row, options), options.seconds or 300.0
@@ -97,7 +97,7 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
     if twin is None or twin.reached[0] < twin.stages - 1:
         return found
     found |= {"frechet": found["along"][-1]["frechet"], "floor": judge.floor}
-    with precise(options):
+    with precise(options.precision):
         found |= restored(twin, judge.held_out[:DENOISED], seed)
         if seed == 0:
             tw.plot.grid(twin.sample(64, seed=1).float(), options.pictures / file_of("cf_ebm", options.data, row), columns=16)
@@ -153,7 +153,7 @@ def by_level(clean: Any, seed: int, options: Options, path: Path | None, labels:
     found: Row = {"n": len(clean), "levels": {}}
     for std in STDS:
         noisy = clean + std * tw.random.normal_like(clean, tw.random.seeded(seed, 21))
-        with precise(options):
+        with precise(options.precision):
             images = {name: x.float() for name, x in ways(noisy, std).items()}
         found["levels"][str(std)] = {name: float(tw.evaluate.psnr(clean, x).mean()) for name, x in images.items()}
         if path is not None and std == STD:

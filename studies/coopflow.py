@@ -79,7 +79,7 @@ def images_one(row: str, seed: int, options: Options) -> Row:
     held_out = judge.held_out
 
     def frechet(**asked: Any) -> float | None:
-        return judge.distance(model, seed, options, draws=DRAWS, **asked)
+        return judge.distance(model, seed, draws=DRAWS, **asked)
 
     found |= {"frechet": frechet(), "floor": judge.floor}
     if c.chain.steps:

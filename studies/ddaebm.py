@@ -240,7 +240,7 @@ def levels_one(row: str, seed: int, options: Options) -> Row:
     judge = Judge.of(options.data, train, test)
 
     def look(twin: Any, last: bool) -> Row:
-        return {"frechet": judge.distance(twin, seed, options, draws=DRAWS)}
+        return {"frechet": judge.distance(twin, seed, draws=DRAWS)}
 
     model, found = trained(image_settings(LEVELS, row, options), train, seed, options, stops=STOPS, look=look)
     if model is None:

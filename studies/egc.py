@@ -114,7 +114,7 @@ def accuracy_of(model: Any, test: Any) -> dict[str, Any]:
 def distances(model: Any, judge: Judge, seed: int, options: Options, **asked: Any) -> dict[str, Any]:
     """Mean Fréchet distance of sets of samples, and with `label` their class accuracy by the extractor's classifier."""
     asked |= {"steps": options.steps} if options.steps is not None and model.name == "egc" else {}
-    sets = list(judge.sets(model, seed, options, draws=options.draws, **asked))
+    sets = list(judge.sets(model, seed, options.precision, draws=options.draws, **asked))
     values = [judge.frechet(x) for x in sets]
     if None in values:
         return {"frechet": None, "floor": None, "class_accuracy": None}
@@ -275,7 +275,7 @@ def cost(options: Options) -> dict[str, Any]:
                 config = tw.method(f"egc/{options.data}", data=train, compile=compiled, **sizes, **fields).config
                 model = method(config)
                 step = partial(model.step, batch, Bare(model))
-                runs[f"{body}: {kind} {'compiled' if compiled else 'eager'}"] = precisely(step, options)
+                runs[f"{body}: {kind} {'compiled' if compiled else 'eager'}"] = precisely(step, options.precision)
     first, seconds = seconds_in_turn(runs, COST_ROUNDS)
     pairs = [(f"egc {way}", f"{other} {way}") for way in ("eager", "compiled") for other in ("diffusion", "classifier")]
     pairs.append(("egc eager", "egc compiled"))

@@ -134,7 +134,7 @@ def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Pa
     shutil.rmtree(folder, ignore_errors=True)
 
     def look(twin: Any, last: bool) -> Row:
-        return {"frechet": judge.distance(twin, seed, options)}
+        return {"frechet": judge.distance(twin, seed, options.precision)}
 
     keep = ("energy_data", "energy_samples", "displacement", "agreement")
     twin, found = trained((preset, encoder | fields), train, seed, options, folder=folder, stops=STOPS, look=look, keep=keep)
@@ -170,15 +170,15 @@ def ablation_one(row: str, seed: int, options: Options) -> Row:
     if twin is None:
         return found
     ways = {str(steps): {"steps": steps} if steps else {"use": "initializer"} for steps in STEPS}
-    found["by_steps"] = {steps: judge.distance(twin, seed, options, **way) for steps, way in ways.items()}
+    found["by_steps"] = {steps: judge.distance(twin, seed, options.precision, **way) for steps, way in ways.items()}
     found |= {"generator": found["by_steps"]["0"]} | outliers_of(twin, judge, options)
     if twin.encoder is not None:
-        with precise(options):
+        with precise(options.precision):
             found |= by_label(twin, judge, seed)
     if twin.inference is not None:
         found["reconstruction"] = float((twin.reconstruct(judge.held_out).x - judge.held_out).square().mean())
     if seed == 0:
-        with precise(options):
+        with precise(options.precision):
             tw.plot.grid(twin.sample(64, seed=1).float(), options.pictures / file_of("liebm", options.data, row), columns=16)
     return found
 
@@ -187,7 +187,7 @@ def sweep_one(row: str, seed: int, options: Options) -> Row:
     twin, found, judge = model_of(row, seed, options, "simclr", model_folder(f"sweep-{row}", seed, options))
     if twin is None:
         return found
-    return found | outliers_of(twin, judge, options) | {"generator": judge.distance(twin, seed, options, use="initializer")}
+    return found | outliers_of(twin, judge, options) | {"generator": judge.distance(twin, seed, options.precision, use="initializer")}
 
 
 def line(name: str, mine: list[Row], rows: list[Row]) -> Row:

@@ -108,15 +108,18 @@ class Judge:
         """The Fréchet distance of images; None where they are not finite."""
         return self.report(x).value if bool(x.isfinite().all()) else None
 
-    def sets(self, model: Any, seed: int, options: Options, *, draws: int = 1, n: int | None = None, **asked: Any) -> Iterator[Tensor]:
+    def sets(
+        self, model: Any, seed: int, precision: str = "fp32", *, draws: int = 1, n: int | None = None, **asked: Any
+    ) -> Iterator[Tensor]:
         """`draws` sets of samples, by default as many in each as there are held-out images; `asked` goes to the model's `sample`."""
         for draw in range(draws):
-            with precise(options):
-                yield model.sample(n or len(self.held_out), seed=1000 * seed + draw + 1, **asked).float()
+            with precise(precision):
+                x = model.sample(n or len(self.held_out), seed=1000 * seed + draw + 1, **asked).float()
+            yield x  # outside of the context: what is measured of samples is so in fp32
 
-    def distance(self, model: Any, seed: int, options: Options, **asked: Any) -> float | None:
+    def distance(self, model: Any, seed: int, precision: str = "fp32", **asked: Any) -> float | None:
         """The mean Fréchet distance of `sets`, None where a sample is not finite."""
-        values = [self.frechet(x) for x in self.sets(model, seed, options, **asked)]
+        values = [self.frechet(x) for x in self.sets(model, seed, precision, **asked)]
         return None if None in values else statistics.fmean(values)
 
 
@@ -184,11 +187,11 @@ class Bare:
         return value
 
 
-def precisely(run: Callable[[], Any], options: Options) -> Callable[[], None]:
-    """`run` in the study's precision: each call has its own context, which keeps the weights that it has rounded."""
+def precisely(run: Callable[[], Any], precision: str) -> Callable[[], None]:
+    """`run` in a precision: each call has its own context, which keeps the weights that it has rounded."""
 
     def ran() -> None:
-        with precise(options):
+        with precise(precision):
             run()
 
     return ran

@@ -88,7 +88,7 @@ def two_shot(model: Any, seed: int, options: Options, path: Path | None) -> dict
     for name, steps in {"encoder": 0, "chain": POSTERIOR_STEPS}.items():
         if name == "encoder" and model.inference is None:
             continue
-        with precise(options):
+        with precise(options.precision):
             made = tw.tasks.new_views(model, test, objects=OBJECTS, shots=SHOTS, views=VIEWS, seed=seed, steps=steps)
         for key, x, truth in (("two_shot", made.x, made.truth), ("given", made.rebuilt, made.given)):
             found[f"{key}_{name}"] = float(tw.evaluate.psnr(truth.flatten(0, 1), x.float().flatten(0, 1)).mean())
@@ -135,7 +135,7 @@ def priors_one(row: str, seed: int, options: Options) -> Row:
         return found
     path = partial(picture, options, seed, row)
     found |= two_shot(model, seed, options, path("views")) | decided_by(model, seed, path("recombined"))
-    found["frechet"] = judge_of("priors").distance(model, seed, options)
+    found["frechet"] = judge_of("priors").distance(model, seed, options.precision)
     if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
         a, s = tw.tasks.draw_objects(model, 6, seed=1)
@@ -151,12 +151,12 @@ def incomplete_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     whole, masked = tw.data.load("objects", "test").all(), tw.data.load("objects-incomplete", "test").all()
     rows = [int((whole.item == item).nonzero()[0]) for item in range(OBJECTS)]
     x, camera, visible = whole.x[rows], masked.camera[rows], masked.visible[rows]
-    with precise(options):
+    with precise(options.precision):
         made = model.complete(masked.x[rows], camera, visible, steps=POSTERIOR_STEPS, seed=seed).float()
     filled = (x * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
     guesses = {"hidden": made, "hidden_by_mean": filled.expand_as(x)}
     found |= {name: float(psnr_hidden(x, guess, ~visible).mean()) for name, guess in guesses.items()}
-    found |= two_shot(model, seed, options, None) | {"frechet": judge_of("incomplete").distance(model, seed, options)}
+    found |= two_shot(model, seed, options, None) | {"frechet": judge_of("incomplete").distance(model, seed, options.precision)}
     if seed == 0:
         shown = torch.where(visible, x, torch.zeros_like(x))
         tw.plot.grid(torch.stack([shown, made, x], 1)[:16].flatten(0, 1), picture(options, seed, "incomplete", row), columns=12, least=64)
@@ -186,7 +186,7 @@ def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
         "altitude": float(torch.corrcoef(torch.stack([told.altitude, altitude]))[0, 1]),
     }
     path = partial(picture, options, seed, "unposed", row)
-    found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of("unposed").distance(model, seed, options)}
+    found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of("unposed").distance(model, seed, options.precision)}
     if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
         a, s = tw.tasks.draw_objects(model, 4, seed=1)
@@ -239,7 +239,7 @@ def cost(options: Options) -> dict[str, Any]:
             "chains": lambda: model.draw_prior(c.batch // c.views, update.generator),
             "images": lambda: model.sample(few, steps=1),
         }
-        _, seconds = seconds_in_turn({name: precisely(run, options) for name, run in runs.items()}, rounds)
+        _, seconds = seconds_in_turn({name: precisely(run, options.precision) for name, run in runs.items()}, rounds)
         step, chains, images = (statistics.median(seconds[name]) for name in runs)
         row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
         return row | {"prior_chains": chains / step, "rendering_an_image": images / few}

@@ -38,24 +38,15 @@ def machine() -> dict[str, Any]:
         pass
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "usable_cores": usable,
-        "threads": torch.get_num_threads(),
-        "memory_gib": memory,
-        "system": platform.platform(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+        "cpu": model, "cores": os.cpu_count(), "usable_cores": usable, "threads": torch.get_num_threads(), "memory_gib": memory,
+        "system": platform.platform(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }  # fmt: skip
 
 
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that figures depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "thalweg": thalweg.__version__,
-    }
+    packages = {"torch": torch, "numpy": numpy, "thalweg": thalweg}
+    return {"python": platform.python_version()} | {name: package.__version__ for name, package in packages.items()}
 
 
 def file_of(*words: str) -> str:
@@ -295,9 +286,9 @@ class Check:
         sys.exit(self.failed(results))
 
 
-def precise(options: Options) -> Any:
-    """A context in which chains run in the precision that they were trained in, `--precision`, on the CPU."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+def precise(precision: str) -> Any:
+    """A context in which chains run on the CPU in the precision that they were trained in."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

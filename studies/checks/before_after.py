@@ -2,11 +2,11 @@
 
     python -m studies.checks.before_after --before ../other-checkout
 
-Each checkout has a process of its own, with one thread, which is asked for one round at a time: what slows the machine slows both. A round is
-CPU seconds; the ratio is this checkout's over the other's, its median over rounds. Starting the command is measured likewise.
+Each checkout has a process of its own, with one thread, which is asked for one round at a time: what slows the machine slows both.
+Seconds are of CPU time; the ratio is this checkout's over the other's, its median over rounds. So are the seconds of starting commands,
+by the clock.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,10 +15,14 @@ import time
 from pathlib import Path
 from statistics import median
 
-from studies.runner import write_results
+from studies.runner import Check, Options
 
 PRESETS = ("short_run/digits", "egc/digits", "cdrl/digits", "coopflow/digits")
-COMMANDS = {"import thalweg": ["-c", "import thalweg"], "thalweg --help": ["-m", "thalweg.cli", "--help"], "thalweg list": ["-m", "thalweg.cli", "list"]}
+COMMANDS = {
+    "import thalweg": ["-c", "import thalweg"],
+    "thalweg --help": ["-m", "thalweg.cli", "--help"],
+    "thalweg list": ["-m", "thalweg.cli", "list"],
+}
 WORKER = """
 import json, sys, time
 import torch
@@ -77,14 +81,7 @@ def source_of(folder: Path) -> Path:
     raise SystemExit(f"{folder} is no checkout of Thalweg")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, required=True, help="the other checkout")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=12, help="training steps a round; Langevin steps are ten times as many")
-    parser.add_argument("--out", default="studies/results/before_after.json")
-    options = parser.parse_args()
-    started = time.monotonic()
+def run(options: Options) -> dict:
     sides = {"before": Checkout(source_of(options.before)), "after": Checkout(source_of(Path(__file__).parents[2]))}
     rows = []
     for name in PRESETS:
@@ -98,7 +95,7 @@ def main() -> None:
         found = [{key: side.start(words) for key, side in sides.items()} for _ in range(options.rounds)]
         rows.append({"preset": name, "what": "start", "steps": 1, **summary(found)})
         print(f"{name:18} {'start':9} {rows[-1]['ratio']:.3f}", flush=True)
-    print(write_results(options.out, {"rounds": options.rounds, "rows": rows}, seed=0, seconds=time.monotonic() - started))
+    return {"rounds": options.rounds, "rows": rows}
 
 
 def summary(found: list[dict[str, float]]) -> dict[str, float]:
@@ -108,5 +105,8 @@ def summary(found: list[dict[str, float]]) -> dict[str, float]:
     return seconds | {"ratio": median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
 
 
+# Langevin steps are ten times as many as `steps`, those of training
+CHECK = Check("before_after", __doc__, run, dict(before=Path("../before"), rounds=9, steps=12))
+
 if __name__ == "__main__":
-    main()
+    CHECK.main()

@@ -96,9 +96,21 @@ def test_the_judge_compares_samples_with_training_images(judge, monkeypatch):
     assert judge.floor == 0.25 and judge.frechet(torch.ones(3, 1, 8, 8)) == 1.0
     assert reports[0][0] is judge.train and reports[0][1] is judge.held_out and reports[0][2] == ("frechet",)
     assert judge.frechet(torch.full((3, 1, 8, 8), torch.nan)) is None
-    assert [len(x) for x in judge.sets(model, 0, OPTIONS, draws=2)] == [100, 100]
-    assert judge.distance(model, 2, OPTIONS, draws=3, shift=0.5) == pytest.approx(2002.5)  # seeds 2001, 2002, 2003
-    assert judge.distance(model, 0, OPTIONS, n=7, shift=torch.inf) is None
+    assert [len(x) for x in judge.sets(model, 0, draws=2)] == [100, 100]
+    assert judge.distance(model, 2, draws=3, shift=0.5) == pytest.approx(2002.5)  # seeds 2001, 2002, 2003
+    assert judge.distance(model, 0, n=7, shift=torch.inf) is None
+
+
+def test_samples_are_in_the_precision_asked_for_and_what_is_measured_of_them_is_not(judge):
+    seen = []
+
+    def sample(n, seed):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(n, 1, 8, 8)
+
+    for precision, mixed in (("bf16", True), ("fp32", False)):
+        for _ in judge.sets(SimpleNamespace(sample=sample), 0, precision, draws=2):
+            assert not torch.is_autocast_enabled("cpu") and seen[-1] == mixed
 
 
 def test_the_judge_of_a_data_set_has_its_images():
@@ -143,7 +155,7 @@ def test_a_bare_step_moves_the_weights():
     model = tiny()
     before = [p.clone() for p in model.parameters()]
     batch, update = tw.data.toy("8gaussians").batch(0, 16, seed=0), Bare(model)
-    precisely(lambda: model.step(batch, update), OPTIONS)()
+    precisely(lambda: model.step(batch, update), "bf16")()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
