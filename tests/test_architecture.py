@@ -78,7 +78,7 @@ ALLOWED = {
     "units": {"errors", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "methods", "methods.base"},
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
-    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "evaluate", "methods.base", "plot", "tasks"},
+    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package
 TOP = {"cli", "commands"}  # may import anything

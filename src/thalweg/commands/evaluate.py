@@ -21,8 +21,8 @@ class Options:
     models: Annotated[tuple[str, ...], "positional"]
     """run folders (or exported models)"""
     metrics: str = "auto"
-    """comma-separated (density, accuracy, calibration, fidelity, neighbours, ood, modes, views, cost, robustness, restoration, latents,
-    likelihood), auto for the quick ones that fit, or all"""
+    """comma-separated (density, vectors, accuracy, calibration, fidelity, neighbours, ood, modes, views, cost, robustness, restoration,
+    latents, likelihood), auto for the quick ones that fit, or all"""
     compare: bool = False
     """one table for all models, which must share their data; with --out also a picture of it"""
     n: Annotated[int, "short"] = 1000

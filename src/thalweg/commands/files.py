@@ -1,6 +1,7 @@
 """Files that the commands read and write: arrays, and images to work on."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,21 @@ def write_arrays(out: Path, **arrays: Tensor) -> Path:
     buffer, contents = io.BytesIO(), {name: array.cpu().numpy() for name, array in arrays.items()}
     np.savez(buffer, **cast(Any, contents))
     checkpoint.write_bytes(out, buffer.getvalue())
+    return out
+
+
+def write_table(out: Path, x: Tensor, columns: Sequence[str], labels: Tensor | None = None, classes: Sequence[str] = ()) -> Path:
+    """Vectors [N, D] as a .csv with the names of their columns, and a column label where there are labels; whole or not at all."""
+    import csv
+
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = tuple(columns) or tuple(f"x{i}" for i in range(x.shape[1]))
+    rows = [[format(value, ".9g") for value in row] for row in x.cpu().tolist()]
+    if labels is not None:
+        names, rows = (*names, "label"), [[*row, classes[i] if i < len(classes) else str(i)] for row, i in zip(rows, labels.tolist())]
+    writer.writerows([names, *rows])
+    checkpoint.write_bytes(out, stream.getvalue().encode())
     return out
 
 

@@ -28,7 +28,7 @@ def lines() -> list[str]:
         for key, row in rows.items():
             name, shape = f"{method}/{key}", "×".join(map(str, row["shape"]))
             size = f"{sizes[name]:,}" if name in sizes else "?"
-            data = "any toy" if key == "toy" else row["data"]
+            data = {"toy": "any toy", "vectors": "your table"}.get(key, row["data"])
             found.append(f"{name:32} {data:20} {shape:>10} {size:>12} parameters {row['images']:>13,} images")
     return [*found, "", f"METHOD/toy is for each toy by its name, as in {presets.FIRST_TOY}: {', '.join(presets.TOYS)}"]
 

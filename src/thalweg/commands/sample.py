@@ -16,12 +16,12 @@ PASSED = ("guide", "resample", "proposals", "steps", "eta", "chain_noise")
 
 @dataclass
 class Options:
-    """Draw samples from a run or an exported model into a picture (.png) or an array file (.npz)."""
+    """Draw samples from a run or an exported model into a picture (.png), an array file (.npz) or, of vectors, a table (.csv)."""
 
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
     out: Path
-    """FILE.png or FILE.npz"""
+    """FILE.png, FILE.npz or, of vectors, FILE.csv"""
     n: Annotated[int, "short"] = 64
     """number of samples"""
     seed: int = 0
@@ -56,8 +56,8 @@ def run(arguments: list[str]) -> None:
     check_seed(options.seed)
     if options.eta is not None and not 0 <= options.eta <= 1:
         raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")
-    if options.out.suffix not in (".png", ".npz"):
-        raise InputError(f"--out {options.out}: the name must end in .png or .npz")
+    if options.out.suffix not in (".png", ".npz", ".csv"):
+        raise InputError(f"--out {options.out}: the name must end in .png, .npz or .csv")
     if not options.out.parent.is_dir():
         raise InputError(f"the folder {options.out.parent} does not exist")
     if options.out.is_dir():
@@ -74,15 +74,17 @@ def run(arguments: list[str]) -> None:
 
 
 def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str | None = None, **given: Any) -> Path:
-    """Draw `n` samples and write them to a .png or .npz; `given` are options of the method's `sample`."""
-    from thalweg import plot
-    from thalweg.commands.files import write_arrays
+    """Draw `n` samples and write them to a .png, .npz or .csv; `given` are options of the method's `sample`."""
+    from thalweg import data, plot
+    from thalweg.commands.files import write_arrays, write_table
     from thalweg.data.toy import TOYS, toy
     from thalweg.methods.base import check_sampling
 
     labels = None if label is None else class_labels(method, label, n)
     given |= ({} if labels is None else {"label": labels}) | method.starts(n, seed)
     check_sampling(method, given)
+    if out.suffix == ".csv" and len(method.config.shape) != 1:
+        raise InputError(f"--out {out}: a .csv is for vectors, this model is of {list(method.config.shape)}; use .png or .npz")
     try:
         x = method.sample(n, seed=seed, **given)
     except InputError:
@@ -91,12 +93,14 @@ def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str |
         raise InputError(f"{method.name} cannot sample so: {error}") from None
     if out.suffix == ".npz":
         write_arrays(out, x=x, **({} if labels is None else {"y": labels}))
+    elif out.suffix == ".csv":
+        write_table(out, x, () if method.units is None else method.units.columns, labels, data.class_names(method.config.data))
     elif x.dim() == 4:
         plot.grid(x, out)
     elif method.config.data in TOYS:
         plot.density({method.name: method.energy}, toy(method.config.data), out, samples=x)
     else:
-        raise InputError(f"samples of shape {tuple(x.shape[1:])} make no picture; use --out FILE.npz")
+        raise InputError(f"samples of shape {tuple(x.shape[1:])} make no picture; use --out FILE.csv or FILE.npz")
     return out
 
 

@@ -9,6 +9,7 @@ from . import Unpaired, UnpairedBatch, group_views, load
 from .base import Batch, Data
 from .images import Size
 from .toy import TOYS, toy
+from .vectors import Table
 
 HELD_OUT = 512  # examples that the best state is chosen by
 
@@ -69,6 +70,12 @@ def everything(data: Any) -> Batch:
     if not hasattr(data, "all"):
         raise InputError(f"{data.name} is a stream, whose examples are never all there; give data that fit into memory")
     return data.all()
+
+
+def in_own_units(data: Any) -> Batch:
+    """As `everything`, vectors in the data's own units, as the models take them that are loaded."""
+    whole = everything(data)
+    return Batch(data.decode(whole.x), whole.label) if isinstance(data, Table) else whole
 
 
 def source_images(config: Any, split: str, n: int) -> Tensor:

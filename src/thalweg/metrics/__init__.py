@@ -9,7 +9,7 @@ from typing import Any
 from thalweg import checkpoint
 from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
-from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys
+from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys, vectors
 from thalweg.metrics.base import Metric, Row, Settings, Subject, data_kind, line
 from thalweg.tasks.table import TASKS
 
@@ -35,8 +35,9 @@ _IMAGES = ("images", "stacks")
 # fmt: off
 METRICS: dict[str, Metric] = {
     "density":     Metric(toys.density, toys.density_rows, ("energy",), ("toy",)),
-    "accuracy":    Metric(classes.accuracy, classes.accuracy_rows, TASKS["classify"].needs, _IMAGES),
-    "calibration": Metric(classes.calibration, classes.calibration_rows, TASKS["classify"].needs, _IMAGES),
+    "vectors":     Metric(vectors.vectors, vectors.vectors_rows, ("sample",), ("vectors",)),
+    "accuracy":    Metric(classes.accuracy, classes.accuracy_rows, TASKS["classify"].needs, (*_IMAGES, "vectors")),
+    "calibration": Metric(classes.calibration, classes.calibration_rows, TASKS["classify"].needs, (*_IMAGES, "vectors")),
     "fidelity":    Metric(images.fidelity, images.fidelity_rows, ("sample",), ("images",)),
     "neighbours":  Metric(images.neighbours, images.neighbours_rows, ("sample",), ("images",)),
     "ood":         Metric(outliers.ood, outliers.ood_rows, TASKS["detect"].needs, _IMAGES),

@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg import data
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
-from thalweg.data.prepare import everything, image_size, sized
+from thalweg.data.prepare import everything, image_size, in_own_units, sized
 from thalweg.data.toy import TOYS, Toy, toy
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, has
@@ -65,12 +65,12 @@ class Subject:
     @cached_property
     def train(self) -> Batch:
         """All training examples."""
-        return everything(sized(self.config, self.config.data, "train"))
+        return in_own_units(sized(self.config, self.config.data, "train"))
 
     @cached_property
     def test(self) -> Batch:
         """All test examples."""
-        return everything(sized(self.config, self.config.data, "test"))
+        return in_own_units(sized(self.config, self.config.data, "test"))
 
     def sample(self, n: int, **options: Any) -> Tensor:
         """Samples, of a model that is given images from test images."""

@@ -5,11 +5,12 @@ from typing import Any
 
 from thalweg import evaluate as ev
 from thalweg.metrics.base import Row, Subject, line
+from thalweg.units import standardised
 
 
 def cost(s: Subject) -> dict[str, Any]:
     n, seed = min(64, s.settings.n), s.settings.seed
-    return asdict(ev.cost(s.method, n, seed=seed, **s.method.starts(n, seed)))
+    return asdict(ev.cost(standardised(s.method), n, seed=seed, **s.method.starts(n, seed)))
 
 
 def cost_rows(r: dict[str, Any]) -> list[Row]:

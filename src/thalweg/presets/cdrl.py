@@ -35,6 +35,8 @@ PRESETS = {
     "toy":                  dict(_TOY),
     # of its narrow modes few proposals hit one: with 3 jumps the weights of modes went astray, seen in trials of 2,000,000 images
     "25gaussians":          dict(_TOY, data="25gaussians", chain=replace(_ADAPTED, jumps=12)),
+    # standardised tables of one's own, whose shape is the data's; ours, not swept
+    "vectors":              dict(_TOY, data="", data_std=1.0, images=600_000),
     "digits":               dict(_DIGITS),
     "digits-conditional":   dict(_DIGITS, classes=10, conditional=True),
     # digit × digit, digit × ink, and digit × ink × background (not at its target yet)

@@ -21,6 +21,8 @@ _T200 = Langevin(steps=200, step=0.01, noise=0.0, clip=0.1, clamp=True)
 # fmt: off
 PRESETS = {
     "toy":           dict(_TOY, data="spiral", shape=(2,), images=400_000),
+    # standardised tables of one's own, whose shape is the data's; ours, not swept
+    "vectors":       dict(_TOY, data="", shape=(2,), images=200_000),
     "digits":        dict(_DIGITS, images=200_000),
     "digits-pre":    dict(_DIGITS, images=200_000, pretrain=50_000, warm_up_energy=10_000),
     "fashion-mnist": dict(_SMALL, data="fashion-mnist", shape=(1, 28, 28), net=ConvNet(widths=(32, 64, 128)),

@@ -35,6 +35,8 @@ PRESETS = {
     "pinwheel-weighted":    dict(_WEIGHTED, data="pinwheel"),
     "swissroll-quick":      dict(_QUICK,    data="swissroll"),
     "swissroll-weighted":   dict(_WEIGHTED, data="swissroll"),
+    # standardised tables of one's own, whose shape is the data's; ours, not swept
+    "vectors":              dict(_QUICK, data=""),
     "digits":               dict(_SMALL, data="digits", shape=(1, 8, 8), images=1_000_000),
     "fashion-mnist":        dict(_IMAGE, data="fashion-mnist", shape=(1, 28, 28), images=24_000_000,
                                  net=PatchNet(width=96, embedding=192, blocks=5, patch=4), encoder=ConvEncoder(width=64)),

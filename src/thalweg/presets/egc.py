@@ -24,6 +24,9 @@ PRESETS = {
     # ours: settings not swept
     "toy":                        dict(data="8gaussians", shape=(2,), classes=8, net=MLP(width=128, depth=3), data_std=1.4, guidance=1.0,
                                        sample_steps=200, batch=512, ema=0.999, images=2_500_000),
+    # standardised tables of one's own, whose shape and classes are the data's; ours, not swept
+    "vectors":                    dict(data="", shape=(2,), net=MLP(width=128, depth=3), data_std=1.0, guidance=1.0, sample_steps=200,
+                                       batch=512, ema=0.999, images=1_000_000),
     # the released recipe for latents (its training and sampling scripts; sec. 4.1), not run here. The autoencoder has the shape (8 times
     # smaller, 4 channels) and scale (0.18215) of the paper's. The released scale 6 of the classifier's gradient comes on top of the
     # conditional score, which makes w = 7. Ours differs in the unet: pooling of the logits by learned queries, labels added to the

@@ -15,6 +15,8 @@ _DIGITS = dict(data="digits", shape=(1, 8, 8), net=ConvNet(widths=(32, 64, 96, 1
 PRESETS = {
     "toy":                dict(_TOY, images=750_000),
     "25gaussians":        dict(_TOY, images=750_000, data="25gaussians", chain=MALA(steps=10, jumps=2, step=0.05)),
+    # standardised tables of one's own (--data FILE.csv), whose shape is the data's. Ours, not swept: the toys' recipe at unit scale
+    "vectors":            dict(_TOY, data="", reference_std=1.5, buffer=1024, images=500_000),
     "digits":             dict(_IMAGE | _DIGITS),
     "digits-conditional": dict(_IMAGE | _DIGITS, classes=10, conditional=True),
     # 28 pixels halve twice

@@ -1,0 +1,142 @@
+"""Tables on the command line: trained, sampled into a .csv with the names of the columns, measured on held-out rows, exported."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg.commands.main import main
+
+NAMES = ["height", "weight", "ratio"]
+MEAN, STD = np.array([170.0, 60_000.0, 0.01]), np.array([5.0, 3000.0, 0.002])
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A folder with one table in every kind of file, and a run on it."""
+    root = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 400)
+    x = MEAN + STD * (rng.normal(size=(400, 3)) + np.outer(kind, [2, 0, -2]))
+    with open(root / "people.csv", "w", newline="") as file:
+        csv.writer(file).writerows([[*NAMES, "label"], *([*map(repr, row.tolist()), "ab"[k]] for row, k in zip(x, kind))])
+    np.savez(root / "people.npz", x=x, y=kind, columns=np.array(NAMES))
+    np.save(root / "plain.npy", x)
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        fast = ["--images", "60000", "--batch", "128", "--sample-steps", "20", "--width", "32", "--threads", "1"]
+        assert main(["train", "egc/vectors", "--data", "people.csv", "--out", "run", *fast]) == 0
+    finally:
+        os.chdir(before)
+    return root
+
+
+def test_samples_come_back_in_the_data_s_own_units(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    assert main(["sample", "run", "-n", "60", "--label", "b", "--out", "s.csv"]) == 0
+    rows = list(csv.reader(Path("s.csv").read_text().splitlines()))
+    assert rows[0] == [*NAMES, "label"] and len(rows) == 61 and {row[3] for row in rows[1:]} == {"b"}
+    x = np.array([[float(cell) for cell in row[:3]] for row in rows[1:]])
+    assert (abs(x.mean(0) - MEAN) < 4 * STD).all() and (x.std(0) < 4 * STD).all() and (x.std(0) > STD / 4).all()
+    model = tw.load("run")
+    assert np.allclose(model.sample(60, seed=0, label=torch.ones(60, dtype=torch.long)).numpy(), x, rtol=1e-6)
+    assert main(["sample", "run", "-n", "5", "--out", "s.png"]) == 2 and "use --out FILE.csv" in capsys.readouterr().err
+
+
+def test_held_out_figures(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    assert main(["evaluate", "run", "-n", "100"]) == 0
+    said, found = capsys.readouterr().out, json.loads(Path("run/metrics.json").read_text())
+    assert "energy distance of samples" in said and "held-out criterion" in said and "test accuracy" in said
+    assert found["vectors"]["held_out"] == 40 and found["vectors"]["energy_distance"]["value"] < 1 and found["accuracy"]["value"] > 0.6
+    assert found["cost"]["evaluations"] > 0
+
+
+def test_likelihood_on_request(tables, monkeypatch, capsys):
+    monkeypatch.chdir(tables)
+    assert main(["evaluate", "run", "--metrics", "likelihood", "-n", "64"]) == 0
+    found = json.loads(Path("run/metrics.json").read_text())["likelihood"]
+    assert found["log_volume"] == pytest.approx(float(tw.load("run").units.std.log().sum()), rel=1e-5)
+    assert math.isfinite(found["log_likelihood"]["value"]["value"])
+
+
+@pytest.mark.parametrize(("file", "classes"), [("people.csv", ("a", "b")), ("people.npz", ("0", "1")), ("plain.npy", ())])
+def test_every_kind_of_file_is_the_same_table(tables, file, classes):
+    parts = [tw.data.load(tables / file, split) for split in tw.data.SPLITS]
+    assert [len(part) for part in parts] == [320, 40, 40] and parts[0].classes == classes
+    assert parts[0].columns == (tuple(NAMES) if classes else ("x0", "x1", "x2"))
+    assert parts[0].x.mean(0).abs().max() < 1e-5 and parts[2].x.mean(0).abs().max() > 1e-3  # all in the units of train
+    whole = np.load(tables / "plain.npy")
+    own = torch.cat([part.decode(part.x) for part in parts]).numpy()
+    assert np.allclose(np.sort(own[:, 1]), np.sort(whole[:, 1]), rtol=1e-6)
+
+
+def test_parquet(tables):
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    pandas.read_csv(tables / "people.csv").to_parquet(tables / "people.parquet")
+    assert torch.allclose(tw.data.load(tables / "people.parquet").x, tw.data.load(tables / "people.csv").x, atol=1e-5)
+    (tables / "bad.parquet").write_bytes(b"nothing")
+    with pytest.raises(tw.InputError, match="cannot be read as a parquet file"):
+        tw.data.load(tables / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,x\n2,y\n", "column 'b' holds text ('x'); leave it out, or make it the labels"),
+        ("a,b\n1,2\n3,\n", "column 'b' is empty or not finite in 1 of 2 rows, first in row 1"),
+        ("a,b\n1,2\n3\n", "line 3: 1 cells for 2 columns"),
+        ("a,a\n1,2\n", "columns need names, each another, got a, a"),
+        ("a,b\n", "has columns but no rows"),
+        ("", "is empty"),
+        ("label\na\nb\n", "no column of numbers"),
+        ("a,label\n1,x\n2,\n3,x\n", "1 of 3 labels are missing"),
+        ("a,label\n" + "".join(f"{i},{7 * i + 3}\n" for i in range(50)), "look like identifiers"),
+        ('a,b\n"1,2\n', "cannot be read as comma-separated"),
+        ("a,b\n1,1e300\n2,-1e305\n", "do not fit into float32"),
+    ],
+)
+def test_what_a_table_can_have_wrong(text, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text(text)
+    assert main(["train", "short_run/vectors", "--data", "t.csv", "--out", "run"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in said and not (tmp_path / "run").exists()
+
+
+def test_lines_without_names_semicolons_and_a_label_by_name(tmp_path):
+    (tmp_path / "a.csv").write_text("".join(f"{i},{i * i}\n" for i in range(30)))
+    assert tw.data.load(tmp_path / "a.csv").columns == ("x0", "x1") and len(tw.data.load(tmp_path / "a.csv")) == 24
+    (tmp_path / "b.csv").write_text("a;kind\n" + "".join(f"{i};{'uv'[i % 2]}\n" for i in range(30)))
+    assert tw.data.load(tmp_path / "b.csv", label="kind").classes == ("u", "v")
+
+
+@pytest.mark.parametrize("method", ["short_run", "cdrl", "egc", "coopflow", "ddaebm"])
+def test_every_method_of_vectors_takes_the_data_s_shape(method, tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tables)
+    assert (
+        main(
+            [
+                "train",
+                f"{method}/vectors",
+                "--data",
+                "plain.npy",
+                "--out",
+                str(tmp_path / "run"),
+                *["--images", "64", "--batch", "32", "--threads", "1"],
+            ]
+        )
+        == 0
+    )
+    model = tw.load(tmp_path / "run")
+    x = model.sample(4, seed=0)
+    assert x.shape == (4, 3) and model.units.columns == ("x0", "x1", "x2") and model.energy(x).shape == (4,)
+    tw.save(model, tmp_path / "export")
+    assert torch.equal(tw.load(tmp_path / "export").sample(4, seed=0), x)
