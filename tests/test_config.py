@@ -53,7 +53,14 @@ def test_fields_of_specs_by_bare_and_dotted_names():
     assert changed(TOY, chain={"kind": "langevin", "steps": 4}).chain == Langevin(steps=4)
     filled = changed(Two(shape=(2,)), other="mlp")
     assert filled.other == MLP() and changed(filled, other=None).other is None and changed(filled, other="none").other is None
-    assert spec_kinds(Two)["other"] == {"mlp": MLP} and set(spec_kinds(Two)["net"]) == {"mlp", "convnet", "patch", "patch_unet", "unet"}
+    assert spec_kinds(Two)["other"] == {"mlp": MLP} and set(spec_kinds(Two)["net"]) == {
+        "mlp",
+        "convnet",
+        "patch",
+        "patch_unet",
+        "unet",
+        "own",
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from thalweg.data.base import Batch
 from thalweg.errors import Diverged, InputError
 
 
-def usable(wanted: str) -> str:
+def usable(wanted: str | torch.device) -> str:
     """`wanted` if PyTorch can compute there, "auto" resolved to a GPU or the CPU; InputError otherwise."""
+    wanted = str(wanted)
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = wanted.partition(":")

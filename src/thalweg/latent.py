@@ -230,14 +230,16 @@ def as_images(method: Any) -> Any:
     return Decoded(method, autoencoder.to(method.device)).eval()
 
 
-def load(name: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None) -> Any:
+def load(
+    name: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None, net: nn.Module | None = None
+) -> Any:
     """A trained model by run folder, exported folder or hub name, see `store.load`; one of latents as a model of images, one of
     vectors in the data's own units.
 
-    `kind`: the class of a method of your own, which config.json names but does not hold. InputError where nothing is there, or what
-    is there is corrupt, does not fit, or comes from another version.
+    `kind`: the class of a method of your own, `net`: a network of your own, both of which config.json names but does not hold. InputError
+    where nothing is there, or what is there is corrupt, does not fit, or comes from another version.
     """
-    return in_own_units(as_images(store.load(name, which=which, device=device, kind=kind)))
+    return in_own_units(as_images(store.load(name, which=which, device=device, kind=kind, net=net)))
 
 
 def save(method: Any, folder: str | Path) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 from thalweg import random
 from thalweg.energy import Energy, of_each_row, temper, value_and_score
 from thalweg.errors import InputError
-from thalweg.trace import Knob, Trace, ended, knobs, warn_if_stuck
+from thalweg.trace import Knob, Trace, begun, ended, knobs, warn_if_stuck
 
 
 def _accept(x: Tensor, current: tuple, proposal: tuple, log_ratio: Tensor, generator: random.Generator) -> tuple[Tensor, tuple]:
@@ -44,7 +44,7 @@ def mala(
     """
     target = energy if temperature == 1.0 else temper(energy, temperature)
     sizes = knobs("step", step, steps)
-    start = x = x.detach().clone()
+    start = x = begun(x).clone()
     value, drift = value_and_score(target, x, **condition)
     first = value
     accepted_steps = torch.zeros(len(x), device=x.device)
@@ -87,7 +87,7 @@ def hmc(
         raise InputError(f"leapfrog must be 1 or more, got {leapfrog}")
     target = energy if temperature == 1.0 else temper(energy, temperature)
     sizes = knobs("step", step, steps)
-    start = x = x.detach().clone()
+    start = x = begun(x).clone()
     value, drift = value_and_score(target, x, **condition)
     first = value
     accepted_steps = torch.zeros(len(x), device=x.device)
@@ -129,7 +129,7 @@ def independence(
     min(1, p(x')q(x)/(p(x)q(x'))), so that p stays exactly stationary. Only worth while where p and q overlap, as in the
     plane or a latent space; one energy and no gradient a step. The rest as `mala`.
     """
-    start = x = x.detach().clone()
+    start = x = begun(x).clone()
     with torch.no_grad():
         excess = of_each_row(energy(x, **condition), len(x)) - of_each_row(proposal_energy(x), len(x))
         accepted_steps = torch.zeros(len(x), device=x.device)

@@ -19,7 +19,7 @@ from thalweg.energy import Energy, value_and_score
 from thalweg.errors import InputError
 from thalweg.metropolis import hmc, independence, mala
 from thalweg.noise import Schedule
-from thalweg.trace import Knob, Trace, ended, knobs
+from thalweg.trace import Knob, Trace, begun, ended, knobs
 
 __all__ = ["Constraint", "Knob", "Trace", "ancestral", "annealed_langevin", "hmc", "independence", "langevin", "mala", "posterior_mean"]
 
@@ -64,7 +64,7 @@ def langevin(
     spreads: Any = [s * tau for s, tau in zip(sizes, taus)]
     if compile:  # numbers would be constants of the compiled function, made anew for each; moved once, so that no step waits
         gains, spreads = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (gains, spreads))
-    start = x = x.detach()
+    start = x = begun(x)
     first = last = None
     for i in range(steps):
         if trace is not None:

@@ -4,10 +4,12 @@ config.json holds a method's name, not where its class is: of a method of one's 
 """
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import save as dump_tensors
+from torch import nn
 
 from thalweg import checkpoint
 from thalweg.checkpoint import WEIGHTS
@@ -15,8 +17,10 @@ from thalweg.config import make_config
 from thalweg.data.vectors import Units
 from thalweg.distributed import usable
 from thalweg.errors import InputError, nearest
-from thalweg.methods import METHODS, find
+from thalweg.gate import float32
+from thalweg.methods import METHODS, find, own_network
 from thalweg.methods.base import Method, has
+from thalweg.nn.own import Own
 
 
 class Stored(NamedTuple):
@@ -63,25 +67,42 @@ def _kind(method: str, folder: Path, kind: type[Method] | None) -> type[Method]:
     return kind or find(method)
 
 
-def load(path: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None) -> Method:
+def load(
+    path: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None, net: nn.Module | None = None
+) -> Method:
     """A trained method, ready to sample: from a run folder, an exported folder, or a hub name such as "user/model".
 
     From a run it takes the EMA twin of the `which` state: "last", or "best" by the held-out criterion. `kind`: the class of a method
-    of one's own. InputError where nothing is there, or what is there is corrupt, does not fit, or comes from another version.
+    of one's own, `net` a network of one's own, built as for training. InputError where nothing is there, or what is there is corrupt,
+    does not fit, or comes from another version.
     """
     if which not in ("last", "best"):
         raise InputError(f"which = '{which}' is not known: 'last' or 'best'")
     device = usable(device)
     stored = read(path, kind=kind)
-    method = stored.kind(stored.config)
+    config = stored.config if net is None else _with_network(stored, net)
+    with float32():
+        method = stored.kind(config)
     tensors = checkpoint.read_weights(stored.folder, which)
     method.units = Units.of_state(tensors)
     try:
         method.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
-        trouble = InputError(f"the weights in {stored.folder} do not fit its config: {str(error).splitlines()[-1].strip()}")
+        fits = "its config" if net is None else f"the network given, {type(net).__name__}"
+        trouble = InputError(f"the weights in {stored.folder} do not fit {fits}: {str(error).splitlines()[-1].strip()}")
+        if net is not None:
+            raise trouble from None
         raise checkpoint.of_another_version(stored.folder, stored.version, trouble) from None
     return method.to(device).eval().requires_grad_(False)
+
+
+def _with_network(stored: Stored, net: nn.Module) -> Any:
+    """The config of a stored model with its network of one's own; InputError for a model that has none."""
+    spec = own_network(stored.kind, "net", net)
+    present = stored.config.net
+    if not isinstance(present, Own):
+        raise InputError(f"the network of {stored.folder} is of kind '{present.kind}' and built from its config; load it without net=")
+    return replace(stored.config, net=spec)
 
 
 def save(method: Method, folder: str | Path) -> Path:
@@ -143,6 +164,8 @@ def _card(method: Method) -> str:
     starts = ", **model.starts(64)" if has(method, "given") else ""
     use = f"x = model.sample(64, seed=0{starts}){energy}" if has(method, "sample") else "z = model.encode(x)  # of your images x"
     own = "" if method.name in METHODS else f", kind={type(method).__name__}"
+    network = json.loads(json.dumps(asdict(c))).get("net")
+    own += f", net={network['name']}()" if isinstance(network, dict) and network["kind"] == "own" else ""
     return f"""---
 library_name: thalweg
 tags: [energy-based-model, {method.name}]

@@ -73,6 +73,14 @@ def knobs(name: str, value: Knob | Tensor, steps: int, *, least: float = 0.0, ab
     return found
 
 
+def begun(x: Tensor) -> Tensor:
+    """Where a chain begins, detached; InputError unless it is floating-point [B, ...]."""
+    if not (isinstance(x, Tensor) and x.dim() and x.is_floating_point()):
+        got = f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"a chain begins at a floating-point tensor [B, ...], got {got}")
+    return x.detach()
+
+
 def ended(x: Tensor, sampler: str, first: Tensor | None = None, last: Tensor | None = None) -> Tensor:
     """One look at a chain when it has ended, so that trouble is noticed where it arose and not three losses later.
 

@@ -14,6 +14,7 @@ from thalweg.data.door import of
 from thalweg.data.prepare import prepare
 from thalweg.data.vectors import Table
 from thalweg.errors import InputError, nearest
+from thalweg.gate import float32
 from thalweg.loop import Options, Run
 from thalweg.methods.base import Method
 from thalweg.units import in_own_units
@@ -89,9 +90,10 @@ def fit(
         log_every=log_every or max(batch, images // 500), sample_every=sample_every or per_run, save_every=save_every or per_run,
         shards=shards, tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
     )  # fmt: skip
-    data = prepare(config, str(data), "train", device=device) if isinstance(data, str | Path) else of(data)
-    if tuple(data.shape) == tuple(config.shape):  # else the loop says so
-        if isinstance(data, Own):
-            _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written
-        method.units = data.units if isinstance(data, Table) else None
-    return in_own_units(Run(method, data, None if out is None else Path(out), options).go())
+    with float32():
+        data = prepare(config, str(data), "train", device=device) if isinstance(data, str | Path) else of(data)
+        if tuple(data.shape) == tuple(config.shape):  # else the loop says so
+            if isinstance(data, Own):
+                _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written
+            method.units = data.units if isinstance(data, Table) else None
+        return in_own_units(Run(method, data, None if out is None else Path(out), options).go())

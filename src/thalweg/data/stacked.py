@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from numbers import Integral
 from typing import final
 
 import torch
@@ -29,7 +30,7 @@ class Stacked:
         if base.shape[0] != 1 or base.label is None or len(base.classes) < 2:
             given = f"{base.shape[0]} channels and {len(base.classes)} classes"
             raise InputError(f"stacked: {base.name} has {given}, need 1 channel and labels of 2 classes or more")
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, Integral) or count < 1:
             raise InputError(f"stacked: count is {count!r}, need a whole number of stacks, 1 or more")
         self.base = base
         self.name = name or f"stacked-{base.name}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def _calibration(log_p: Tensor, y: Tensor, bins: int, bootstrap: int, seed: int)
         raise InputError(
             f"labels: got {y.dtype} {list(y.shape)} for predictions {[n, classes]}, need [N] classes from 0, N and classes ≥ 2"
         )
-    if not (isinstance(bins, int) and bins >= 1):
+    if not (isinstance(bins, Integral) and bins >= 1):
         raise InputError(f"bins: got {bins!r}, need a whole number, 1 or more")
     if bootstrap < 20:
         raise InputError(f"bootstrap: got {bootstrap}, need 20 resamples or more for an interval")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def cost(method: Any, n: int, *, seed: int = 0, **options: Any) -> Cost:
     its members), and an evaluation is a call of one, counted by the rows of its first tensor; calls of other functions of a network than
     itself are not seen. Raises InputError where `n` is not a whole number, 1 or more, or the module has no such network.
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise InputError(f"n: got {n!r}, need a whole number of samples, 1 or more")
     networks = _networks(method)
     if not networks:

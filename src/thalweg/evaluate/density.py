@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -86,7 +87,7 @@ class ModeCoverage:
 
 def grid_points(extent: float, grid: int) -> Tensor:
     """Centres of the cells of a square grid over [−extent, extent]², [grid·grid, 2] float32; x varies fastest, rows go up in y."""
-    if not (isinstance(grid, int) and grid >= 8):
+    if not (isinstance(grid, Integral) and grid >= 8):
         raise InputError(f"grid: got {grid!r}, need a whole number of cells a side, 8 or more")
     if not (math.isfinite(extent) and extent > 0):
         raise InputError(f"extent: got {extent!r}, need a positive half-width")

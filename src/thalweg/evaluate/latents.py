@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def knn(
     from sklearn.preprocessing import StandardScaler
 
     x, y, test_x, truth, about = _labelled(train_z, train_y, test_z, test_y)
-    if not (isinstance(k, int) and 1 <= k <= len(x)):
+    if not (isinstance(k, Integral) and 1 <= k <= len(x)):
         raise InputError(f"k: got {k!r}, need a whole number from 1 to {len(x)}, the number of training latents")
     if metric not in ("euclidean", "cosine"):
         raise InputError(f"metric: got {metric!r}, need euclidean or cosine")

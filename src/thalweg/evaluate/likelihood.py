@@ -9,11 +9,13 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from thalweg import random
+from thalweg.distributed import usable
 from thalweg.energy import Energy
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.annealing import SCHEDULES, TRANSITIONS, Moves, anneal, difference, tuned_path
@@ -119,10 +121,11 @@ def log_partition(
             raise InputError(f"log_partition: no {name} '{value}', there are {', '.join(known)}{nearest(str(value), known)}")
     counts = (("chains", chains, 2), ("temperatures", temperatures, 2), ("steps", steps, 1), ("leapfrog", leapfrog, 1))
     for name, value, least in (*counts, ("batch", chains if batch is None else batch, 1)):
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, Integral) or value < least:
             raise InputError(f"log_partition: {name} is {value!r}, need a whole number, {least} or more")
     if step is not None and not (math.isfinite(step) and step > 0):
         raise InputError(f"log_partition: step is {step!r}, need a positive number")
+    device = usable(device)
     first = base.sample(2, generator=random.seeded(seed, 0)).to(device)
     difference(energy, base, first)
     if samples is not None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ def _points(images: Tensor, train: Tensor, extractor: FeatureExtractor | None) -
 
 
 def _nearest(points: Tensor, known: Tensor, k: int) -> Neighbours:
-    if not isinstance(k, int) or not 1 <= k <= len(known):
+    if not isinstance(k, Integral) or not 1 <= k <= len(known):
         raise InputError(f"nearest_neighbours: k is {k!r}, need 1 … {len(known)}, the number of training images")
     search = require("sklearn.neighbors", "metrics").NearestNeighbors(n_neighbors=k, algorithm="brute").fit(known.numpy())
     rows, found = [], []

@@ -1,6 +1,7 @@
 """How well a score tells outliers from inliers, with intervals; and simple outliers to try it on."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def outliers(kind: str, like: Tensor, n: int, seed: int = 0) -> Tensor:
         raise InputError(f"outliers: no kind '{kind}', there are {', '.join(OUTLIERS)}{nearest(kind, OUTLIERS)}")
     if like.dim() != 4 or not like.is_floating_point() or len(like) < 2:
         raise InputError(f"like: got {like.dtype} {list(like.shape)}, need floating-point images [N, C, H, W] with N ≥ 2")
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise InputError(f"n: got {n!r}, need a whole number of images, 1 or more")
     return OUTLIERS[kind](like.cpu(), n, seeded(seed)).to(like)
 

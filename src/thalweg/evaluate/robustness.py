@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def robustness(
     epsilons = tuple(float(epsilon) for epsilon in epsilons)
     if not epsilons or not all(0 < epsilon <= 1 for epsilon in epsilons) or sorted(set(epsilons)) != list(epsilons):
         raise InputError(f"epsilons: got {epsilons}, need rising numbers in (0, 1], in the unit of images in [0, 1]")
-    if not all(isinstance(count, int) and count >= 1 for count in (steps, restarts, batch)):
+    if not all(isinstance(count, Integral) and count >= 1 for count in (steps, restarts, batch)):
         raise InputError(f"got steps = {steps!r}, restarts = {restarts!r}, batch = {batch!r}; need whole numbers, 1 or more")
     examples("robustness", x, y, (low, high))
     x, y = x.detach().clamp(low, high), y.long()

@@ -89,9 +89,26 @@ def preset(name: str) -> "tuple[type[Method], Any]":
     return kind, make_config(kind.Config, rows[preset_name], what=f"preset {name}")
 
 
+def own_network(kind: "type[Method]", name: str, value: Any) -> Any:
+    """The value of a config's field: for an nn.Module the spec that holds it. InputError where the field takes none of one's own."""
+    from torch import nn
+
+    from thalweg.config import spec_kinds
+    from thalweg.nn.own import Own
+
+    if not isinstance(value, nn.Module):
+        return value
+    kinds = spec_kinds(kind.Config).get(name, {})
+    if "own" not in kinds:
+        takes = f"one of kind {', '.join(kinds)}" if kinds else "no network"
+        raise InputError(f"{kind.name}: {name} = {type(value).__name__}() is a network of your own, and this field takes {takes}")
+    return Own.of(value)
+
+
 def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Method":
     """A new method from METHOD/PRESET with some config fields changed: `tw.method("egc/digits", width=64)`.
 
+    `net` may be a network of one's own, any nn.Module of the signature (x[, t][, label]) that the config's has; it is trained in place.
     A field of a network or chain is named alone where one of them has it, else as in `**{"net.width": 64}` or `net=dict(width=64)`.
     `seed` sets the initial weights. With `data`, whatever `tw.data.of` takes, shape and classes are taken from it. InputError for
     unknown names or values out of range.
@@ -99,6 +116,7 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
     import torch
 
     from thalweg.config import changed
+    from thalweg.gate import float32
 
     kind, config = preset(name)
     if data is not None:
@@ -107,7 +125,7 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
         found = of(data)
         named = {"data": str(data)} if isinstance(data, str | Path) else {}
         config = changed(config, **named, shape=tuple(found.shape), classes=len(found.classes))
-    config = changed(config, **fields)
-    with torch.random.fork_rng(devices=[]):
+    config = changed(config, **{name: own_network(kind, name, value) for name, value in fields.items()})
+    with torch.random.fork_rng(devices=[]), float32():
         torch.manual_seed(seed)
         return kind(config)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from thalweg import random
+from thalweg import gate, random
 from thalweg.config import Common
 from thalweg.data.base import Batch
 from thalweg.errors import InputError, nearest
@@ -83,8 +83,14 @@ class Method(nn.Module, ABC):
     bin_width: float | None = None
     # guidance of samples by label where none is asked for; 1 is p(x | label)
     default_guidance: float = 1.0
+    # functions whose first argument is examples, of `input_shapes`: the gate (`thalweg.gate`) looks at what they are given
+    inputs: ClassVar[tuple[str, ...]] = ("energy", "log_prob", "classify", "encode", "outlier_score", "denoise", "reconstruct", "invert")
     # options of `sample` under which it is a function of its `start`
     held: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        gate.guard(cls)
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -113,6 +119,11 @@ class Method(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of one example that the functions named in `inputs` take."""
+        return (tuple(self.config.shape),)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -177,6 +188,8 @@ def check_sampling(method: Any, options: Iterable[str]) -> None:
 def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:
     """Class labels [n] from one, or n of them; InputError for another number of labels, and where one is not in 0 … classes − 1."""
     labels = torch.as_tensor(label, device=device)
+    if not labels.numel() or labels.is_floating_point() or labels.dtype is torch.bool:
+        raise InputError(f"label must be whole numbers, one or {n}, got {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}")
     if labels.dim() > 1 or labels.numel() not in (1, n):
         raise InputError(f"label must be one label or {n}, one a sample, got shape {list(labels.shape)}")
     labels = labels.expand(n)

@@ -28,7 +28,7 @@ from thalweg.errors import InputError
 from thalweg.guidance import Concepts, asked_for, checked_labels, given, some_left_out
 from thalweg.levels import CosineLevels, LevelSchedule, LevelTable
 from thalweg.methods.base import Method, Update, check_start, finished
-from thalweg.nn.build import MLP, ConvNet, MapNetwork, PatchNet
+from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet
 from thalweg.nn.layers import frozen
 from thalweg.nn.log_snr import see_log_snr, start_at_zero
 from thalweg.nn.waves import Waves
@@ -54,7 +54,7 @@ class Config(Common):
     which stays nearer to the data where guidance is large and for concepts never seen together"""
     resample: Count = 1
     """times that samples draw each level below the top, noised up again in between (ours)"""
-    net: Annotated[MLP | ConvNet | PatchNet, Field(discriminator="kind")] = MLP(width=128, depth=3)
+    net: Annotated[MLP | ConvNet | PatchNet | Own, Field(discriminator="kind")] = MLP(width=128, depth=3)
     """the energy's network; the paper's is a ConvNet"""
     readout: Literal["scalar", "nats", "inner"] = "scalar"
     """how its output f̂ enters the energy: f = f̂/s_t² (paper), f = f̂, or as a map in an inner product with y, see `CDRL.marginal`"""
@@ -135,7 +135,9 @@ class CDRL(Method):
         log_snr = [2 * math.log(a / b) for a, b in zip(self.schedule.signal, self.schedule.noise)]
         outputs = dict(out=1, channels=c.shape[0]) if c.readout == "inner" else dict(levels=True)
         inputs = (math.prod(c.shape) * (1 + 2 * c.waves),) if c.waves else c.shape
-        net = see_log_snr(start_at_zero(c.net.build(inputs, classes=classes, **outputs)), log_snr)
+        net = c.net.build(inputs, classes=classes, **outputs)
+        if c.net.kind != "own":  # which is given the levels' numbers, and starts as it is
+            net = see_log_snr(start_at_zero(net), log_snr)
         net = Waves(net, c.waves, self.table.noise_share) if c.waves else net
         if c.initializer is None:
             return net, None

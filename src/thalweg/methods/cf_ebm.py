@@ -159,6 +159,12 @@ class CFEBM(Method):
         """T, the steps of the chain that samples end with."""
         return self.config.stage_steps[self.reached[0]]
 
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """That of images, and that of the stage which training has reached."""
+        shape = tuple(self.config.shape)
+        return shape, (shape[0], *self.net.sizes[self.reached[0]])
+
     def _at_stage(self, x: Tensor, stage: int) -> Tensor:
         """Images averaged down to a stage's size; those that have it already are left."""
         factor = x.shape[-1] // self.net.sizes[stage][1]

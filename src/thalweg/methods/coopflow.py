@@ -26,7 +26,7 @@ from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start, finished
-from thalweg.nn.build import MLP, ConvNet, PooledNet
+from thalweg.nn.build import MLP, ConvNet, Own, PooledNet
 from thalweg.nn.initializers import Flow, Initializer
 from thalweg.nn.layers import frozen
 from thalweg.objective import contrastive
@@ -37,7 +37,7 @@ from thalweg.sample import Constraint, Trace
 class Config(Common):
     """Settings of `coopflow`."""
 
-    net: Annotated[MLP | ConvNet | PooledNet, Field(discriminator="kind")] = MLP(width=128, depth=3)
+    net: Annotated[MLP | ConvNet | PooledNet | Own, Field(discriminator="kind")] = MLP(width=128, depth=3)
     """the energy's network; `pooled` is the paper's (Table 4.3)"""
     reference_std: NotNegative = 0.0
     """standard deviation of the Gaussian that the network tilts (eq. 4.9), 0 for a flat reference"""

@@ -108,10 +108,16 @@ class EGC(Method):
         c = self.config
         self.schedule = noise.linear_beta(c.levels, c.beta_start, c.beta_stop)
         # a network with a map has it also where the read-out leaves it alone
-        channels = 0 if c.net.kind == "convnet" else self.class_count if c.readout == "map" else c.shape[0]
+        channels = 0 if self._numbers_alone else self.class_count if c.readout == "map" else c.shape[0]
         self.net = c.net.build(c.shape, out=self.class_count, channels=channels, levels=True, classes=c.classes if c.label_input else 0)
-        if c.readout == "map":  # classes whose maps start equal stay equal: labels reach the logits, not the map
+        if c.readout == "map" and c.net.kind != "own":  # classes whose maps start equal stay equal: labels reach the logits, not the map
             nn.init.normal_(self.net.map.weight, std=0.02)
+
+    @property
+    def _numbers_alone(self) -> bool:
+        """Whether the network has no map; one of one's own has none where none is read."""
+        c = self.config
+        return c.net.kind == "convnet" or (c.net.kind == "own" and c.readout == "logits")
 
     @property
     def class_count(self) -> int:
@@ -123,7 +129,7 @@ class EGC(Method):
         c = self.config
         if c.classifier_only:
             return frozenset({"encode", "classify"})
-        found = {"sample", "energy", "denoise", "encode", "constraint", "start", "invert"}
+        found = {"sample", "energy", "denoise", "constraint", "start", "invert"} | ({"encode"} if c.net.kind != "own" else set())
         return frozenset(found | ({"labels", "classify"} if c.classes else set()))
 
     @property
@@ -164,7 +170,7 @@ class EGC(Method):
         variance = signal.square() * c.data_std**2 + sigma.square()
         base = sigma / variance
         out = self.net(x / variance.sqrt(), t, label) if c.label_input else self.net(x / variance.sqrt(), t)
-        fields, logits = (None, out) if c.net.kind == "convnet" else out
+        fields, logits = (None, out) if self._numbers_alone else out
         # sums over pixels lose bits in bf16: from here on in fp32
         logits = logits.float()
         value = -0.5 * (base * x.square()).flatten(1).sum(1)

@@ -32,7 +32,7 @@ from thalweg.encoders import frozen_encoder
 from thalweg.energy import Energy, gaussian
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start, class_labels, finished
-from thalweg.nn.build import MLP, ConvNet, ResNet
+from thalweg.nn.build import MLP, ConvNet, Own, ResNet
 from thalweg.nn.class_means import ClassMeans
 from thalweg.nn.encoder import projection_head
 from thalweg.nn.initializers import Generator
@@ -52,7 +52,7 @@ class Config(Common):
     """
 
     # the energy
-    net: FeatureNet = ConvNet(blocks=1)
+    net: Annotated[MLP | ConvNet | Own, Field(discriminator="kind")] = ConvNet(blocks=1)
     """the energy's network f_φ"""
     features: Count = 512
     """values of f_φ(x) (A.8: 512)"""

@@ -114,6 +114,7 @@ class NeRFLEBM(Method):
 
     name = "nerf_lebm"
     Config = Config
+    inputs = ()  # energies are of latents, images come with cameras: `infer` and `energy` say what they need
     guarded = ("appearance_posterior", "appearance_prior", "shape_posterior", "shape_prior")
 
     def __init__(self, config: Config) -> None:

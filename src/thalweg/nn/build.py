@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from thalweg.config import STRICT, Count, Fraction, Whole
 from thalweg.errors import InputError
+from thalweg.nn.own import Own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -307,7 +308,7 @@ class Coders:
 
 
 # what a config's field may say: any network, and any of those with a map in the shape of x
-Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
+Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet | Own, Field(discriminator="kind")]
 MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
 # the encoder of a denoising step
 StepEncoder = Annotated[MLPEncoder | ConvEncoder, Field(discriminator="kind")]

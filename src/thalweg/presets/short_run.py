@@ -22,6 +22,8 @@ PRESETS = {
     # 28 pixels halve twice
     "fashion-mnist":      dict(_IMAGE, data="fashion-mnist", shape=(1, 28, 28), net=ConvNet(widths=(32, 64, 128)), buffer=10_240,
                                images=2_000_000),
+    # any images, by --data or from Python, at their own size; as digits, with the three resolutions that 12 pixels have
+    "pictures":           dict(_IMAGE, data="digits", shape=(1, 8, 8), net=ConvNet(widths=(32, 64, 128)), buffer=5_120, images=1_000_000),
     # a latent-space prior p(z) ∝ exp(f(z)) N(z; 0, I) (thesis, sec. 2.2.3): from Python, on any Data of vectors
     "latent":             dict(data="gaussian", shape=(2,), start="noise", chain=Langevin(steps=60, step=0.4), reference_std=1.0,
                                lr=2e-5, beta1=0.5, batch=128, images=5_000_000),

@@ -1,5 +1,6 @@
 """What the tasks ask of models, images and options, each with one message where it is not so."""
 
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -31,5 +32,5 @@ def check_images(name: str, x: Tensor, shape: tuple[int, ...] | None = None, *, 
 
 def check_count(name: str, value: int, least: int) -> None:
     """Raises InputError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be a whole number of {least} or more, got {value!r}")

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ def named(text: str, shape: tuple[int, ...], *, seed: int = 0) -> Tensor:
 
 def _sizes(shape: tuple[int, ...], share: float) -> tuple[int, int, int]:
     """Height, width and the number of missing pixels, at least 1 of each kind."""
-    if len(shape) not in (2, 3) or any(not isinstance(side, int) or side < 1 for side in shape) or math.prod(shape[-2:]) < 2:
+    if len(shape) not in (2, 3) or any(not isinstance(side, Integral) or side < 1 for side in shape) or math.prod(shape[-2:]) < 2:
         raise InputError(f"mask: got shape {list(shape)}, need [H, W] or [C, H, W] of 2 pixels or more")
     if not 0 < share < 1:
         raise InputError(f"mask: the missing share must be between 0 and 1, got {share}")

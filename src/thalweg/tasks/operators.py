@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Self, final
 
 import torch
@@ -110,7 +111,7 @@ class AveragePool(LinearOperator):
 
 def average_pool(factor: int) -> AveragePool:
     """The operator that averages blocks of `factor` × `factor` pixels: y [B, C, H/factor, W/factor]; factor ≥ 1 divides H and W."""
-    if not isinstance(factor, int) or factor < 1:
+    if not isinstance(factor, Integral) or factor < 1:
         raise InputError(f"average_pool: the factor must be a whole number of 1 or more, got {factor!r}")
     return AveragePool(factor)
 
@@ -133,7 +134,7 @@ class Grey(LinearOperator):
 
 def grey(channels: int = 3) -> Grey:
     """The operator that takes the mean over `channels`, all of one weight: y [B, 1, H, W]."""
-    if not isinstance(channels, int) or channels < 1:
+    if not isinstance(channels, Integral) or channels < 1:
         raise InputError(f"grey: channels must be a whole number of 1 or more, got {channels!r}")
     return Grey(channels)
 
@@ -266,7 +267,7 @@ def from_function(forward: Callable[[Tensor], Tensor], shape: tuple[int, ...], *
 
 def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple(shape)
-    if not shape or any(not isinstance(side, int) or side < 1 for side in shape) or math.prod(shape) > MOST_ENTRIES:
+    if not shape or any(not isinstance(side, Integral) or side < 1 for side in shape) or math.prod(shape) > MOST_ENTRIES:
         raise InputError(f"matrix: got images of shape {list(shape)}, need sides of 1 or more and at most {MOST_ENTRIES} entries in all")
     return shape
 
