@@ -77,7 +77,7 @@ ALLOWED = {
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
     "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "updates", "methods.base"},
     "train": {"data", "data.prepare", "errors", "gate", "loop", "methods.base", "units"},
-    "units": {"errors", "methods.base"},
+    "units": {"errors", "gate", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "metrics": BASIC | {"checkpoint", "data", "data.prepare", "evaluate", "methods.base", "plot", "tasks", "units"},

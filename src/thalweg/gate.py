@@ -22,7 +22,7 @@ REACH = 10.0  # of images in [−1, 1] with noise of deviation 1 no value comes 
 NOISE_REACH = 6.0  # deviations of the noise that `denoise` is told of
 # numbers that `sample` may be given; of which sizes counts are, the methods say
 COUNTS = ("steps", "resample", "proposals", "rounds", "candidates", "down_to")
-KNOBS = {"eta": (0, 1), "chain_noise": (0, math.inf), "guidance": (-math.inf, math.inf), "step_ratio": (0, math.inf)}
+KNOBS = {"eta": (0, 1), "chain_noise": (-math.inf, math.inf), "guidance": (-math.inf, math.inf), "step_ratio": (-math.inf, math.inf)}
 
 
 def guard(kind: Any) -> None:
@@ -73,7 +73,7 @@ def float32() -> Iterator[None]:
 
 
 def _examples(name: str, method: Any, x: Any, options: dict[str, Any], others: tuple[Any, ...]) -> tuple[Tensor, dict[str, Any]]:
-    what, x = f"{method.name}: {name}", _tensor(f"{method.name}: {name}", x)
+    what, x = f"{method.name}: {name}", tensor(f"{method.name}: {name}", x)
     shapes = method.input_shapes
     _check_shape(what, x, shapes)
     images = len(shapes[0]) == 3 and not method.config.data_needs.autoencoder
@@ -88,11 +88,12 @@ def _examples(name: str, method: Any, x: Any, options: dict[str, Any], others: t
     return x, _conditions(method.name, options)
 
 
-def _tensor(what: str, x: Any) -> Tensor:
+def tensor(what: str, x: Any) -> Tensor:
+    """`x` as a tensor; InputError where nothing can be made one."""
     if isinstance(x, Tensor):
         return x
     try:
-        return torch.as_tensor(x)
+        return torch.astensor(x)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} needs a tensor or array [B, ...], got {type(x).__name__}") from None
 
@@ -134,7 +135,7 @@ def _conditions(method: str, options: dict[str, Any]) -> dict[str, Any]:
         value = options[name]
         if value is None or type(value) is int:
             continue
-        found = _tensor(f"{method}: {name}", value) if not isinstance(value, str) else None
+        found = tensor(f"{method}: {name}", value) if not isinstance(value, str) else None
         if found is None or found.dtype is torch.bool or found.is_floating_point() or found.is_complex():
             kind = f"{value!r}" if found is None or not found.dim() else _type(found)
             hint = "; a class is named by its number here" if isinstance(value, str) else ""
@@ -159,7 +160,7 @@ def _sampling(method: Any, n: Any, options: dict[str, Any], others: tuple[Any, .
         what = f"{name}: {knob}"
         options = options | {knob: whole(what, value) if knob in COUNTS else _number(what, value, *KNOBS[knob])}
     if options.get("start") is not None:
-        options = options | {"start": _tensor(f"{name}: start", options["start"]).float()}
+        options = options | {"start": tensor(f"{name}: start", options["start"]).float()}
     return whole(f"{name}: n", n, 1), options
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InputError
+from thalweg.gate import tensor
 from thalweg.methods.base import Method, check_sampling
 
 KEPT = ("sample", "labels", "energy", "normalised", "classify", "encode")  # abilities that mean the same in other units
@@ -55,7 +56,7 @@ class OwnUnits(nn.Module):
         return self.method.encode(self._encoded(x))
 
     def _encoded(self, x: Tensor) -> Tensor:
-        columns = len(self.units.mean)
+        x, columns = tensor(f"{self.name}: x", x), len(self.units.mean)
         if x.dim() != 2 or x.shape[1] != columns:
             raise InputError(f"{self.name} is of vectors [B, {columns}], got {list(x.shape)}")
         return self.units.encode(x)

@@ -488,7 +488,7 @@ def test_wrong_settings_are_refused(name):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.invert(torch.zeros(2, 1, 4, 4)), r"invert needs x of shape \[n, 1, 8, 8\], got \[2, 1, 4, 4\]"),
+    (lambda m: m.invert(torch.zeros(2, 1, 4, 4)), r"invert needs images \[B, 1, 8, 8\], got \[2, 1, 4, 4\]"),
     (lambda m: m.invert(torch.zeros(2, 1, 8, 8), steps=0), "1 to 1000 steps and 1 iteration or more, got 0 and 4"),
     (lambda m: m.invert(torch.zeros(2, 1, 8, 8), iterations=0), "got 200 and 0"),
     (lambda m: m.invert(torch.zeros(2, 1, 8, 8), label=3), "between 0 and 2, got 3"),

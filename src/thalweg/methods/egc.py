@@ -411,8 +411,6 @@ class EGC(Method):
         c = self.config
         self._needs_density("invert")
         steps = min(200, c.levels) if steps is None else steps
-        if tuple(x.shape[1:]) != tuple(c.shape) or not len(x):
-            raise InputError(f"egc: invert needs x of shape [n, {', '.join(map(str, c.shape))}], got {list(x.shape)}")
         if not 1 <= steps <= c.levels or iterations < 1:
             raise InputError(f"egc: invert needs 1 to {c.levels} steps and 1 iteration or more, got {steps} and {iterations}")
         predict_noise = self._predict_noise(len(x), label, guidance, x.device)
