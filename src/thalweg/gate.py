@@ -93,7 +93,7 @@ def tensor(what: str, x: Any) -> Tensor:
     if isinstance(x, Tensor):
         return x
     try:
-        return torch.astensor(x)
+        return torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} needs a tensor or array [B, ...], got {type(x).__name__}") from None
 
