@@ -182,7 +182,7 @@ COMMANDS = [
     ("sample digits --out new.png -n 0", ["--n must be above 0, got 0"]),
     ("sample digits --out new.png -n few", ["few"]),
     ("sample digits --out new.png --label cat", ["unknown class 'cat'", "0, 1, 2"]),
-    ("sample digits --out new.png --label 11", ["labels must be between 0 and 9, got 11"]),
+    ("sample digits --out new.png --label 11", ["unknown class '11'", "Classes: 0, 1"]),
     ("sample toy --out new.png --label 1", ["takes no label"]),
     ("sample toy --out new.png --guidance 2", ["short_run does not take this sampling option", "guidance"]),
     ("sample digits --out new.png --guide initializer", ["egc does not take this sampling option", "'guide'"]),

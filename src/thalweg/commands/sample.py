@@ -119,7 +119,7 @@ def class_labels(method: Any, label: str, n: int) -> "Tensor":
     names = data.class_names(config.data) or tuple(str(i) for i in range(config.classes))
     if label in names:
         return torch.full((n,), names.index(label))
-    if label.isdigit():
+    if label.isdecimal() and int(label) < max(1, config.classes):
         return torch.full((n,), int(label))
     raise InputError(f"unknown class '{label}'{nearest(label, names)}. Classes: {', '.join(names) or 'none'}")
 

@@ -187,6 +187,8 @@ def check_sampling(method: Any, options: Iterable[str]) -> None:
 
 def class_labels(label: Tensor | int, n: int, classes: int, device: torch.device) -> Tensor:
     """Class labels [n] from one, or n of them; InputError for another number of labels, and where one is not in 0 … classes − 1."""
+    if isinstance(label, int) and not 0 <= label < classes:  # also one that is too large for a tensor
+        raise InputError(f"labels must be between 0 and {classes - 1}, got {label}")
     labels = torch.as_tensor(label, device=device)
     if not labels.numel() or labels.is_floating_point() or labels.dtype is torch.bool:
         raise InputError(f"label must be whole numbers, one or {n}, got {str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}")
