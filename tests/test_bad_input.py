@@ -155,7 +155,7 @@ COMMANDS = [
     ("train egc/digits --out new --data other_key.npz", ["must hold an array x", "images"]),
     ("train egc/digits --out new --data torn.npz", ["torn.npz cannot be read"]),
     ("train egc/digits --out new --data odd.npz", ["divide by the patch of 2, got 9×9"]),
-    ("train egc/digits --out new --data 8gaussians", ["'patch' needs images", "(2,)"]),
+    ("train egc/digits --out new --data 8gaussians", ["is for images", "holds vectors", "(2,)"]),
     # models
     ("sample nowhere --out new.png", ["there is no folder nowhere"]),
     ("sample file --out new.png", ["file is a file"]),
@@ -177,7 +177,7 @@ COMMANDS = [
     ("sample toy --which frist --out new.png", ["which = 'frist' is not known: 'last' or 'best'"]),
     # sampling
     ("sample digits", ["out", "thalweg sample --help"]),
-    ("sample digits --out new.jpg", ["must end in .png or .npz"]),
+    ("sample digits --out new.jpg", ["must end in .png, .npz or .csv"]),
     ("sample digits --out nowhere/new.png", ["the folder nowhere does not exist"]),
     ("sample digits --out new.png -n 0", ["--n must be above 0, got 0"]),
     ("sample digits --out new.png -n few", ["few"]),
