@@ -155,7 +155,7 @@ COMMANDS = [
     ("train egc/digits --out new --data other_key.npz", ["must hold an array x", "images"]),
     ("train egc/digits --out new --data torn.npz", ["torn.npz cannot be read"]),
     ("train egc/digits --out new --data odd.npz", ["divide by the patch of 2, got 9×9"]),
-    ("train egc/digits --out new --data 8gaussians", ["is for images", "holds vectors", "(2,)"]),
+    ("train egc/digits --out new --data 8gaussians", ["is for images", "holds vectors", "[2]"]),
     # models
     ("sample nowhere --out new.png", ["there is no folder nowhere"]),
     ("sample file --out new.png", ["file is a file"]),
