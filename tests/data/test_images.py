@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thalweg.data import NAMES, SPLITS, Images, Stream, attributes, fashion_mnist, folder, load, sources
+from thalweg.data import NAMES, SPLITS, Images, Stream, attributes, fashion_mnist, folder, folders, load, sources
 from thalweg.errors import InputError
 
 
@@ -236,7 +236,7 @@ def test_a_folder_with_splits_keeps_them(tmp_path):
     picture(tmp_path / "test" / "b" / "x.PNG", 200, mode="L")
     assert [len(folder(tmp_path, split)) for split in ("train", "validation")] == [36, 4]
     test = folder(tmp_path, "test")
-    assert test.label.tolist() == [1] and test.classes == ("a", "b") and test.shape == (1, 6, 6)
+    assert test.label.tolist() == [1] and test.classes == ("a", "b") and test.shape == (3, 6, 6)
     picture(tmp_path / "val" / "a" / "x.png", 9)
     assert [len(folder(tmp_path, split)) for split in SPLITS] == [40, 1, 1]
 
@@ -264,7 +264,7 @@ def test_transparent_pixels_are_white_whatever_lies_under_them(tmp_path, mode):
     picture.paste((0, 0, 0, 128), (2, 0, 3, 4))
     made = picture.convert("LA") if mode == "LA" else picture if mode == "RGBA" else picture.quantize()
     made.save(tmp_path / "one.png")
-    x = sources.decode(tmp_path / "one.png", "one.png").int()
+    x = folders.decode(tmp_path / "one.png", "one.png").int()
     assert x.shape == ((1, 4, 4) if mode == "LA" else (3, 4, 4))
     assert (x[:, :, 3] == 255).all() and (x[:, :, :2] == 20).all() and ((x[:, :, 2] - 127).abs() <= 1).all()
 
@@ -273,7 +273,7 @@ def test_what_a_folder_can_have_wrong(tmp_path):
     with pytest.raises(InputError, match=r"holds no pictures; the endings read are \.png"):
         load(tmp_path)
     picture(tmp_path / "train" / "0.png")
-    with pytest.raises(InputError, match=r"a folder train but none for the split 'test' \(test\)"):
+    with pytest.raises(InputError, match=r"a folder train but none for the split 'test' \(test or testing\)"):
         load(tmp_path, "test")
     with pytest.raises(InputError, match="1 examples are too few for a validation split"):
         load(tmp_path, "validation")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from thalweg import checkpoint
-from thalweg.data.images import Size, convert, to_unit
-from thalweg.data.sources import SUFFIXES, decode, read_arrays
+from thalweg.data.folders import decode, pictures_in
+from thalweg.data.images import Images, Size, convert, to_unit
+from thalweg.data.sources import read_arrays
 from thalweg.errors import InputError
 
 
@@ -43,9 +44,12 @@ def read_images(source: str, size: Size | None, channels: int) -> tuple[list[str
     """Names and images [N, C, H, W] in [−1, 1] of a folder of pictures, one picture, or an .npz; InputError where there are none."""
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
-        x = to_unit(convert(read_arrays(path).x, size, channels))
+        found = read_arrays(path)
+        if not isinstance(found, Images):
+            raise InputError(f"--input {source}: it holds vectors {list(found.shape)}, need images [N, C, H, W]")
+        x = to_unit(convert(found.x, size, channels))
         return [f"{path.name}[{i}]" for i in range(len(x))], x
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = pictures_in(path) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
     return [str(f) for f in files], to_unit(torch.stack([decode(f, str(f), size, channels) for f in files]))

@@ -9,12 +9,13 @@ from .attributes import coloured, paired
 from .base import Batch, Data
 from .door import of
 from .emoji import VENDORS, emoji
+from .folders import folder
 from .frames import TABLE_SUFFIXES, read_file
 from .hub import Stream, hub
-from .images import SPLITS, Images, Size, flat_names
+from .images import SPLITS, Images, Size, check_split, flat_names
 from .layouts import carla, layout, shapenet
 from .render import meshes, objects
-from .sources import array_concepts, array_file, check_split, digits, fashion_mnist, folder, mnist_small
+from .sources import array_concepts, array_file, digits, fashion_mnist, mnist_small
 from .stacked import Stacked, stacked
 from .tables import TABLE, read_table
 from .toy import TOYS, Toy, toy

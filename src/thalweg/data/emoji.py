@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError, require
-from .images import Images, Size, check_size, partition
-from .sources import check_split, decode_all
+from .folders import decode_all
+from .images import Images, Size, check_size, check_split, partition
 
 VENDORS = ("google", "twitter")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import InputError, require
 from ..random import seeded
 from .base import Batch
-from .images import Images, Size, partition, to_unit
-from .sources import FOLDERS, check_split, decode
+from .folders import FOLDERS, decode
+from .images import Images, Size, check_split, partition, to_unit
 
 
 @final
@@ -106,16 +106,13 @@ def hub(
     check_split(split)
     require("PIL", "images")
     datasets = require("datasets", "images")
-    source = _columns(datasets, *_open(datasets, str(name_or_path), split, streaming))
-    settled = channels
+    *opened, train = _open(datasets, str(name_or_path), split, streaming)
+    source = _columns(datasets, *opened)
+    settled = channels or _channels(datasets, train, source.name)
 
     def read(numbered: tuple[int, dict]) -> Tensor:
-        nonlocal settled
         number, item = numbered
-        content = item["bytes"]
-        x = decode(item["path"] if content is None else io.BytesIO(content), f"{source.name}: image {number}", size, settled)
-        settled = settled or x.shape[0]  # the first picture says whether the set is grey or colour
-        return x
+        return decode(_content(item), f"{source.name}: image {number}", size, settled)
 
     def rows() -> Iterator[tuple[Any, int | None]]:
         for number, row in enumerate(source.rows):
@@ -124,6 +121,17 @@ def hub(
     if streaming:
         return Stream(rows, read, classes=source.classes, name=source.name)
     return _in_memory(source, split, list(rows()), read)
+
+
+def _content(item: dict) -> Any:
+    return item["path"] if item["bytes"] is None else io.BytesIO(item["bytes"])
+
+
+def _channels(datasets: Any, rows: Any, name: str) -> int | None:
+    """Whether a set is grey or colour: its first picture of train says so for all splits. None for an empty set."""
+    train = _columns(datasets, rows, None, name)
+    first = next(iter(train.rows), None)
+    return None if first is None else decode(_content(first[train.image]), f"{name}: image 0").shape[0]
 
 
 def _in_memory(source: _Source, split: str, pairs: list[tuple[Any, int | None]], read: Callable[[Any], Tensor]) -> Images:
@@ -140,8 +148,8 @@ def _in_memory(source: _Source, split: str, pairs: list[tuple[Any, int | None]],
     return Images(torch.stack(images), None if label is None else label[index], source.classes, name=source.name)
 
 
-def _open(datasets: Any, name: str, split: str, streaming: bool) -> tuple[Any, tuple[float, float] | None, str]:
-    """The rows of a split, what is still to be cut from them, and what to call them."""
+def _open(datasets: Any, name: str, split: str, streaming: bool) -> tuple[Any, tuple[float, float] | None, str, Any]:
+    """The rows of a split, what is still to be cut from them, what to call them, and the rows of train where there are any."""
     shown = name if name.startswith("hf:") else Path(name).name
     try:
         if name.startswith("hf:"):
@@ -153,7 +161,7 @@ def _open(datasets: Any, name: str, split: str, streaming: bool) -> tuple[Any, t
         raise InputError(f"cannot open {name} with the package datasets: {' '.join(str(error).split())}") from error
     carve = None
     if not isinstance(whole, dict):
-        rows, carve = whole, (0.1, 0.1)
+        rows, train, carve = whole, whole, (0.1, 0.1)
         if streaming and split != "train":
             raise InputError(f"{shown} has no splits, and streaming reads all of it as train; got split '{split}'")
     else:
@@ -162,11 +170,12 @@ def _open(datasets: Any, name: str, split: str, streaming: bool) -> tuple[Any, t
         if not cut and split not in found:
             raise InputError(f"{shown} has no split '{split}'; it has {', '.join(whole)}")
         rows = found["train" if cut else split]
+        train = found.get("train", rows)
         if cut or (split == "train" and "validation" not in found):
             carve = (0.1, 0.0)
     if streaming and isinstance(rows, datasets.Dataset):
         rows = rows.to_iterable_dataset()
-    return rows, None if streaming else carve, f"{shown}/{split}"
+    return rows, None if streaming else carve, f"{shown}/{split}", train
 
 
 def _columns(datasets: Any, rows: Any, carve: tuple[float, float] | None, name: str) -> _Source:

@@ -18,6 +18,10 @@ Size = int | tuple[int, int]  # pixels of a square, or height and width
 MOST_VALUES = 1000  # of a concept: more is a column of identifiers
 
 
+class TooFew(InputError):
+    """There are fewer examples than a split needs."""
+
+
 @final
 class Images:
     """Images held in memory, uint8 or float, with or without labels.
@@ -130,6 +134,12 @@ def to_unit(x: Tensor) -> Tensor:
     return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
 
+def check_split(split: str) -> None:
+    """Raises InputError unless `split` is train, validation or test."""
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}'; the splits are {', '.join(SPLITS)}")
+
+
 def check_size(size: Size | None, channels: int | None) -> None:
     """Raises InputError unless `size` is None, a whole number of at least 1 or two of them, and `channels` is None, 1 or 3."""
     sides = size if isinstance(size, tuple) else (size, size)
@@ -185,21 +195,25 @@ def _as_type(values: Tensor, like: Tensor) -> Tensor:
 def partition(split: str, count: int, shares: tuple[float, float], label: Tensor | None = None, *, seed: int = 0) -> Tensor:
     """The row numbers [n] of one `split` of `count` examples, in order; fixed by `seed`, even over the classes.
 
-    `shares`: the parts of validation and test. Of labels [N, M] the first concept counts. Raises InputError where the split
-    would be empty.
+    `shares`: the parts of validation and test. Of labels [N, M] the first concept counts. Where classes are so small that a split would
+    get none of any, classes are not looked at and it gets one example at least. Raises TooFew where that leaves a split empty.
     """
     label = torch.zeros(count, dtype=torch.int64) if label is None else label
     label = label[:, 0] if label.dim() == 2 else label
+    groups = {value: torch.nonzero(label == value).flatten() for value in label.unique().tolist()}
+    sizes = {value: tuple(round(share * len(members)) for share in shares) for value, members in groups.items()}
+    empty = any(share and not any(size[i] for size in sizes.values()) for i, share in enumerate(shares))
+    if empty and count > sum(share > 0 for share in shares):
+        groups, sizes = {0: torch.arange(count)}, {0: tuple(max(1, round(share * count)) if share else 0 for share in shares)}
     rows = []
-    for value in label.unique().tolist():
-        members = torch.nonzero(label == value).flatten()
+    for value, members in groups.items():
         members = members[torch.randperm(len(members), generator=seeded(seed, value))]
-        validation, test = (round(share * len(members)) for share in shares)
+        validation, test = sizes[value]
         cut = {"validation": (0, validation), "test": (validation, validation + test), "train": (validation + test, len(members))}
         rows.append(members[slice(*cut[split])])
     index = torch.cat(rows).sort().values
     if not len(index):
-        raise InputError(f"{count} examples are too few for a {split} split of shares {shares} (validation, test)")
+        raise TooFew(f"{count} examples are too few for a {split} split of shares {shares} (validation, test)")
     return index
 
 

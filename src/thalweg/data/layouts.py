@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .images import Size, convert, partition, side
+from .folders import FOLDERS, SUFFIXES, decode
+from .images import Size, check_split, convert, partition, side
 from .render import SHARES, meshes
-from .sources import FOLDERS, SUFFIXES, check_split, decode
 from .views import Views
 
 

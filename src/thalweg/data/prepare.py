@@ -7,7 +7,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import Unpaired, UnpairedBatch, group_views, load
 from .base import Batch, Data
-from .images import Size
+from .images import Size, TooFew
 from .toy import TOYS, toy
 from .vectors import Table
 
@@ -49,14 +49,17 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
 def held_out(config: Any, name: str, *, size: Size | None = None, device: str = "cpu") -> Batch | None:
     """The batch that the best state is chosen by: prepared validation examples, or fresh points of a toy.
 
-    None for data of the hub, whose validation split need not exist, and where there are fewer than 3 examples.
+    None for data of the hub, whose validation split need not exist, and where there are fewer than 3 examples, or too few to split.
     """
     needs = config.data_needs
     if name in TOYS:
         return toy(name).batch(0, HELD_OUT, seed=1)
     if name.startswith("hf:") or needs.source.startswith("hf:"):
         return None
-    found: Any = prepare(config, name, "validation", size=size, device=device)
+    try:
+        found: Any = prepare(config, name, "validation", size=size, device=device)
+    except TooFew:
+        return None
     if isinstance(found, Unpaired):
         x = everything(found.target).x[:HELD_OUT]
         start = everything(found.source).x[: len(x)]

@@ -20,8 +20,7 @@ from torch import Tensor
 from .. import camera as cameras
 from ..errors import InputError, require
 from ..random import seeded, uniform
-from .images import Size, check_size, convert, partition, side
-from .sources import check_split
+from .images import Size, check_size, check_split, convert, partition, side
 from .views import Views
 
 VIEWS = 20  # of each rendered object

@@ -1,4 +1,4 @@
-"""Where images in memory come from: built-in sets, folders of pictures, NumPy files."""
+"""Where images in memory come from: built-in sets and NumPy files; `folders` has those in folders."""
 
 import gzip
 import hashlib
@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .images import SPLITS, Images, Size, check_size, convert, partition
+from .images import Images, Size, check_split, convert, partition
 from .plausible import numbered, pictures
-from .tables import TABLE, read_attributes, read_table
+from .tables import read_attributes
 from .vectors import Table
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}  # how a split's folder may be called
 
 _FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _FASHION_MD5 = {
@@ -32,12 +29,6 @@ _FASHION_URLS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 )
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
-
-
-def check_split(split: str) -> None:
-    """Raises InputError unless `split` is train, validation or test."""
-    if split not in SPLITS:
-        raise InputError(f"unknown split '{split}'; the splits are {', '.join(SPLITS)}")
 
 
 def digits(split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
@@ -138,99 +129,6 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != header + numpy.prod(shape, dtype=int):
         raise InputError(f"{path} is not a whole IDX file of bytes in {dimensions} dimensions")
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
-
-
-def folder(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
-    """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
-
-    Subfolders train, test and validation (also valid, val) are its splits; where only validation is missing, it is a seeded
-    tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. `size`: see `convert`, required
-    where the pictures differ in size; `channels`: 3 unless the first picture is grey. With attributes.csv (see
-    `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held
-    in memory as uint8. Raises InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
-    """
-    check_split(split)
-    check_size(size, channels)
-    require("PIL", "images")
-    root = Path(path)
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}")
-    if (root / TABLE).is_file():
-        table = read_table(root)
-        rows = partition(split, len(table.files), (0.1, 0.1), table.label)
-        x = decode_all([table.files[row] for row in rows.tolist()], size, channels)
-        return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
-    named = {key: root / name for key, names in FOLDERS.items() for name in names if (root / name).is_dir()}
-    if "train" not in named:
-        files, labels, classes = _listing(root, _classes_of([root]))
-        rows = partition(split, len(files), (0.1, 0.1), labels)
-    else:
-        source = "train" if split == "validation" and split not in named else split
-        if source not in named:
-            raise InputError(f"{root} has a folder train but none for the split '{split}' ({' or '.join(FOLDERS[split])})")
-        files, labels, classes = _listing(named[source], _classes_of(list(named.values())))
-        whole = source == "test" or "validation" in named
-        rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
-    x = decode_all([files[row] for row in rows.tolist()], size, channels)
-    return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
-
-
-def _pictures(root: Path, pattern: str) -> list[Path]:
-    return sorted(file for file in root.glob(pattern) if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-
-
-def _classes_of(roots: list[Path]) -> tuple[str, ...]:
-    """Names of the subfolders that hold pictures, in any of the splits, so that a label means the same in all of them."""
-    subfolders = (child for root in roots for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return tuple(sorted({child.name for child in subfolders if _pictures(child, "**/*")}))
-
-
-def _listing(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor | None, tuple[str, ...]]:
-    loose = _pictures(root, "*")
-    if loose and classes:
-        raise InputError(f"{root} holds both loose pictures ({loose[0].name}) and class folders ({classes[0]}); keep one kind")
-    groups = [_pictures(root / name, "**/*") for name in classes]
-    files = loose + [file for group in groups for file in group]
-    if not files:
-        raise InputError(f"{root} holds no pictures; the endings read are {', '.join(SUFFIXES)}")
-    labels = [value for value, group in enumerate(groups) for _ in group]
-    return files, torch.tensor(labels) if classes else None, classes
-
-
-def decode_all(files: list[Path], size: Size | None, channels: int | None) -> Tensor:
-    """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
-    images = []
-    for file in files:
-        image = decode(file, str(file), size, channels)
-        if images and image.shape != images[0].shape:
-            shapes = [f"{list(part.shape)} ({name})" for part, name in ((images[0], files[0].name), (image, file.name))]
-            raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
-        channels = channels or image.shape[0]
-        images.append(image)
-    return torch.stack(images)
-
-
-def decode(source, name: str, size: Size | None = None, channels: int | None = None) -> Tensor:
-    """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(source) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary; paper is white
-                above = upright.convert("RGBA")
-                below = Image.new("RGBA", above.size, "white")
-                upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
-            grey = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I")
-            if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
-                values = (numpy.asarray(upright).astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
-            else:
-                values = numpy.array(upright.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} cannot be read as a picture: {error}") from error
-    x = torch.from_numpy(values)
-    x = x[None, None] if grey else x.permute(2, 0, 1)[None]
-    return convert(x, size, channels)[0].contiguous()
 
 
 def array_file(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.data import class_names
+from thalweg.data.folders import SUFFIXES, decode
 from thalweg.data.prepare import everything, sized
-from thalweg.data.sources import SUFFIXES, decode
 from thalweg.errors import InputError
 from thalweg.evaluate import energies
 from thalweg.tasks import (

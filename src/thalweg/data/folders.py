@@ -1,0 +1,199 @@
+"""Pictures in folders: which files count, what the splits and classes are, and how a picture is read. Training and applying share it."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import InputError, require
+from .images import Images, Size, check_size, check_split, convert, partition
+from .tables import TABLE, read_table
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# how a split's folder may be called, in small or capital letters
+FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+_TURNED = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
+
+
+def folder(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
+    """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
+
+    Subfolders train (or training), test (testing) and validation (valid, val), in small or capital letters, are its splits; where only
+    validation is missing, it is a seeded tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. What is
+    hidden (.ipynb_checkpoints, ._x.png, __MACOSX) is left out. `size`: see `convert`, required where the pictures differ in size;
+    `channels`: 3 unless all pictures are grey; both are settled by all pictures of all splits. With attributes.csv (see
+    `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held in memory as
+    uint8. Raises InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
+    """
+    check_split(split)
+    check_size(size, channels)
+    require("PIL", "images")
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}")
+    if (root / TABLE).is_file():
+        table = read_table(root)
+        rows = partition(split, len(table.files), (0.1, 0.1), table.label)
+        x = decode_all([table.files[row] for row in rows.tolist()], size, _settled(table.files, size, channels))
+        return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
+    named = _splits(root)
+    if not named:
+        files, labels, classes = _listing(root, _classes_of([root]))
+        every, rows = files, partition(split, len(files), (0.1, 0.1), labels)
+    else:
+        source = "train" if split == "validation" and split not in named else split
+        if source not in named:
+            raise InputError(f"{root} has a folder train but none for the split '{split}' ({' or '.join(FOLDERS[split])})")
+        classes = _classes_of(list(named.values()))
+        files, labels, classes = _listing(named[source], classes)
+        every = [file for one in named.values() for file in pictures_in(one)]
+        whole = source == "test" or "validation" in named
+        rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
+    channels = _settled(every, size, channels)
+    x = decode_all([files[row] for row in rows.tolist()], size, channels)
+    return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
+
+
+def hidden(path: Path, root: Path) -> bool:
+    """Whether a file inside `root` is hidden, or in a hidden folder: of notebooks, of Macs."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
+
+
+def pictures_in(root: Path, *, deep: bool = True) -> list[Path]:
+    """The picture files of a folder, sorted, also of its subfolders if `deep`; nothing that is hidden."""
+    found = root.rglob("*") if deep else root.iterdir()
+    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not hidden(file, root) and file.is_file())
+
+
+def _subfolders(root: Path) -> list[Path]:
+    """Those that are not hidden and hold pictures."""
+    return sorted(child for child in root.iterdir() if child.is_dir() and not hidden(child, root) and pictures_in(child))
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    """The folders of the splits; none where train is a class among others. InputError where it cannot be told."""
+    names = {name: split for split, titles in FOLDERS.items() for name in titles}
+    subfolders = [child for child in root.iterdir() if child.is_dir() and not hidden(child, root)]
+    found: dict[str, Path] = {}
+    for child in sorted(subfolders):
+        split = names.get(child.name.lower())
+        if split in found:
+            raise InputError(f"{root} has two folders for the split '{split}': {found[split].name} and {child.name}; keep one")
+        if split is not None:
+            found[split] = child
+    if "train" not in found:
+        return {}
+    others = [child.name for child in _subfolders(root) if child not in found.values()]
+    if others and len(found) == 1:  # a train among planes and cars
+        print(f"thalweg: {root}: {found['train'].name} is taken for a class, with {', '.join(others)}", file=sys.stderr)
+        return {}
+    if others:
+        known = ", ".join(child.name for child in found.values())
+        raise InputError(f"{root} holds splits ({known}) and other folders with pictures ({', '.join(others)}); keep one kind")
+    return found
+
+
+def _classes_of(roots: list[Path]) -> tuple[str, ...]:
+    """Names of the subfolders that hold pictures, in any of the splits, so that a label means the same in all of them."""
+    return tuple(sorted({child.name for root in roots for child in _subfolders(root)}))
+
+
+def _listing(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor | None, tuple[str, ...]]:
+    loose = pictures_in(root, deep=False)
+    if loose and classes:
+        raise InputError(f"{root} holds both loose pictures ({loose[0].name}) and class folders ({classes[0]}); keep one kind")
+    groups = [pictures_in(root / name) if (root / name).is_dir() else [] for name in classes]
+    files = loose + [file for group in groups for file in group]
+    if not files:
+        raise InputError(f"{root} holds no pictures; the endings read are {', '.join(SUFFIXES)}")
+    labels = [value for value, group in enumerate(groups) for _ in group]
+    return files, torch.tensor(labels) if classes else None, classes
+
+
+class _Look(NamedTuple):
+    """What a file says of a picture before it is decoded."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def _look(file: Path) -> _Look:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            wide, high = image.size
+            if image.getexif().get(0x0112) in _TURNED:
+                wide, high = high, wide
+            return _Look(high, wide, _is_grey(image.mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file} cannot be read as a picture: {error}") from error
+
+
+def _is_grey(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "La", "F") or mode.startswith("I")
+
+
+def _settled(files: list[Path], size: Size | None, channels: int | None) -> int:
+    """The channels of a whole data set, by all of its files; InputError where their sizes differ and none was given."""
+    if size is not None and channels is not None:
+        return channels
+    looks = [_look(file) for file in files]
+    channels = channels or (1 if all(look.grey for look in looks) else 3)
+    odd = next((i for i, look in enumerate(looks) if look[:2] != looks[0][:2]), None)
+    if size is None and odd is not None:
+        shapes = [f"[{channels}, {looks[i].height}, {looks[i].width}] ({files[i].name})" for i in (0, odd)]
+        raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
+    return channels
+
+
+def decode_all(files: list[Path], size: Size | None, channels: int | None) -> Tensor:
+    """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
+    images = []
+    for file in files:
+        image = decode(file, str(file), size, channels)
+        if images and image.shape != images[0].shape:
+            shapes = [f"{list(part.shape)} ({name})" for part, name in ((images[0], files[0].name), (image, file.name))]
+            raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
+        channels = channels or image.shape[0]
+        images.append(image)
+    x = torch.stack(images)
+    if 0 < x.max() <= 16:  # as of 12-bit values in 16-bit files
+        print(
+            f"thalweg: {files[0].parent}: no pixel is lighter than {int(x.max())} of 255, nearly black; scale them to the whole range",
+            file=sys.stderr,
+        )
+    return x
+
+
+def decode(source, name: str, size: Size | None = None, channels: int | None = None) -> Tensor:
+    """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(source) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary; paper is white
+                above = upright.convert("RGBA")
+                below = Image.new("RGBA", above.size, "white")
+                upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
+            grey = _is_grey(upright.mode)
+            if upright.mode == "F":
+                raise ValueError("it holds floats, whose black and white are not known; give an array, with values=(low, high)")
+            if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
+                values = (numpy.asarray(upright).astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
+            else:
+                values = numpy.array(upright.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} cannot be read as a picture: {error}") from error
+    x = torch.from_numpy(values)
+    x = x[None, None] if grey else x.permute(2, 0, 1)[None]
+    return convert(x, size, channels)[0].contiguous()

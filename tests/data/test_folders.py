@@ -1,0 +1,147 @@
+"""Folders as people have them: hidden files, odd names of splits, mixed pictures, few of them; and the same reader for what is applied."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import thalweg as tw
+from thalweg.commands.files import read_images
+from thalweg.commands.main import main
+from thalweg.data import SPLITS, load
+from thalweg.data.images import TooFew, partition
+from thalweg.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(path, *, grey=False, size=(8, 8), values=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = RNG.integers(0, 256, size if grey else (*size, 3), dtype=np.uint8) if values is None else values
+    Image.fromarray(values).save(path)
+
+
+def classes_of(root):
+    data = load(root)
+    return dict(zip(data.classes, torch.bincount(data.label, minlength=len(data.classes)).tolist()))
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    for name in ("cat", "dog"):
+        for k in range(20):
+            picture(tmp_path / name / f"{k:02}.png")
+    before = [load(tmp_path, split).x for split in SPLITS]
+    shutil.copytree(tmp_path / "cat", tmp_path / "cat" / ".ipynb_checkpoints")
+    shutil.copytree(tmp_path / "cat", tmp_path / ".ipynb_checkpoints")
+    shutil.copytree(tmp_path / "cat", tmp_path / "__MACOSX" / "cat")
+    (tmp_path / "dog" / "._00.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "dog" / "scans.png").mkdir()
+    assert classes_of(tmp_path) == {"cat": 16, "dog": 16}
+    assert all(torch.equal(load(tmp_path, split).x, x) for split, x in zip(SPLITS, before))
+    names, x = read_images(str(tmp_path), None, 3)  # what --input reads
+    assert len(names) == len(x) == 40
+
+
+def test_a_hidden_root_is_read(tmp_path):
+    for k in range(10):
+        picture(tmp_path / ".cache" / "pictures" / f"{k}.png")
+    assert len(load(tmp_path / ".cache" / "pictures")) == 8
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "TEST"), ("training", "validation", "testing"), ("train", "valid", "Test"), ("TRAINING", "VALID", "Testing")]
+)
+def test_names_of_splits(tmp_path, names):
+    for count, name in zip((5, 4, 3), names):
+        for k in range(count):
+            picture(tmp_path / name / "a" / f"{k}.png")
+    assert [len(load(tmp_path, split)) for split in SPLITS] == [5, 4, 3] and load(tmp_path).classes == ("a",)
+
+
+def test_a_class_called_train(tmp_path, capsys):
+    for name in ("train", "plane", "car"):
+        for k in range(10):
+            picture(tmp_path / name / f"{k}.png")
+    assert classes_of(tmp_path) == {"car": 8, "plane": 8, "train": 8}
+    assert "train is taken for a class, with car, plane" in capsys.readouterr().err
+    picture(tmp_path / "test" / "0.png")
+    with pytest.raises(InputError, match=r"holds splits \(test, train\) and other folders with pictures \(car, plane\)"):
+        load(tmp_path)
+
+
+def test_two_folders_for_one_split(tmp_path):
+    for name in ("train", "Training"):
+        picture(tmp_path / name / "0.png")
+    with pytest.raises(InputError, match="two folders for the split 'train': Training and train"):
+        load(tmp_path)
+
+
+def test_grey_and_colour_are_settled_for_all_splits(tmp_path):
+    for k in range(100):
+        picture(tmp_path / "mixed" / f"{k:03}.png", grey=k % 10 == 0)
+        picture(tmp_path / "grey" / f"{k:03}.png", grey=True)
+        picture(tmp_path / "nearly" / f"{k:03}.png", grey=k != 99)
+    assert {load(tmp_path / "mixed", split).shape for split in SPLITS} == {(3, 8, 8)}
+    assert {load(tmp_path / "grey", split).shape for split in SPLITS} == {(1, 8, 8)}
+    assert {load(tmp_path / "nearly", split).shape for split in SPLITS} == {(3, 8, 8)}
+    assert load(tmp_path / "mixed", "test", channels=1).shape == (1, 8, 8)
+
+
+def test_sizes_are_settled_for_all_splits(tmp_path):
+    held = set(partition("validation", 40, (0.1, 0.1)).tolist())
+    for k in range(40):
+        picture(tmp_path / f"{k:03}.png", size=(12, 12) if k in held else (8, 8))
+    for split in SPLITS:
+        with pytest.raises(InputError, match=r"the pictures differ: \[3, 8, 8\] .* and \[3, 12, 12\] .* give size"):
+            load(tmp_path, split)
+    assert {load(tmp_path, split, size=8).shape for split in SPLITS} == {(3, 8, 8)}
+
+
+def test_turned_pictures_have_the_size_that_is_seen(tmp_path):
+    for k in range(10):
+        image = Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(tmp_path / f"{k}.jpg", exif=exif)
+        picture(tmp_path / f"upright{k}.png", size=(9, 6))
+    assert load(tmp_path).shape == (3, 9, 6)
+
+
+def test_dark_sixteen_bit_pictures_are_said(tmp_path, capsys):
+    for k in range(10):
+        picture(tmp_path / f"{k}.png", values=RNG.integers(0, 4096, (8, 8)).astype(np.uint16))
+    assert load(tmp_path).x.max() <= 16
+    assert "nearly black" in capsys.readouterr().err
+
+
+# --- few of them
+
+
+def test_few_examples_of_many_classes_are_split_all_the_same():
+    label = torch.arange(50) % 10  # five pictures a class
+    parts = [partition(split, 50, (0.1, 0.1), label) for split in SPLITS]
+    assert [len(part) for part in parts] == [40, 5, 5] and len(torch.cat(parts).unique()) == 50
+    assert [len(partition(split, 4, (0.1, 0.1))) for split in SPLITS] == [2, 1, 1]
+    assert [len(partition(split, 2, (0.1, 0.0))) for split in ("train", "validation")] == [1, 1]
+    assert partition("train", 1, (0.1, 0.1)).tolist() == [0]
+    with pytest.raises(TooFew, match="1 examples are too few for a test split"):
+        partition("test", 1, (0.1, 0.1))
+
+
+def test_splits_that_could_be_even_stay_as_they_were():
+    label = torch.arange(60) % 10
+    parts = [partition(split, 60, (0.1, 0.1), label) for split in SPLITS]
+    assert [len(part) for part in parts] == [40, 10, 10] and torch.bincount(label[parts[1]]).tolist() == [1] * 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_model_learns_from_very_few_pictures(tmp_path, monkeypatch, count):
+    monkeypatch.chdir(tmp_path)
+    for k in range(count):
+        picture(Path("few") / f"{k}.png", grey=True)
+    fast = ["--images", "128", "--batch", "64", "--width", "16", "--blocks", "1", "--sample-steps", "3", "--threads", "1"]
+    assert main(["train", "egc/digits", "--data", "few", "--out", "run", *fast]) == 0
+    assert tw.load("run").sample(2).shape == (2, 1, 8, 8)
