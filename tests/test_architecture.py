@@ -49,7 +49,8 @@ ALLOWED = {
     "progress": set(),
     "guard": {"errors"},
     "distributed": {"errors", "data"},
-    "checkpoint": {"errors", ""},
+    "stopping": {"errors"},
+    "checkpoint": {"errors", "stopping", ""},
     "methods": BASIC
     | MATHS
     | {
@@ -75,7 +76,7 @@ ALLOWED = {
         "search",
     },
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
-    "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "updates", "methods.base"},
+    "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "stopping", "updates", "methods.base"},
     "train": {"data", "data.prepare", "errors", "gate", "loop", "methods.base", "units"},
     "units": {"errors", "gate", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},

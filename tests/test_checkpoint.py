@@ -222,7 +222,7 @@ def test_save_and_load_bit_for_bit(trained, tmp_path):
     name, out, twin = trained
     same_model(twin, tw.load(out), name)
     folder = tw.save(tw.load(out), tmp_path / "model")
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "data.json", "model.safetensors"]
     same_model(twin, tw.load(folder), name)
     same_model(twin, tw.load(folder), name)
     card = (folder / "README.md").read_text()
@@ -306,7 +306,7 @@ def test_push_to_hub_uploads_the_three_files(trained, monkeypatch):
     assert seen == {
         "repo": ("user/model", True, True),
         "uploaded": "user/model",
-        "files": ["README.md", "config.json", "model.safetensors"],
+        "files": ["README.md", "config.json", "data.json", "model.safetensors"],
     }
 
     def refuse(*_, **__):

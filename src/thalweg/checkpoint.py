@@ -13,10 +13,11 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,14 +25,17 @@ from safetensors.torch import load as load_tensors
 
 import thalweg
 from thalweg.errors import InputError
+from thalweg.stopping import LOCK
 
 KEEP = 3
 WEIGHTS = "model.safetensors"
+DATA = "data.json"  # what the model was trained on
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write, fsync, rename: after a crash `path` holds the old content or the new, never half. InputError where it cannot."""
-    partial = path.with_name(path.name + ".partial")
+    # a name of its own: two writers of one file never write into each other's
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident():x}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(content)
@@ -127,13 +131,21 @@ def latest(out: Path, device: torch.device | str = "cpu", skip: int = 0) -> dict
     return chosen
 
 
-def read_weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
-    """The tensors of a trained model: of an exported folder, or of the EMA twin in a run's "last" or "best" state.
+class Weights(NamedTuple):
+    """The tensors of a trained model, after how many images, and the energies of held-out examples, [N] nats, where they are known."""
+
+    tensors: dict[str, torch.Tensor]
+    images: int | None = None
+    held_out: torch.Tensor | None = None
+
+
+def read_weights(folder: Path, which: str = "last") -> Weights:
+    """The weights of an exported folder, or of the EMA twin in a run's "last" or "best" state.
 
     InputError where nothing is there, and for what is corrupt or no state.
     """
     if (folder / WEIGHTS).exists():
-        return read_tensors(folder / WEIGHTS)
+        return Weights(read_tensors(folder / WEIGHTS))
     if which == "best":
         if not (folder / "best.pt").exists():
             raise InputError(f"{folder} has no best.pt: the run had no held-out data or has not been evaluated yet; use which = 'last'")
@@ -144,7 +156,7 @@ def read_weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
             raise InputError(f"{folder} has no {WEIGHTS} and holds no state yet; train it first")
     if not isinstance(state, dict) or "ema" not in state:
         raise InputError(f"{folder} holds no state of Thalweg: it has no EMA weights")
-    return state["ema"]
+    return Weights(state["ema"], state.get("images"), state.get("held_out"))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -189,25 +201,81 @@ def describe(method: Any) -> dict[str, Any]:
     return {"thalweg": thalweg.__version__, "method": method.name, "config": json.loads(json.dumps(asdict(method.config)))}
 
 
-def prepare(out: Path, method: Any) -> None:
-    """Make the run folder, or check that the one there belongs to the same method and config. InputError otherwise."""
-    ours = describe(method)
+def make_folder(out: Path) -> None:
+    """Make the run folder. InputError for a file, an exported model, and a folder of other things."""
     if out.exists() and not out.is_dir():
         raise InputError(f"the output {out} is a file; give a folder")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         found = {file.name for file in out.iterdir()}
-    path = out / "config.json"
-    if path.name in found:
-        if WEIGHTS in found:
-            raise InputError(f"the folder {out} holds an exported model, not a run; give a new or empty folder")
-        _same(out, read_config(out), ours)
-        for partial in out.glob("state-*.partial"):  # what was being written when the run was killed
-            partial.unlink(missing_ok=True)
-    elif found - {f"{path.name}.partial"}:
+    if "config.json" in found and WEIGHTS in found:
+        raise InputError(f"the folder {out} holds an exported model, not a run; give a new or empty folder")
+    if "config.json" not in found and [name for name in found if name not in (LOCK, DATA) and not _is_partial(name)]:
         raise InputError(f"the folder {out} holds other files and no run; give a new or empty folder")
-    else:
-        write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a file is one of a run's that was being written when it was killed."""
+    return name.endswith(".partial") and name.startswith(("state-", "best.pt.", "config.json.", f"{DATA}."))
+
+
+def prepare(out: Path, method: Any, record: Mapping[str, Any]) -> str:
+    """Begin a run in its folder, or check that the one there is of the same method, config and data (`record`); the caller holds its lock.
+
+    A run may be lengthened: then the config's new `images` are written, and a sentence says what that means. InputError for
+    another run's folder.
+    """
+    ours, path, said = describe(method), out / "config.json", ""
+    for name in os.listdir(out):
+        if _is_partial(name):
+            (out / name).unlink(missing_ok=True)
+    if path.exists():
+        theirs = read_config(out)
+        _same(out, theirs, ours)
+        _same_data(out, theirs["config"], ours["config"], record)
+        before, now = theirs["config"].get("images"), ours["config"]["images"]
+        if before != now:
+            said = (
+                f"{out}: lengthened from {before:,} to {now:,} images; from here on the learning rate follows the schedule of {now:,}, "
+                f"{method.config.rate(before):.3g} of its full value at {before:,} images, not {_end(method, before):.3g}"
+            )
+    for name, values in ((DATA, record), (path.name, ours)):  # also where the data lie now
+        if not (out / name).exists() or (out / name).read_bytes() != _json(values):
+            write_bytes(out / name, _json(values))
+    return said
+
+
+def _end(method: Any, images: int) -> float:
+    """The rate that a run of so many images ended with."""
+    return replace(method.config, images=images).rate(images)
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def read_data(folder: Path) -> dict[str, Any] | None:
+    """What the model in a folder was trained on (see `thalweg.data.record`), or None where it does not say."""
+    try:
+        found = json.loads((folder / DATA).read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {folder / DATA}: {error.strerror}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"name", "fingerprint", "shape", "classes", "concepts"} <= found.keys():
+        raise InputError(f"{folder / DATA} is corrupt or not Thalweg's: it needs name, fingerprint, shape, classes and concepts")
+    return found
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """What `thalweg evaluate` has written into a run's folder; empty where it has not, or it cannot be read."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -242,10 +310,34 @@ def _same(out: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         raise InputError(f"{out} holds a run of {theirs['method']}, not {ours['method']}; give another folder")
     there, here = flat(theirs["config"]), flat(ours["config"])
     for key in sorted(there.keys() | here.keys()):
-        if there.get(key) != here.get(key):
-            trouble = f"{out} was started with {key} = {there.get(key)!r}, now {here.get(key)!r}; give the same value or another folder"
+        before, now = there.get(key), here.get(key)
+        longer = key == "images" and isinstance(before, int) and isinstance(now, int) and before <= now
+        known_data = key == "data" or (key == "source" and before and now)  # which they are is for the fingerprint to say
+        if before != now and not longer and not known_data and not _same_place(before, now):
+            hint = "a larger number lengthens it; " if key == "images" else ""
+            trouble = f"{out} was started with {key} = {before!r}, now {now!r}; {hint}give the same value or another folder"
             known = theirs["config"].keys() == ours["config"].keys()
             raise InputError(trouble) if known else of_another_version(out, theirs["thalweg"], InputError(trouble))
+
+
+def _same_place(before: Any, now: Any) -> bool:
+    """Whether two values are two spellings of one path."""
+    return isinstance(before, str) and isinstance(now, str) and os.path.exists(now) and os.path.realpath(before) == os.path.realpath(now)
+
+
+def _same_data(out: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    before = read_data(out)
+    if before is None:  # of an earlier version
+        if theirs.get("data") != ours["data"]:
+            raise InputError(
+                f"{out} was started with data = {theirs.get('data')!r}, now {ours['data']!r}; give the same value or another folder"
+            )
+    elif before["fingerprint"] != record["fingerprint"]:
+        what = [f"{one['name']} ({one.get('count') or 'a stream'} of {one['shape']})" for one in (before, record)]
+        raise InputError(
+            f"{out} was trained on {what[0]}, and these are other data, {what[1]}: give those it was trained on, wherever they are now "
+            f"(--data), or another folder"
+        )
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ DistributedDataParallel hooks the backward pass of one module; the gradients her
 an order that the method decides. Averaging what `autograd.grad` returns is right for all of them.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,17 @@ def usable(wanted: str | torch.device) -> str:
     return wanted
 
 
+def speaks() -> bool:
+    """Whether this process says what all processes of this machine would: the first of them, or one alone."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def leave() -> None:
+    """Leave the group of processes, if there is one: its threads must not outlive the interpreter."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of a run: this one is `rank` of `size`."""
@@ -51,13 +63,14 @@ class World:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             # votes and objects go over Gloo on the CPU, gradients over NCCL where there are GPUs
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            atexit.register(leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
-    def device(self, wanted: str) -> str:
+    def device(self, wanted: str | torch.device) -> str:
         """`wanted`, with this process's own GPU for plain "cuda"."""
         wanted = usable(wanted)
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if wanted == "cuda" else wanted

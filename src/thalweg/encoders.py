@@ -82,4 +82,6 @@ def _read(folder: Path, shape: tuple[int, ...]) -> tuple[ResNet, dict[str, Tenso
     if theirs_shape != tuple(shape):
         raise InputError(f"the encoder in {folder} ({loss}) is for images of shape {theirs_shape}, not {tuple(shape)}")
     prefix = "encoder."
-    return net, {key.removeprefix(prefix): value for key, value in checkpoint.read_weights(folder).items() if key.startswith(prefix)}
+    return net, {
+        key.removeprefix(prefix): value for key, value in checkpoint.read_weights(folder).tensors.items() if key.startswith(prefix)
+    }

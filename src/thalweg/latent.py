@@ -76,7 +76,7 @@ def _per_channel(value: Any, channels: int) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float32).flatten().expand(channels).reshape(channels, 1, 1).clone()
 
 
-def load_autoencoder(name: str | Path, *, device: str = "cpu") -> Autoencoder:
+def load_autoencoder(name: str | Path, *, device: str | torch.device = "cpu") -> Autoencoder:
     """An autoencoder, frozen and in evaluation mode, by the run folder, exported folder or hub name of a model that decodes.
 
     "diffusers:PATH" or "diffusers:USER/MODEL" is diffusers' `AutoencoderKL` (extra `latent`), weights from safetensors only; of a
@@ -149,7 +149,7 @@ def _loaded(name: str) -> Autoencoder:
     return load_autoencoder(name)
 
 
-def wrap(data: Data, name: str | Path, *, device: str = "cpu") -> Data:
+def wrap(data: Data, name: str | Path, *, device: str | torch.device = "cpu") -> Data:
     """`data` as `Latents` of the autoencoder `name`, encoded on `device`; `data` itself for an empty name.
 
     Errors as of `load_autoencoder` and `Latents`; a set of other images than the autoencoder's is refused by its `encode`.
@@ -194,7 +194,7 @@ class Decoded(nn.Module):
             shape = autoencoder.decode(torch.zeros(1, *method.config.shape)).shape[1:]
         self.config = ImageConfig(data=method.config.data, shape=tuple(shape), classes=method.config.classes)
         self.abilities = method.abilities & {"sample", "labels", "concepts", "energy", "classify"}
-        self.default_guidance = method.default_guidance
+        self.default_guidance, self.trained_on = method.default_guidance, method.trained_on
 
     @property
     def device(self) -> torch.device:
@@ -231,7 +231,12 @@ def as_images(method: Any) -> Any:
 
 
 def load(
-    name: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None, net: nn.Module | None = None
+    name: str | Path,
+    *,
+    which: str = "last",
+    device: str | torch.device = "cpu",
+    kind: type[Method] | None = None,
+    net: nn.Module | None = None,
 ) -> Any:
     """A trained model by run folder, exported folder or hub name, see `store.load`; one of latents as a model of images, one of
     vectors in the data's own units.

@@ -4,9 +4,12 @@ The run counts images, not iterations, and reseeds every step from (seed, rank, 
 bit-equal to one that was not.
 """
 
+import contextlib
 import copy
 import json
 import math
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +21,13 @@ from torch import Tensor, nn
 
 from thalweg import checkpoint, random
 from thalweg.data.base import Batch, Data
+from thalweg.data.record import record
 from thalweg.distributed import World
 from thalweg.errors import Diverged, InputError
 from thalweg.guard import Guard
 from thalweg.methods.base import Method, has
 from thalweg.progress import Progress
+from thalweg.stopping import Stopped, Watch, locked
 from thalweg.updates import SharedDivergence, Update
 
 
@@ -34,7 +39,7 @@ class Options:
     seconds: float | None
     batch: int
     seed: int
-    device: str
+    device: str | torch.device
     precision: str
     held_out: Batch | None
     clip: float
@@ -74,10 +79,12 @@ class Run:
         self.device = torch.device(self.world.device(options.device))
         self._check_fit(method, data)
         self.method, self.data, self.out = method.to(self.device), data, out
+        self.method.trained_on = record(data)
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
         self.guard = Guard(tries=options.tries)
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
+        self.ema.trained_on = self.method.trained_on
         for name in self.method.sharded:
             _set_buffer(self.method, name, self.world.part(self.method.get_buffer(name)).clone())
         self.update = Update(
@@ -131,7 +138,16 @@ class Run:
             "ema": self.ema.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.update.optimizers.items()},
             "guard": self.guard.state(),
+            "held_out": self.world.on_first(self.held_out_energies),
         }
+
+    def held_out_energies(self) -> Tensor | None:
+        """What the twin says of the held-out examples, [N] nats: what energies of other examples are compared with."""
+        if self.options.held_out is None or not has(self.ema, "energy"):
+            return None
+        ema: Any = self.ema
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return torch.cat([ema.energy(part.to(self.device)).float().cpu() for part in self.options.held_out.x.split(256)])
 
     def load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.options.seed:
@@ -172,40 +188,59 @@ class Run:
     # --- the loop
 
     def go(self) -> Method:
-        """Load the newest state if there is one, train to the end, and return the EMA twin."""
-        options, out, state = self.options, self.out, None
-        if out is not None:
-            self.world.on_first(lambda: checkpoint.prepare(out, self.method))
-            state = self.world.on_first(lambda: checkpoint.latest(out))
-            if state is not None:
-                self.load(state)
-                self.saved = self.update.images
-            self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
+        """Load the newest state if there is one, train to the end, and return the EMA twin. Stopped after a signal, with a state saved."""
+        with contextlib.ExitStack() as held:
+            if self.out is not None:
+                self.resume(self.out, held)
+            else:
+                self.save()  # where the guard goes back to if the start diverges
+            self.train()
+        return self.ema
+
+    def resume(self, out: Path, held: contextlib.ExitStack) -> None:
+        """Take the run's folder, for as long as `held` holds it, and the newest state that is in it."""
+
+        def take() -> str:
+            checkpoint.make_folder(out)
+            held.enter_context(locked(out))
+            return checkpoint.prepare(out, self.method, self.method.trained_on or {})
+
+        said = self.world.on_first(take)
+        if said and self.world.first:
+            print(f"thalweg: {said}", file=sys.stderr)
+        state = self.world.on_first(lambda: checkpoint.latest(out))
+        if state is not None:
+            self.load(state)
+            self.saved = self.update.images
+        self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
         if state is None:
-            self.save()  # where the guard goes back to if the start diverges
+            self.save()
+
+    def train(self) -> None:
+        options, out = self.options, self.out
         if options.tensorboard and out is not None and self.world.first:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(out / "tensorboard"))
         self.started = options.clock() - self.elapsed
-        parameters = sum(p.numel() for p in self.method.parameters())
-        title = (
-            f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of {options.batch}"
-        )
-        title += f", going on from {self.update.images:,}" if self.update.images else ""
+        parameters, going_on = sum(p.numel() for p in self.method.parameters()), f", going on from {self.update.images:,}"
+        title = f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of "
+        title += f"{options.batch}{going_on if self.update.images else ''}"
         # layers such as dropout draw from the global generator, which is the caller's again afterwards
         with (
             Progress(options.progress and self.world.first, title, options.images, options.seconds) as bar,
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+            Watch(insist=self.world.size == 1) as watch,
         ):
-            while self.update.images < options.images and not self.world.any(self.out_of_time()):
+            while self.update.images < options.images and not self.world.any(self.out_of_time() or bool(watch.number)):
                 try:
                     self.one_step(bar)
                 except Diverged as trouble:
                     self.go_back(trouble)
                 self.elapsed = options.clock() - self.started
-        self.finish()
-        return self.ema
+            self.finish()
+            if self.world.any(bool(watch.number)):
+                raise Stopped(watch.number or signal.SIGINT)
 
     def out_of_time(self) -> bool:
         """Whether the seconds that the run may take are spent."""
@@ -270,7 +305,8 @@ class Run:
             if value < best:
                 best = value
                 if out is not None:
-                    checkpoint.write(out / "best.pt", {"images": images, "criterion": value, "ema": self.ema.state_dict()})
+                    best_state = {"images": images, "criterion": value, "ema": self.ema.state_dict(), "held_out": self.held_out_energies()}
+                    checkpoint.write(out / "best.pt", best_state)
         return best
 
     def go_back(self, trouble: Diverged) -> None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def write(
         f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
     run.mkdir(parents=True, exist_ok=True)
-    path, partial = run / "report.html", run / f".report.html.{os.getpid()}.partial"
+    path, partial = run / "report.html", run / f".report.html.{os.getpid()}-{threading.get_ident():x}.partial"
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_bytes(page.encode("utf-8", "replace"))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import save as dump_tensors
 from torch import nn
 
 from thalweg import checkpoint
 from thalweg.checkpoint import WEIGHTS
 from thalweg.config import make_config
+from thalweg.data.record import class_names, concepts, public
 from thalweg.data.vectors import Units
 from thalweg.distributed import usable
 from thalweg.errors import InputError, nearest
@@ -37,11 +39,7 @@ def read(path: str | Path, *, kind: type[Method] | None = None) -> Stored:
 
     `kind`: the class of a method of one's own. InputError where nothing is there, for what is corrupt, and for an unknown method.
     """
-    folder = Path(path)
-    if not folder.exists():
-        folder = _from_hub(str(path))
-    elif not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the folder of a run or of an exported model")
+    folder = read_folder(path)
     found = checkpoint.read_config(folder)
     kind, version = _kind(found["method"], folder, kind), found["thalweg"]
     try:
@@ -49,6 +47,21 @@ def read(path: str | Path, *, kind: type[Method] | None = None) -> Stored:
     except InputError as trouble:
         raise checkpoint.of_another_version(folder, version, trouble) from None
     return Stored(folder, kind, config, version)
+
+
+def read_folder(path: str | Path) -> Path:
+    """The local folder of a model, fetched where a hub name is given; InputError where there is none."""
+    folder = Path(path)
+    if not folder.exists():
+        return _from_hub(str(path))
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the folder of a run or of an exported model")
+    return folder
+
+
+def trained_on(path: str | Path) -> dict[str, Any] | None:
+    """What a model was trained on (see `thalweg.data.record`), or None where its folder does not say."""
+    return checkpoint.read_data(read_folder(path))
 
 
 def method_name(path: str | Path) -> str | None:
@@ -68,7 +81,12 @@ def _kind(method: str, folder: Path, kind: type[Method] | None) -> type[Method]:
 
 
 def load(
-    path: str | Path, *, which: str = "last", device: str = "cpu", kind: type[Method] | None = None, net: nn.Module | None = None
+    path: str | Path,
+    *,
+    which: str = "last",
+    device: str | torch.device = "cpu",
+    kind: type[Method] | None = None,
+    net: nn.Module | None = None,
 ) -> Method:
     """A trained method, ready to sample: from a run folder, an exported folder, or a hub name such as "user/model".
 
@@ -83,16 +101,17 @@ def load(
     config = stored.config if net is None else _with_network(stored, net)
     with float32():
         method = stored.kind(config)
-    tensors = checkpoint.read_weights(stored.folder, which)
-    method.units = Units.of_state(tensors)
+    weights = checkpoint.read_weights(stored.folder, which)
+    method.units = Units.of_state(weights.tensors)
     try:
-        method.load_state_dict(tensors)
+        method.load_state_dict(weights.tensors)
     except (RuntimeError, TypeError) as error:
         fits = "its config" if net is None else f"the network given, {type(net).__name__}"
         trouble = InputError(f"the weights in {stored.folder} do not fit {fits}: {str(error).splitlines()[-1].strip()}")
         if net is not None:
             raise trouble from None
         raise checkpoint.of_another_version(stored.folder, stored.version, trouble) from None
+    method.trained_on = _trained_on(stored.folder, weights, which)
     return method.to(device).eval().requires_grad_(False)
 
 
@@ -105,10 +124,23 @@ def _with_network(stored: Stored, net: nn.Module) -> Any:
     return replace(stored.config, net=spec)
 
 
-def save(method: Method, folder: str | Path) -> Path:
-    """Write `method` to `folder` as model.safetensors, config.json and a model card (README.md); returns the folder.
+def _trained_on(folder: Path, weights: checkpoint.Weights, which: str) -> dict[str, Any] | None:
+    """What a folder says of the data, with the images seen, the energies of held-out examples, and what was measured of these weights."""
+    found = checkpoint.read_data(folder)
+    if found is None or (folder / WEIGHTS).exists():
+        return found
+    state = {"which": which, "images": weights.images}
+    energies = None if weights.held_out is None else [float(f"{e:.7g}") for e in weights.held_out.tolist()]
+    measured = checkpoint.read_figures(folder)
+    figures = measured.get("table", []) if measured.get("state") == state else []
+    return found | {"state": state, "held_out": energies, "figures": figures}
 
-    InputError for a folder that is a run's, holds other files, or cannot be written.
+
+def save(method: Method, folder: str | Path) -> Path:
+    """Write `method` to `folder` as model.safetensors, config.json, data.json and a model card (README.md); returns the folder.
+
+    data.json says what the model was trained on, where that is known, without a path of this machine. InputError for a folder that is
+    a run's, holds other files, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -116,12 +148,14 @@ def save(method: Method, folder: str | Path) -> Path:
     with checkpoint.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         found = {file.name for file in folder.iterdir()}
-    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", "README.md"}):
+    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", checkpoint.DATA, "README.md"}):
         raise InputError(f"{folder} is a run folder or holds other files; export to a new or empty one")
     tensors = {key: value.detach().cpu().contiguous() for key, value in method.state_dict().items()}
     checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
     checkpoint.write_bytes(folder / "config.json", (json.dumps(checkpoint.describe(method), indent=2) + "\n").encode())
-    checkpoint.write_bytes(folder / "README.md", _card(method).encode())
+    if method.trained_on is not None:
+        checkpoint.write_bytes(folder / checkpoint.DATA, (json.dumps(public(method.trained_on), indent=2) + "\n").encode())
+    checkpoint.write_bytes(folder / "README.md", _card(method).encode("utf-8", "replace"))
     return folder
 
 
@@ -150,7 +184,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, "config.json"]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, "config.json", checkpoint.DATA]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"'{name}' is no folder here and cannot be had from the hub: {str(error).splitlines()[0]}") from None
 
@@ -166,19 +200,40 @@ def _card(method: Method) -> str:
     own = "" if method.name in METHODS else f", kind={type(method).__name__}"
     network = json.loads(json.dumps(asdict(c))).get("net")
     own += f", net={network['name']}()" if isinstance(network, dict) and network["kind"] == "own" else ""
+    found = method.trained_on
     return f"""---
 library_name: thalweg
 tags: [energy-based-model, {method.name}]
 license: apache-2.0
 ---
-# {method.name} on {c.data}
+# {method.name} on {found["name"] if found else Path(c.data).name}
 
 {kind}, {parameters:,} parameters,
 examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""}.
-
+{_classes(method)}
 ```python
 import thalweg as tw
 model = tw.load("FOLDER_OR_NAME"{own})
 {use}
 ```
-"""
+{_figures(found)}"""
+
+
+def _classes(method: Method) -> str:
+    """The names of classes, or of concepts with their values, a line each."""
+    found = method.trained_on
+    if found is None or not method.config.classes:
+        return ""
+    several = concepts(found) or {"Classes": class_names(found, method.config.classes)}
+    return "\n" + "\n".join(f"- {name}: {_short(names)}" for name, names in several.items()) + "\n"
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 100 else f"{', '.join(names[:50])}, … ({len(names)})"
+
+
+def _figures(found: Any) -> str:
+    """The table of what `thalweg evaluate` measured, if it has."""
+    rows = (found or {}).get("figures") or []
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(["", "| measure | value | note |", "|---|---|---|", *lines, ""]) if lines else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg.data.base import Batch
@@ -49,7 +50,7 @@ def fit(
     seconds: float | None = None,
     batch: int | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     precision: str = "fp32",
     held_out: Batch | None = None,
     clip: float | None = None,

@@ -23,6 +23,7 @@ class OwnUnits(nn.Module):
         self.method, self.name, self.config = method, method.name, method.config
         self.abilities = method.abilities & set(KEPT)
         self.log_z, self.default_guidance, self.bin_width = method.log_z, method.default_guidance, None
+        self.trained_on = method.trained_on
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """`thalweg evaluate`: the metrics of one run or several, as a table, as figures on disk, and as a page."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from thalweg.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from thalweg.methods.base import Method
-    from thalweg.metrics import Settings
+    from thalweg.metrics import Settings, Subject
 
 EXTRACTORS = ("classifier", "efficientnet-lite0", "inception")
 
@@ -39,6 +40,8 @@ class Options:
     """test images, and outliers of each kind, that are scored at most"""
     which: str = "last"
     """state of a run: last or best"""
+    data: str | None = None
+    """where the data are, by name or path, if not where the model was trained on them; the split for testing is taken"""
     out: Path | None = None
     """also write all figures to this JSON file"""
     device: str = "auto"
@@ -51,24 +54,37 @@ def run(arguments: list[str]) -> None:
     options = parse(Options, arguments, "evaluate")
     _check(options)
     from thalweg import metrics
-    from thalweg.commands.report import print_comparison, print_table
+    from thalweg.commands.report import print_comparison, print_next, print_table
 
     wanted, kind = metrics.check_metrics(options.metrics), method_class(options.kind)
     if options.compare:
-        check_comparable(options.models, kind)
+        check_comparable(options.models, kind, options.data)
     settings = metrics.Settings(
         n=options.n, seed=options.seed, extractor=options.extractor, ood_images=options.ood_images,
         weights=None if options.weights is None else str(options.weights),
         outliers=tuple(part.strip() for part in options.outliers.split(",") if part.strip()),
     )  # fmt: skip
     device = usable(options.device)
-    results = {model: measure(model, wanted, settings, which=options.which, device=device, kind=kind) for model in options.models}
-    if options.out is not None:
-        metrics.write_results(options.out, results)
-    if options.compare:
+    results, trouble = {}, None
+    for model in options.models:
+        try:
+            subject = prepare(model, settings, which=options.which, device=device, kind=kind, data=options.data)
+            results[model] = metrics.measure(subject, wanted)
+        except InputError as error:  # which does not take the figures of the others with it
+            trouble = trouble or error
+            continue
+        if not options.compare:
+            print_table(model, results[model])
+        for line in [*subject.unwritten, *keep(model, subject, results[model], options.data)]:
+            print(f"thalweg: {line}", file=sys.stderr)
+        if not options.compare:
+            print_next(model)
+    if options.compare and results:
         print_comparison(results, None if options.out is None else options.out.with_suffix(".png"))
-    else:
-        print_table(results)
+    if options.out is not None and results:
+        metrics.write_results(options.out, results)
+    if trouble is not None:
+        raise trouble
 
 
 def _check(options: Options) -> None:
@@ -83,41 +99,68 @@ def _check(options: Options) -> None:
         raise InputError(f"unknown extractor '{options.extractor}'{hint}. Extractors: {', '.join(EXTRACTORS)}")
 
 
-def measure(
+def prepare(
     model: str,
-    wanted: tuple[str, ...],
     settings: "Settings",
     *,
     which: str = "last",
     device: str = "cpu",
     kind: "type[Method] | None" = None,
-) -> dict[str, Any]:
-    """All wanted figures of one model; a run folder also gets metrics.json, pictures and report.html."""
+    data: str | None = None,
+) -> "Subject":
+    """A model to be measured; pictures of a run go into its folder."""
     from thalweg import latent, metrics
-    from thalweg.commands.report import write_report
 
     method = latent.load(model, which=which, device=device, kind=_own(model, kind))
-    metrics.chosen(method, wanted)  # a metric that does not fit is said before anything is measured
+    return metrics.Subject(method, settings, Path(model) / "report" if _is_run(model) else None, data=data)
+
+
+def _is_run(model: str) -> bool:
+    return (Path(model) / "stats.jsonl").exists()
+
+
+def keep(model: str, subject: "Subject", results: dict[str, Any], data: str | None) -> list[str]:
+    """Write metrics.json and report.html of a run, with what was measured before of the same state; returns what could not be written.
+
+    Figures on other data than the run's are not written there.
+    """
+    from thalweg import checkpoint, metrics
+    from thalweg.commands.report import write_report
+    from thalweg.data.prepare import is_trained_on
+
     folder = Path(model)
-    is_run = (folder / "stats.jsonl").exists()
-    subject = metrics.Subject(method, settings, folder / "report" if is_run else None)
-    results = {"which": which} | metrics.measure(subject, wanted)
-    if is_run:
-        metrics.write_results(folder / "metrics.json", results)
-        write_report(folder, results, subject.pictures)
-    return results
+    if not _is_run(model):
+        return []
+    if data is not None and not is_trained_on(subject.method, data):
+        return [f"{data} are other data than {model} was trained on; these figures are not written into its folder (--out FILE does that)"]
+    trained = subject.method.trained_on or {}
+    names = [name for name in results if name in metrics.METRICS]
+    pictures = [[caption, str(path.relative_to(folder))] for caption, path in subject.pictures]
+    about = {"settings": results["settings"], "pictures": pictures}
+    now = results | {"state": trained.get("state"), "measured": {name: about for name in names}}
+    now = metrics.merged(checkpoint.read_figures(folder), now)
+    now["table"] = [list(row[:3]) for row in metrics.rows(now)]
+    trouble = []
+    for write in (lambda: metrics.write_results(folder / "metrics.json", now), lambda: write_report(folder, now)):
+        try:
+            write()
+        except InputError as error:
+            trouble.append(str(error))
+    return trouble
 
 
-def check_comparable(models: tuple[str, ...], kind: "type[Method] | None" = None) -> None:
-    """Raise InputError unless there are two models or more, of the same data and shape."""
+def check_comparable(models: tuple[str, ...], kind: "type[Method] | None" = None, data: str | None = None) -> None:
+    """Raise InputError unless there are two models or more, of one shape and of the same data, or measured on the `data` that are given."""
     from thalweg import store
 
     if len(models) < 2 or len(set(models)) < len(models):
         raise InputError("--compare needs two different models or more")
     (first, one), *others = {model: store.read(model, kind=_own(model, kind)).config for model in models}.items()
+    known = {model: store.trained_on(model) for model in models}
     for model, other in others:
         latent = one.data_needs.autoencoder or other.data_needs.autoencoder  # then a shape is that of latents
-        if one.data != other.data or (not latent and tuple(one.shape) != tuple(other.shape)):
+        same = known[first]["fingerprint"] == known[model]["fingerprint"] if known[first] and known[model] else one.data == other.data
+        if (not same and data is None) or (not latent and tuple(one.shape) != tuple(other.shape)):
             kinds = [f"{c.data} {tuple(c.shape)}" for c in (one, other)]
             raise InputError(f"--compare needs models of the same data: {first} is of {kinds[0]}, {model} of {kinds[1]}")
 

@@ -1,7 +1,11 @@
 """`thalweg COMMAND ...`: finds the command, and turns what goes wrong into one line and an exit code."""
 
+import codecs
 import importlib
+import io
+import os
 import sys
+from typing import Any
 
 from thalweg.presets import FIRST
 
@@ -30,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     from thalweg.errors import Diverged, InputError, nearest
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        readable_anywhere(stream)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
@@ -45,16 +51,45 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module(f"thalweg.commands.{name}").run(rest)
         return 0
     except InputError as error:
-        print(f"thalweg: {error}", file=sys.stderr)
-        return 2
+        return _said(error, 2)
     except Diverged as error:
-        print(f"thalweg: training diverged: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("thalweg: interrupted; the same command resumes from the last state", file=sys.stderr)
-        return 130
+        return _said(f"training diverged: {error}", 1)
+    except KeyboardInterrupt as stop:
+        from thalweg.stopping import Stopped
+
+        saved = (
+            "its state is saved, and the same command goes on from there" if isinstance(stop, Stopped) else "the same command starts again"
+        )
+        return _said(f"interrupted; {saved}", 128 + (stop.number if isinstance(stop, Stopped) else 2))
     except BrokenPipeError:
         return 0
     except OSError as error:  # a disk or folder that fails under the command
-        print(f"thalweg: {error}", file=sys.stderr)
-        return 2
+        return _said(error, 2)
+    finally:
+        if "thalweg.distributed" in sys.modules:
+            sys.modules["thalweg.distributed"].leave()
+
+
+def _said(what: object, code: int) -> int:
+    """Print what went wrong, once a machine where several processes run the same command, and return the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"thalweg: {what}", file=sys.stderr)
+    return code
+
+
+# what stands for a character that a terminal's or a pipe's encoding does not have
+PLAIN = {"–": "-", "−": "-", "—": "-", "×": "x", "‖": "||", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "±": "+-", "²": "^2", "³": "^3"}
+PLAIN |= {"ε": "eps", "∇": "grad ", "σ": "sigma", "τ": "tau", "∈": "in", "√": "sqrt", "½": "1/2", "“": '"', "”": '"', "’": "'", "é": "e"}
+PLAIN |= {"Å": "A", "∝": "~", "∞": "inf", "│": "|", "─": "-", "━": "-", "╸": "-", "╺": "-", "•": "*"}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+def readable_anywhere(stream: Any) -> None:
+    """Let a text stream write what its encoding does not have in plain characters, instead of failing at it."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        codecs.register_error("thalweg", _plain)
+        stream.reconfigure(errors="thalweg")

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from thalweg import data, plot, tasks
-from thalweg.data.prepare import source_images
+from thalweg import plot, tasks
+from thalweg.data.prepare import source_images, trained_source
+from thalweg.data.record import concepts
 from thalweg.data.toy import TOYS, toy
 from thalweg.latent import as_images
 from thalweg.methods.base import Method, has
@@ -21,17 +22,17 @@ def picture(method: Method, path: Path, images: int) -> None:
     config, title = model.config, f"{images:,} images"
     if has(model, "given"):
         if has(model, "translate"):
-            start = source_images(config, "validation", 32)
+            start = source_images(method, "validation", 32)
             found = tasks.translate(model, start).x
         else:
             start = model.starts(32)["start"]
             found = model.sample(len(start), start=start)
         plot.grid(torch.stack([start.clamp(-1, 1), found.cpu()], 1).flatten(0, 1), path, columns=8, title=title)
     elif len(config.shape) == 3 and has(model, "labels"):
-        values = [len(values) for values in data.concepts(config.data).values()] or [config.classes]
+        values = [len(values) for values in concepts(model.trained_on).values()] or [config.classes]
         labels = torch.arange(values[0]).repeat_interleave(10)  # the labels of the first concept come first
         plot.grid(model.sample(len(labels), seed=0, label=labels), path, columns=10, title=title)
     elif len(config.shape) == 3:
         plot.grid(model.sample(64, seed=0), path, title=title)
-    elif config.data in TOYS and has(model, "energy"):
-        plot.density({title: model.energy}, toy(config.data), path, samples=model.sample(1000, seed=0))
+    elif (truth := trained_source(model)) in TOYS and has(model, "energy"):
+        plot.density({title: model.energy}, toy(truth), path, samples=model.sample(1000, seed=0))

@@ -15,20 +15,22 @@ CURVES = {
 }
 
 
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """The figures of every model, and where the reports are."""
+def print_table(model: str, figures: dict[str, Any]) -> None:
+    """The figures of a model."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    for model, figures in results.items():
-        table = Table(title=model, title_justify="left", show_header=False, show_edge=False)
-        for row in metrics.rows(figures):
-            table.add_row(*map(escape, row[:3]))  # names hold brackets
-        console.print(table)
-        if (Path(model) / "report.html").exists():
-            print(f"pictures and table: {Path(model) / 'report.html'}\ntry next: thalweg sample {model} -n 100 --out samples.png")
+    table = Table(title=escape(model), title_justify="left", show_header=False, show_edge=False)
+    for row in metrics.rows(figures):
+        table.add_row(*map(escape, row[:3]))  # names hold brackets
+    Console().print(table)
+
+
+def print_next(model: str) -> None:
+    """Where the report is."""
+    if (Path(model) / "report.html").exists():
+        print(f"pictures and table: {Path(model) / 'report.html'}\ntry next: thalweg sample {model} -n 100 --out samples.png")
 
 
 def print_comparison(results: dict[str, dict[str, Any]], picture: Path | None) -> None:
@@ -50,13 +52,24 @@ def print_comparison(results: dict[str, dict[str, Any]], picture: Path | None) -
     settings = next(iter(results.values()))["settings"]
     print(f"the same data, {settings['n']} samples each, seed {settings['seed']}, extractor {settings['extractor']}")
     if picture is not None:
-        figures = {name: [None if r is None else (r.value, r.low, r.high) for r in line] for name, line in lines}
+        figures = {name: [None if r is None or r.value is None else (r.value, r.low, r.high) for r in line] for name, line in lines}
         print(plot.comparison(figures, list(results), picture))
 
 
-def write_report(folder: Path, results: dict[str, Any], pictures: list[tuple[str, Path]]) -> Path:
-    """report.html of a run: its figures and pictures, the curves of its training, samples on the way, and its config."""
+def write_report(folder: Path, results: dict[str, Any]) -> Path:
+    """report.html of a run: its figures and their pictures, the curves of its training, samples on the way, and its config.
+
+    InputError where it cannot be written.
+    """
+    with checkpoint.writing(folder / "report.html"):
+        return _write_report(folder, results)
+
+
+def _write_report(folder: Path, results: dict[str, Any]) -> Path:
+    listed = {path: caption for about in results["measured"].values() if about for caption, path in about["pictures"]}
+    pictures = [(caption, folder / path) for path, caption in listed.items() if (folder / path).exists()]
     stats, description = checkpoint.read_stats(folder), checkpoint.read_config(folder)
+    name = (checkpoint.read_data(folder) or {}).get("name")
     keys = sorted({key for row in stats for key in row})
     groups = {title: [key for key in keys if belongs(key)] for title, belongs in CURVES.items()}
     if rows := [row for row in stats if "event" not in row]:
@@ -67,7 +80,7 @@ def write_report(folder: Path, results: dict[str, Any], pictures: list[tuple[str
         pictures = [*pictures, (f"Samples after {int(path.stem):,} images", path)]
     events = [row["event"] for row in stats if "event" in row]
     return report.write(
-        folder, title=f"{description['method']} on {description['config'].get('data', '')}",
+        folder, title=f"{description['method']} on {name or description['config'].get('data', '')}",
         table=[row[:3] for row in metrics.rows(results)],
         pictures=[(caption, Path(path).relative_to(folder)) for caption, path in pictures],
         config=description, footer="Divergence guard: " + ("; ".join(events) if events else "not needed") + ".",

@@ -75,8 +75,9 @@ def run(arguments: list[str]) -> None:
 
 def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str | None = None, **given: Any) -> Path:
     """Draw `n` samples and write them to a .png, .npz or .csv; `given` are options of the method's `sample`."""
-    from thalweg import data, plot
+    from thalweg import plot
     from thalweg.commands.files import write_arrays, write_table
+    from thalweg.data.prepare import trained_classes, trained_source
     from thalweg.data.toy import TOYS, toy
     from thalweg.methods.base import check_sampling
 
@@ -94,11 +95,11 @@ def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str |
     if out.suffix == ".npz":
         write_arrays(out, x=x, **({} if labels is None else {"y": labels}))
     elif out.suffix == ".csv":
-        write_table(out, x, () if method.units is None else method.units.columns, labels, data.class_names(method.config.data))
+        write_table(out, x, () if method.units is None else method.units.columns, labels, trained_classes(method))
     elif x.dim() == 4:
         plot.grid(x, out)
-    elif method.config.data in TOYS:
-        plot.density({method.name: method.energy}, toy(method.config.data), out, samples=x)
+    elif (truth := trained_source(method)) in TOYS:
+        plot.density({method.name: method.energy}, toy(str(truth)), out, samples=x)
     else:
         raise InputError(f"samples of shape {tuple(x.shape[1:])} make no picture; use --out FILE.csv or FILE.npz")
     return out
@@ -109,14 +110,15 @@ def class_labels(method: Any, label: str, n: int) -> "Tensor":
     import torch
 
     from thalweg import data
+    from thalweg.data.prepare import trained_classes, trained_concepts
 
     config = method.config
-    concepts = data.concepts(config.data)
+    concepts = trained_concepts(method)
     if concepts:
         return data.attributes.asked_label(label, concepts, n)
     if label == "all":
         return torch.arange(n) % max(1, config.classes)
-    names = data.class_names(config.data) or tuple(str(i) for i in range(config.classes))
+    names = trained_classes(method)
     if label in names:
         return torch.full((n,), names.index(label))
     if label.isdecimal() and int(label) < max(1, config.classes):
@@ -127,5 +129,6 @@ def class_labels(method: Any, label: str, n: int) -> "Tensor":
 def guidance_weights(method: Any, text: str) -> float | list[float]:
     """The number, or the numbers for each concept, that --guidance gives; the model's own for concepts that are not named."""
     from thalweg import data
+    from thalweg.data.prepare import trained_concepts
 
-    return data.attributes.asked_guidance(text, data.concepts(method.config.data), method.default_guidance)
+    return data.attributes.asked_guidance(text, trained_concepts(method), method.default_guidance)

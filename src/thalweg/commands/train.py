@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from thalweg.commands.options import above_zero, check_seed, config_fields, option, parse, usable
 from thalweg.errors import InputError, nearest
@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> None:
     from thalweg.commands.pictures import picture
     from thalweg.config import changed
     from thalweg.data.prepare import held_out, prepare
+    from thalweg.data.record import name_of
+    from thalweg.distributed import speaks
     from thalweg.train import fit
 
     if options.threads:
@@ -70,9 +72,10 @@ def run(arguments: list[str]) -> None:
     name = options.target or options.data or config.data
     if not name:
         raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, an .npz or hf:NAME")
+    config = _from_anywhere(config)
     data = prepare(config, name, "train", size=options.size, device=device)
     shape = tuple(config.shape)
-    config = changed(config, data=name, shape=tuple(data.shape), classes=len(data.classes))
+    config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
     torch.manual_seed(options.seed)
     try:
         method = kind(config)
@@ -80,7 +83,7 @@ def run(arguments: list[str]) -> None:
         if len(shape) == 3 and len(data.shape) == 1:
             raise InputError(f"{options.preset} is for images, and {name} holds vectors {list(data.shape)}; see METHOD/vectors") from error
         raise
-    if method.notice:
+    if method.notice and speaks():
         print(method.notice, file=sys.stderr)
     precision = options.precision if options.precision != "auto" else "bf16" if device.startswith("cuda") else "fp32"
     settings = dict(seconds=options.seconds, seed=options.seed, device=device, precision=precision)
@@ -93,7 +96,17 @@ def run(arguments: list[str]) -> None:
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
-    print(_next(options), file=sys.stderr)
+    if speaks():
+        print(_next(options), file=sys.stderr)
+
+
+def _from_anywhere(config: Any) -> Any:
+    """The config with the autoencoder and the source domain that it names by a path named by an absolute one."""
+    from thalweg.config import changed
+    from thalweg.data import origin_of
+
+    needs = config.data_needs
+    return changed(config, **{key: origin_of(value) for key, value in needs._asdict().items() if isinstance(value, str) and value})
 
 
 def _check(options: Options) -> None:

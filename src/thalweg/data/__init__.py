@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, nearest
 from . import attributes
@@ -106,6 +107,23 @@ def load(
     `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file. Raises InputError
     for an unknown name, a missing path and options that the data does not have.
     """
+    options = {key: value for key, value in (("label", label), ("values", values)) if value is not None}
+    found: Any = _load(name_or_path, split, size=size, channels=channels, streaming=streaming, **options)
+    found.origin, found.options = origin_of(name_or_path), options  # what a run keeps of where its data are
+    return found
+
+
+def origin_of(name_or_path: str | Path) -> str:
+    """A name as it is, a path as an absolute one, so that it holds from another directory too."""
+    name = str(name_or_path)
+    known = name.startswith("hf:") or name in NAMES or name.partition(":")[0] in _BUILT_IN
+    return name if known or not Path(name).exists() else str(Path(name).resolve())
+
+
+def _load(
+    name_or_path: str | Path, split: str, *, size: Size | None, channels: int | None, streaming: bool, label: str | None = None,
+    values: tuple[float, float] | None = None,
+) -> Data:  # fmt: skip
     check_split(split)
     name = str(name_or_path)
     path = Path(name)

@@ -58,6 +58,7 @@ class Images:
         self.shape = tuple(x.shape[1:])
         self.flip = flip
         self.jitter = jitter
+        self.origin: str | None = None  # where `data.load` found them
 
     def __len__(self) -> int:
         return len(self.x)
@@ -113,11 +114,16 @@ class Images:
 
     def augmented(self, *, flip: bool = False, jitter: float = 0.0) -> "Images":
         """The same examples (not copied) with other options."""
-        return self._with(self.x, self.label, name=self.name, flip=flip, jitter=jitter)
+        return self._from_here(self._with(self.x, self.label, name=self.name, flip=flip, jitter=jitter))
 
     def resized(self, size: Size | None = None, channels: int | None = None, *, name: str | None = None) -> "Images":
         """The same examples brought to another size and number of channels by `convert`, without flips or jitter."""
-        return self._with(convert(self.x, size, channels), self.label, name=name or self.name)
+        return self._from_here(self._with(convert(self.x, size, channels), self.label, name=name or self.name))
+
+    def _from_here(self, other: "Images") -> "Images":
+        """`other`, which says that it was loaded from where these were."""
+        other.origin = self.origin
+        return other
 
     def _with(self, x: Tensor, label: Tensor | None, **options) -> "Images":
         return Images(x, label, () if self.concepts else self.classes, concepts=self.concepts, **options)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Batch, Data
 from .images import _epoch
+from .record import fingerprint, origin
 
 PART = 256  # images encoded at once
 
@@ -48,6 +49,7 @@ class Latents:
             raise InputError(f"latents are of images [C, H, W], but {data.name} has examples of shape {list(data.shape)}")
         self.classes, self.concepts = tuple(data.classes), dict(getattr(data, "concepts", {}))
         self.name = name or f"latents of {data.name}"
+        self.origin, self.fingerprint = origin(data), fingerprint(data)  # latents differ in their last digits from device to device
         latents, labels = [], []
         for images, label in _parts(data):
             with torch.no_grad():

@@ -1,16 +1,22 @@
 """Data as a model takes them: at its size, encoded, with images of a source domain, with several views of an object in a row."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import Unpaired, UnpairedBatch, group_views, load
+from . import NAMES, Unpaired, UnpairedBatch, Views, group_views, load, origin_of
+from . import class_names as names_of
+from . import concepts as concepts_of
 from .base import Batch, Data
 from .images import Size, TooFew
+from .record import are, class_names, concepts, origin
 from .toy import TOYS, toy
 from .vectors import Table
 
+OPTIONAL = (".csv", ".parquet", ".npz", ".npy")  # files that are loaded with more options than a size
 HELD_OUT = 512  # examples that the best state is chosen by
 
 
@@ -37,13 +43,78 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
     Raises InputError for data without what the model needs.
     """
     needs, found = config.data_needs, sized(config, name, split, size=size)
+    where = origin(found)
     if needs.autoencoder:
         from ..latent import wrap
 
         found = wrap(found, needs.autoencoder, device=device)
     if needs.source:
         found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0]))
-    return group_views(found, needs.views)
+    found = group_views(found, needs.views)
+    if isinstance(found, Views):
+        found.origin = where  # type: ignore[attr-defined]  # others have it themselves
+    return found
+
+
+# --- of a trained model
+
+
+def trained_name(method: Any) -> str:
+    """What to call the data that a model was trained on."""
+    return method.trained_on["name"] if method.trained_on else method.config.data
+
+
+def trained_source(method: Any, given: str | None = None) -> str | None:
+    """Where the data of a model are: as `given`, as it was trained on, or as its config says; None for data of one's own."""
+    if given is not None:
+        return origin_of(given)
+    return method.trained_on["source"] if method.trained_on else method.config.data
+
+
+def trained_data(method: Any, split: str, given: str | None = None) -> Data:
+    """A split of the data that a model was trained on, at its size; `given`: where they are now, or others of their shape.
+
+    InputError where they cannot be found or are not the same any more: no model is measured on data that it does not know, unless
+    they are given.
+    """
+    source, found, config = trained_source(method, given), method.trained_on, method.config
+    size = None if source in TOYS or config.data_needs.autoencoder else image_size(config.shape)
+    options = dict(found.get("options", {})) if found and str(source).endswith(OPTIONAL) else {}
+    if source is None:
+        source = config.data if config.data in NAMES and are(found, load(config.data, "train", size=size)) else None
+    if source is None or (Path(source).is_absolute() and not Path(source).exists()):
+        gone = "which only you have" if source is None else f"which are not at {source} any more"
+        raise InputError(
+            f"this {method.name} was trained on '{found['name']}', {gone}; say where they are: --data PATH (data= from Python)"
+        )
+    if given is None and found and Path(source).is_absolute() and not are(found, load(source, "train", size=size, **options)):
+        raise InputError(
+            f"the data at {source} are not what this {method.name} was trained on any more; say where those are, or give these all the "
+            f"same: --data PATH (data= from Python)"
+        )
+    data = load(source, split, size=size, **options)
+    if not config.data_needs.autoencoder and tuple(data.shape) != tuple(config.shape):
+        raise InputError(f"{source} has examples of shape {tuple(data.shape)}, the model is of {tuple(config.shape)}")
+    if len(data.classes) > config.classes > 0:
+        raise InputError(f"{source} has {len(data.classes)} classes, the model was trained on {config.classes}")
+    return data
+
+
+def trained_classes(method: Any) -> tuple[str, ...]:
+    """The names of a model's classes, as its folder says them; numbers where there are no names. Reads no data where it does."""
+    config, found = method.config, method.trained_on
+    return class_names(found if found else {"classes": names_of(config.data)}, config.classes)
+
+
+def trained_concepts(method: Any) -> dict[str, tuple[str, ...]]:
+    """The concepts of the data that a model was trained on, with their values' names; empty where it has one kind of label."""
+    return concepts(method.trained_on) if method.trained_on else concepts_of(method.config.data)
+
+
+def is_trained_on(method: Any, given: str) -> bool:
+    """Whether what is `given` is what a model was trained on; True where that is not known."""
+    found = method.trained_on
+    return found is None or are(found, trained_data(method, "train", given))
 
 
 def held_out(config: Any, name: str, *, size: Size | None = None, device: str = "cpu") -> Batch | None:
@@ -65,7 +136,12 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
         start = everything(found.source).x[: len(x)]
         return UnpairedBatch(x[: len(start)], None, start) if len(start) >= 3 else None
     rows, whole = HELD_OUT // needs.views * needs.views, everything(found)
-    return type(whole)(*(None if part is None else part[:rows] for part in whole)) if len(whole.x) >= 3 else None
+    if len(whole.x) < 3:
+        return None
+    # one's own pictures may lie sorted by class
+    own = name not in NAMES and needs.views == 1 and len(whole.x) > rows
+    chosen: Any = torch.arange(rows) * len(whole.x) // rows if own else slice(rows)
+    return type(whole)(*(None if part is None else part[chosen] for part in whole))
 
 
 def everything(data: Any) -> Batch:
@@ -81,6 +157,8 @@ def in_own_units(data: Any) -> Batch:
     return Batch(data.decode(whole.x), whole.label) if isinstance(data, Table) else whole
 
 
-def source_images(config: Any, split: str, n: int) -> Tensor:
+def source_images(method: Any, split: str, n: int, seed: int = 0) -> Tensor:
     """`n` images of the domain that a translation starts from, in the shape of its config: [n, C, H, W]."""
-    return load(config.data_needs.source, split, size=image_size(config.shape), channels=config.shape[0]).batch(0, n, seed=0).x
+    config, found = method.config, (method.trained_on or {}).get("source_domain")
+    name = (found and found["source"]) or config.data_needs.source
+    return load(name, split, size=image_size(config.shape), channels=config.shape[0]).batch(0, n, seed=seed).x

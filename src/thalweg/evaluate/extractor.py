@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -174,7 +176,7 @@ def extractor(data, *, name: str | None = None, config: ExtractorConfig | None =
         net = train_extractor(*train, name=name, config=config, device=device)
         net.test_accuracy = accuracy(net.logits, *test).value
         if cache:
-            _save(net, path, config)
+            keep(lambda: _save(net, path, config))
     return net.to(device)
 
 
@@ -216,6 +218,14 @@ def _fingerprint(config: ExtractorConfig, *splits) -> str:
 def _save(net: Extractor, path: Path, config: ExtractorConfig) -> None:
     about = {"name": net.name, "test_accuracy": repr(net.test_accuracy), "config": json.dumps(asdict(config))}
     write_tensors(path, {k: v.cpu().contiguous() for k, v in net.state_dict().items()}, about)
+
+
+def keep(write: Callable[[], None]) -> None:
+    """Write into the cache; where that cannot be, one line says so, and all goes on without."""
+    try:
+        write()
+    except InputError as error:
+        print(f"thalweg: {error}; going on without a cache", file=sys.stderr)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:

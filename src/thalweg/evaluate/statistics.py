@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
-from thalweg.evaluate.extractor import FeatureExtractor, cache_folder, write_tensors
+from thalweg.evaluate.extractor import FeatureExtractor, cache_folder, keep, write_tensors
 
 _BROKEN = "damaged or not a file of feature statistics"
 
@@ -124,7 +124,7 @@ def reference_statistics(
     except InputError:
         pass  # missing or damaged: compute it
     statistics = FeatureStatistics.of(images, extractor, batch=batch)
-    statistics.save(path)
+    keep(lambda: statistics.save(path))
     return statistics
 
 

@@ -121,10 +121,10 @@ def method(name: str, *, seed: int = 0, data: Any = None, **fields: Any) -> "Met
     kind, config = preset(name)
     if data is not None:
         from thalweg.data.door import of
+        from thalweg.data.record import name_of
 
         found = of(data)
-        named = {"data": str(data)} if isinstance(data, str | Path) else {}
-        config = changed(config, **named, shape=tuple(found.shape), classes=len(found.classes))
+        config = changed(config, data=name_of(found), shape=tuple(found.shape), classes=len(found.classes))
     config = changed(config, **{name: own_network(kind, name, value) for name, value in fields.items()})
     with torch.random.fork_rng(devices=[]), float32():
         torch.manual_seed(seed)

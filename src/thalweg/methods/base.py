@@ -85,6 +85,8 @@ class Method(nn.Module, ABC):
     default_guidance: float = 1.0
     # functions whose first argument is examples, of `input_shapes`: the gate (`thalweg.gate`) looks at what they are given
     inputs: ClassVar[tuple[str, ...]] = ("energy", "log_prob", "classify", "encode", "outlier_score", "denoise", "reconstruct", "invert")
+    # what the weights were trained on, see thalweg.data.record; None before that
+    trained_on: Mapping[str, Any] | None = None
     # options of `sample` under which it is a function of its `start`
     held: ClassVar[Mapping[str, Any]] = {}
 

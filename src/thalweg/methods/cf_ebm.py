@@ -288,14 +288,12 @@ class CFEBM(Method):
 
     def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
         """Test images of the source domain of a translation, or with the noise that a model takes off; for others nothing."""
-        from thalweg import data
+        from thalweg.data import prepare
 
         c = self.config
         if not c.source and not c.start_noise:
             return {}
-        channels, height, width = c.shape
-        # images that are no square come at the size that they have
-        x = data.load(c.source or c.data, "test", size=height if height == width else None, channels=channels).batch(0, n, seed=seed).x
+        x = prepare.source_images(self, "test", n, seed) if c.source else prepare.trained_data(self, "test").batch(0, n, seed=seed).x
         return {"start": add_noise(x, c.start_noise, random.seeded(seed, 3)) if c.start_noise else x}
 
     @torch.no_grad()

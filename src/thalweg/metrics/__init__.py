@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg import checkpoint
+from thalweg.data.prepare import trained_name
 from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
 from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys, vectors
@@ -24,8 +25,10 @@ __all__ = [
     "chosen",
     "compare",
     "data_kind",
+    "is_refused",
     "line",
     "measure",
+    "merged",
     "rows",
     "write_results",
 ]
@@ -61,34 +64,76 @@ def check_metrics(wanted: str) -> tuple[str, ...]:
     return names
 
 
-def chosen(method: Method, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The metrics to measure of one model; InputError names one that does not fit."""
-    fitting = tuple(name for name, metric in METRICS.items() if metric.fits(method))
+def chosen(method: Method, wanted: tuple[str, ...], given: str | None = None) -> tuple[str, ...]:
+    """The metrics to measure of one model, on its data or those `given`; InputError names one that does not fit."""
+    fitting = tuple(name for name, metric in METRICS.items() if metric.fits(method, given))
     if wanted in (("auto",), ("all",)):
         return tuple(name for name in fitting if METRICS[name].automatic or wanted == ("all",))
     if bad := [name for name in wanted if name not in fitting]:
         raise InputError(
-            f"metric '{bad[0]}' does not fit {method.name} on {method.config.data}; fitting are: {', '.join(fitting) or 'none'}"
+            f"metric '{bad[0]}' does not fit {method.name} on {trained_name(method)}; fitting are: {', '.join(fitting) or 'none'}"
         )
     return wanted
 
 
 def measure(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of one model by metric, with what was held equal."""
+    """The figures of one model by metric, with what was held equal.
+
+    Where a metric refuses or fails, {"refused": why} stands in its place. InputError where all do.
+    """
     results: dict[str, Any] = {"settings": asdict(subject.settings)}
-    names = chosen(subject.method, wanted)
-    without = subject.settings.extractor == "classifier" and "fidelity" in names and subject.test.label is None
-    if wanted in (("auto",), ("all",)) and without:
+    names = chosen(subject.method, wanted, subject.data)
+    automatic = wanted in (("auto",), ("all",)) and subject.settings.extractor == "classifier" and "fidelity" in names
+    if automatic and _unlabelled(subject):
         print("fidelity left out: no labels to train a classifier on; --extractor efficientnet-lite0 needs none", file=sys.stderr)
         names = tuple(name for name in names if name != "fidelity")
+    refused: list[InputError] = []
     for name in names:
-        results[name] = METRICS[name].measure(subject)
+        try:
+            results[name] = METRICS[name].measure(subject)
+        except InputError as error:
+            refused.append(error)
+            results[name] = {"refused": str(error)}
+        except Exception as error:  # one metric's fault must not take the others' figures with it
+            refused.append(InputError(f"{name} failed: {type(error).__name__}: {error}"))
+            results[name] = {"refused": str(refused[-1])}
+    if names and len(refused) == len(names):
+        raise refused[0]
     return results
 
 
+def _unlabelled(subject: Subject) -> bool:
+    try:
+        return subject.test.label is None
+    except InputError:  # each metric says so itself, some do without
+        return False
+
+
+def is_refused(found: Any) -> bool:
+    """Whether a metric gave a reason instead of figures."""
+    return isinstance(found, dict) and set(found) == {"refused"}
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
-    """All figures as lines of a table."""
-    return [row for name, metric in METRICS.items() if name in results for row in metric.rows(results[name])]
+    """All figures as lines of a table; of a metric that refused, why."""
+    table = []
+    for name, metric in METRICS.items():
+        if name in results:
+            found = results[name]
+            table += [Row(name, "–", found["refused"])] if is_refused(found) else metric.rows(found)
+    return table
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Figures `now` with those of `before` that were not made again, if they are of the same state of the run.
+
+    `measured` says of each metric under which settings it was made. A refusal takes the place of no figures.
+    """
+    if before.get("state") != now.get("state"):
+        return now
+    better = {name: name not in now or (is_refused(now[name]) and not is_refused(before[name])) for name in METRICS if name in before}
+    kept = {name: before[name] for name, stays in better.items() if stays}
+    return now | kept | {"measured": now["measured"] | {name: before.get("measured", {}).get(name) for name in kept}}
 
 
 def compare(results: dict[str, dict[str, Any]]) -> list[tuple[str, list[Row | None]]]:

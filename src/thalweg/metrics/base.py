@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg import data
+from thalweg import checkpoint, data
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
-from thalweg.data.prepare import everything, image_size, in_own_units, sized
+from thalweg.data.prepare import everything, image_size, in_own_units, trained_concepts, trained_data, trained_name, trained_source
 from thalweg.data.toy import TOYS, Toy, toy
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, has
@@ -35,22 +35,43 @@ class Settings:
 
 @dataclass
 class Subject:
-    """A model under evaluation; what several metrics share is made once. `folder` takes pictures, None for none."""
+    """A model under evaluation; what several metrics share is made once. `folder` takes pictures, None for none. `data`: where the data
+    are, if not where the model says."""
 
     method: Method
     settings: Settings
     folder: Path | None = None
     pictures: list[tuple[str, Path]] = field(default_factory=list)
+    data: str | None = None
+    unwritten: list[str] = field(default_factory=list)
 
     def draw(self, caption: str, name: str, picture: Callable[[Path], Path]) -> None:
-        """Make a picture in the folder, if there is one, and list it."""
-        if self.folder is not None:
-            self.pictures.append((caption, picture(self.folder / f"{name}.png")))
+        """Make a picture in the folder, if there is one, and list it; where it cannot be written, `unwritten` says why."""
+        if self.folder is None:
+            return
+        path = self.folder / f"{name}.png"
+        try:
+            with checkpoint.writing(path):
+                self.pictures.append((caption, picture(path)))
+        except InputError as error:
+            if not str(error).startswith("cannot write"):
+                raise
+            self.unwritten.append(str(error))
 
     @property
     def config(self) -> Any:
         """Of the model; the metrics read its data, shape and classes."""
         return self.method.config
+
+    @property
+    def name(self) -> str:
+        """What to call the data."""
+        return trained_name(self.method)
+
+    @property
+    def source(self) -> str | None:
+        """Where the data are, see `trained_source`."""
+        return trained_source(self.method, self.data)
 
     @property
     def device(self) -> torch.device:
@@ -60,17 +81,17 @@ class Subject:
     @cached_property
     def truth(self) -> Toy:
         """The toy that the model is of, whose density is known."""
-        return toy(self.config.data)
+        return toy(str(self.source))
 
     @cached_property
     def train(self) -> Batch:
         """All training examples."""
-        return in_own_units(sized(self.config, self.config.data, "train"))
+        return in_own_units(trained_data(self.method, "train", self.data))
 
     @cached_property
     def test(self) -> Batch:
         """All test examples."""
-        return in_own_units(sized(self.config, self.config.data, "test"))
+        return in_own_units(trained_data(self.method, "test", self.data))
 
     def sample(self, n: int, **options: Any) -> Tensor:
         """Samples, of a model that is given images from test images."""
@@ -90,7 +111,7 @@ class Subject:
     @cached_property
     def asked(self) -> Tensor:
         """The labels of `guided`, going round; of several concepts the first one's."""
-        concepts = data.concepts(self.config.data)
+        concepts = trained_concepts(self.method)
         return torch.arange(self.settings.n) % (len(next(iter(concepts.values()))) if concepts else self.config.classes)
 
     @cached_property
@@ -103,14 +124,14 @@ class Subject:
         """What turns images into features."""
         if self.settings.extractor != "classifier":
             return ev.extractor_by_name(self.settings.extractor, weights=self.settings.weights)
-        name, train, test = self.config.data, self.train, self.test
-        base, _, one = name.partition(":")
+        name, train, test = self.name, self.train, self.test
+        base, _, one = (self.source or "").partition(":")
         if one and base in data.NAMES:  # of one class: the extractor is that of the whole set
             name, size = base, image_size(self.config.shape)
             train, test = (everything(data.load(base, split, size=size)) for split in ("train", "test"))
         if train.label is None:
             raise InputError(
-                f"fidelity needs data with labels to train its feature extractor on, {self.config.data} has none; "
+                f"fidelity needs data with labels to train its feature extractor on, {self.name} has none; "
                 "take another: --extractor efficientnet-lite0"
             )
         splits = [(part.x, part.label if part.label.dim() == 1 else part.label[:, 0]) for part in (train, test)]
@@ -144,13 +165,14 @@ def line(name: str, value: float, form: str, interval: Any = None, note: str = "
     return Row(name, text, note, value, low, high, better)
 
 
-def data_kind(config: Any) -> str:
-    """What the data of a config are: "toy", "stacks" of images, "images", or "vectors"."""
-    if config.data in TOYS:
+def data_kind(method: Any, given: str | None = None) -> str:
+    """What the data of a model are, or those `given`: "toy", "stacks" of images, "images", or "vectors"."""
+    source = trained_source(method, given) or ""
+    if source in TOYS:
         return "toy"
-    if config.data.startswith("stacked-"):
+    if source.startswith("stacked-"):
         return "stacks"
-    return "images" if len(config.shape) == 3 else "vectors"
+    return "images" if len(method.config.shape) == 3 else "vectors"
 
 
 class Metric(NamedTuple):
@@ -164,7 +186,7 @@ class Metric(NamedTuple):
     labelled: bool = False
     automatic: bool = True
 
-    def fits(self, method: Any) -> bool:
-        """Whether a model has the abilities, and data of that kind."""
-        right_data = not self.data or data_kind(method.config) in self.data
+    def fits(self, method: Any, given: str | None = None) -> bool:
+        """Whether a model has the abilities, and data of that kind, its own or those `given`."""
+        right_data = not self.data or data_kind(method, given) in self.data
         return has(method, *self.needs) and right_data and (bool(method.config.classes) or not self.labelled)

@@ -7,7 +7,7 @@ import torch
 
 from thalweg import evaluate as ev
 from thalweg import plot, random
-from thalweg.data.prepare import sized
+from thalweg.data.prepare import trained_data
 from thalweg.metrics.base import Row, Subject, line
 
 
@@ -17,8 +17,8 @@ def fidelity(s: Subject) -> dict[str, Any]:
     for kind, x in kinds.items():
         # the first ones, not a random draw: labels go round, so that as many of each class are compared as there are in the test set
         x = x[: len(s.test.x)]
-        # a covariance needs more images than features, which small test sets do not have for the large extractors
-        few = s.settings.extractor != "classifier" and min(len(x), len(s.train.x)) <= s.extractor.num_features
+        # a covariance needs more images than features, which small test sets do not have
+        few = min(len(x), len(s.train.x)) <= s.extractor.num_features
         metrics = ("kid", "prdc") if few else None
         found[kind] = asdict(ev.fidelity(s.train.x, x, s.extractor, held_out=s.test.x, metrics=metrics, n=len(x), seed=s.settings.seed))
         shown, caption = x, f"{kind.capitalize()} of the trained model"
@@ -67,7 +67,7 @@ def neighbours_rows(r: dict[str, Any]) -> list[Row]:
 
 
 def modes(s: Subject) -> dict[str, Any]:
-    stacks = sized(s.config, s.config.data, "test")
+    stacks: Any = trained_data(s.method, "test", s.data)
     held_out = stacks.batch(0, s.settings.n, seed=0)
     return asdict(ev.stacked_modes(s.samples, ev.extractor(stacks.base.name.removesuffix("/test")), held_out=tuple(held_out)))
 

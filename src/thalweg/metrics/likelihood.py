@@ -13,7 +13,7 @@ from thalweg.units import standardised
 
 
 def likelihood(s: Subject) -> dict[str, Any]:
-    if s.config.data in TOYS:
+    if s.source in TOYS:
         train, test = (s.truth.sample(4096, generator=random.seeded(s.settings.seed, part)) for part in (5, 6))
         bin_width = None
     else:

@@ -6,13 +6,13 @@ import torch
 
 from thalweg import evaluate as ev
 from thalweg import plot, tasks
-from thalweg.data.prepare import sized
+from thalweg.data.prepare import trained_data
 from thalweg.metrics.base import Row, Subject, line
 
 
 def views(s: Subject) -> dict[str, Any]:
     """Held-out objects from two of their images, seen from four sides that were not given, against the mean training image's PSNR."""
-    held_out = sized(s.config, s.config.data, "test")
+    held_out: Any = trained_data(s.method, "test", s.data)
     made = tasks.new_views(s.method, held_out, objects=min(50, s.settings.n), seed=s.settings.seed)
     truth = made.truth.flatten(0, 1)
     mean = s.train.x.mean(0, keepdim=True).expand_as(truth)

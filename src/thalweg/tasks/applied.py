@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from thalweg import random
-from thalweg.data import class_names
 from thalweg.data.folders import SUFFIXES, decode
-from thalweg.data.prepare import everything, sized
+from thalweg.data.prepare import everything, trained_classes, trained_data
 from thalweg.errors import InputError
 from thalweg.evaluate import energies
 from thalweg.tasks import (
@@ -36,13 +35,15 @@ class Outcome(NamedTuple):
 
 
 def classify(method: Any, x: Tensor, options: table.Options) -> Outcome:
-    config = method.config
-    names = class_names(config.data) or tuple(str(i) for i in range(config.classes))
-    return Outcome(records=prediction.classify(method, x.to(method.device), names))
+    return Outcome(records=prediction.classify(method, x.to(method.device), trained_classes(method)))
 
 
-def detect(method: Any, x: Tensor, options: table.Options) -> Outcome:
-    inliers = everything(sized(method.config, method.config.data, "validation")).x
+def detect(method: Any, x: Tensor, options: table.Detect) -> Outcome:
+    """Among held-out examples: of the data that are given, as the model's folder keeps their energies, or of its data where they lie."""
+    kept = (method.trained_on or {}).get("held_out")
+    if options.data is None and kept:
+        return Outcome(records=prediction.detect(energies(method, x), torch.tensor(kept)))
+    inliers = everything(trained_data(method, "validation", options.data)).x
     return Outcome(records=prediction.detect(energies(method, x), energies(method, inliers)))
 
 

@@ -39,6 +39,12 @@ def check_seed(seed: int) -> None:
 
 
 @dataclass
+class Detect(Options):
+    data: str | None = None
+    """data of which the held-out examples are what others are compared with, instead of those that the model keeps"""
+
+
+@dataclass
 class Inpaint(Options):
     mask: str = "centre:0.25"
     """what is missing: centre:SHARE, random:SHARE, irregular:SHARE, half:SIDE, or FILE.png, white where known"""
@@ -222,7 +228,7 @@ class Task:
 # fmt: off
 TASKS: dict[str, Task] = {
     "classify":    Task("the class of each image, and its probability", "applied:classify", Options, ("classify",), writes=(".json",)),
-    "detect":      Task("the energy of each image, and the share of held-out images that have a higher one", "applied:detect", Options,
+    "detect":      Task("the energy of each image, and the share of held-out images that have a higher one", "applied:detect", Detect,
                         ("energy",), writes=(".json",)),
     "inpaint":     Task("fill in the missing pixels of images, of which the mask hides some", "applied:inpaint", Inpaint, ("constraint",),
                         instead={"search": "reconstruct"}),
