@@ -196,6 +196,8 @@ def _card(method: Method) -> str:
     kind = "An energy-based model trained with Thalweg: p(x) ∝ exp(−E(x))" if explicit else "A model trained with Thalweg"
     energy = "\ne = model.energy(x)  # nats, lower is more likely" if explicit else ""
     starts = ", **model.starts(64)" if has(method, "given") else ""
+    if starts and method.trained_on and not c.data_needs.source and public(method.trained_on)["source"] is None:
+        starts = ", start=images"  # which only whoever has the data can draw
     use = f"x = model.sample(64, seed=0{starts}){energy}" if has(method, "sample") else "z = model.encode(x)  # of your images x"
     own = "" if method.name in METHODS else f", kind={type(method).__name__}"
     network = json.loads(json.dumps(asdict(c))).get("net")

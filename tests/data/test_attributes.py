@@ -362,7 +362,7 @@ def test_a_run_shows_a_row_for_each_value_of_the_first_concept(tmp_path):
 
     class Recorder:
         config = SimpleNamespace(data="coloured-digits", shape=(3, 8, 8), classes=20, data_needs=DataNeeds())
-        abilities = frozenset({"sample", "labels"})
+        abilities, trained_on = frozenset({"sample", "labels"}), None
 
         def sample(self, n, *, seed, label):
             asked.append(label)

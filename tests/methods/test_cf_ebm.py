@@ -484,7 +484,9 @@ def test_translation_from_the_command_line(tmp_path):
     train = ["train", "cf_ebm/translate", "--source", str(pictures), "--target", str(tmp_path / "here.npz"), "--images", "64"]
     assert main([*train, "--out", str(run), *fields]) == 0
     model = tw.load(run)
-    assert (model.config.source, model.config.data) == (str(pictures), str(tmp_path / "here.npz"))
+    assert (model.config.source, model.config.data) == (str(pictures), "here.npz") and model.trained_on["source"] == str(
+        tmp_path / "here.npz"
+    )
     assert list((run / "samples").glob("*.png"))
     assert main(["apply", "translate", str(run), "--input", str(pictures), "--out", str(tmp_path / "out.npz")]) == 0
     found = np.load(tmp_path / "out.npz")
@@ -577,7 +579,7 @@ def test_denoising_from_the_command_line(tmp_path, capsys):
     assert np.array_equal(np.load(tmp_path / "drawn.npz")["x"], model.sample(4, start=start).numpy())
     card = (tw.save_pretrained(model, tmp_path / "kept") / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("FOLDER_OR_NAME", str(tmp_path / "kept"))
-    used = {}
+    used = {"images": images(64).x}
     exec(code, used)
     assert used["x"].shape == (64, 1, 8, 8) and used["e"].shape == (64,)
 

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from thalweg import plot, tasks
-from thalweg.data.prepare import source_images, trained_source
-from thalweg.data.record import concepts
+from thalweg.data.prepare import source_images, trained_concepts, trained_source
 from thalweg.data.toy import TOYS, toy
 from thalweg.latent import as_images
 from thalweg.methods.base import Method, has
@@ -29,7 +28,7 @@ def picture(method: Method, path: Path, images: int) -> None:
             found = model.sample(len(start), start=start)
         plot.grid(torch.stack([start.clamp(-1, 1), found.cpu()], 1).flatten(0, 1), path, columns=8, title=title)
     elif len(config.shape) == 3 and has(model, "labels"):
-        values = [len(values) for values in concepts(model.trained_on).values()] or [config.classes]
+        values = [len(values) for values in trained_concepts(model).values()] or [config.classes]
         labels = torch.arange(values[0]).repeat_interleave(10)  # the labels of the first concept come first
         plot.grid(model.sample(len(labels), seed=0, label=labels), path, columns=10, title=title)
     elif len(config.shape) == 3:
