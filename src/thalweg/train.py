@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from torch import Tensor
 from thalweg.data.base import Batch
 from thalweg.data.contract import Own
 from thalweg.data.door import of
-from thalweg.data.prepare import prepare
+from thalweg.data.prepare import everything, in_own_units, prepare
 from thalweg.data.vectors import Table
 from thalweg.errors import InputError, nearest
 from thalweg.gate import float32
 from thalweg.loop import Options, Run
 from thalweg.methods.base import Method
-from thalweg.units import in_own_units
+from thalweg.units import OwnUnits
 
 PRECISIONS = ("fp32", "bf16")
 LARGE = 100  # beyond which vectors are no standardised ones
@@ -41,6 +42,15 @@ def _look(data: Own, x: Tensor) -> None:
         )
 
 
+def _seen(held_out: Any, data: Any) -> Any:
+    """Held-out examples as a model sees them: vectors in the units of its training data, labels of the same classes."""
+    if not isinstance(data, Table):
+        return everything(of(held_out))
+    found = of(held_out) if isinstance(held_out, str | Path | Table) else of(held_out, classes=data.classes)
+    whole = in_own_units(found)
+    return Batch(data.encode(whole.x), whole.label)
+
+
 def fit(
     method: Method,
     data: Any,
@@ -52,7 +62,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     precision: str = "fp32",
-    held_out: Batch | None = None,
+    held_out: Any = None,
     clip: float | None = None,
     ema_decay: float | None = None,
     log_every: int | None = None,
@@ -64,17 +74,18 @@ def fit(
     progress: bool = True,
     tensorboard: bool = False,
     clock: Callable[[], float] = time.monotonic,
-) -> Method:
+) -> Any:
     """Train `method` on `data` for `images` images (the config's by default) or `seconds`, whichever ends first; returns the EMA twin.
 
     `data` is whatever `tw.data.of` takes: a tensor or array, a pair (x, y), a DataFrame, a Dataset or DataLoader, a name or path, or an
     object with batches of its own. A model of vectors, which are standardised, is returned in the data's own units.
     With a folder `out`, writes config.json, stats.jsonl, samples/, state-*.pt and best.pt there, and a second call with the
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
-    convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out` is the batch that the
-    best state is chosen by. `shards` > 1 draws noise as that many ranks would. Under torchrun each rank takes its share of
-    every batch; the run can be resumed by as many ranks, or by one. Raises Diverged when the guard has gone back `tries` times
-    in vain, InputError for options out of range, data that do not fit, and a folder of another run.
+    convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out`, a `Batch` as the model
+    sees it or whatever `tw.data.of` takes, is what the best state is chosen by. `shards` > 1 draws noise as that many ranks
+    would. Under torchrun each rank takes its share of every batch; the run can be resumed by as many ranks, or by one. Raises
+    Diverged when the guard has gone back `tries` times in vain, InputError for options out of range, data that do not fit, and
+    a folder of another run.
     """
     config = method.config
     _above_zero(images=images, seconds=seconds, batch=batch, shards=shards)
@@ -97,4 +108,7 @@ def fit(
             if isinstance(data, Own):
                 _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written
             method.units = data.units if isinstance(data, Table) else None
-        return in_own_units(Run(method, data, None if out is None else Path(out), options).go())
+        if held_out is not None and not hasattr(held_out, "_fields"):
+            options = replace(options, held_out=_seen(held_out, data))
+        twin = Run(method, data, None if out is None else Path(out), options).go()
+        return twin if twin.units is None else OwnUnits(twin).eval()

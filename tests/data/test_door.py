@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 
 import thalweg as tw
+from thalweg.checkpoint import read_stats
 from thalweg.data import Batch, Images, Table, of
 from thalweg.errors import InputError
 
@@ -299,3 +300,24 @@ def test_a_model_knows_the_units_of_its_data(tmp_path):
     assert torch.equal(again.energy(own), model.energy(own)) and again.units.columns == ("a", "b", "c", "d")
     with pytest.raises(InputError, match=r"is of vectors \[B, 4\], got \[300, 2\]"):
         again.energy(own[:, :2])
+
+
+def test_held_out_rows_are_seen_in_the_units_of_training(tmp_path):
+    own = X * torch.tensor([1.0, 1e4, 1e-3, 1.0]) + torch.tensor([0.0, 5e5, 0.0, -7.0])
+    train, test = own[:200], own[200:]
+    rows = []
+    for number, held_out in enumerate([test, (test, None), Table(test), Batch(of(train).encode(test))]):
+        model = tw.method("short_run/latent", data=train, batch=32, images=64, steps=2)
+        tw.fit(model, train, tmp_path / str(number), held_out=held_out, progress=False)
+        rows.append([row["criterion"] for row in read_stats(tmp_path / str(number)) if "criterion" in row])
+    assert len(rows[0]) > 0 and all(torch.allclose(torch.tensor(row), torch.tensor(rows[0]), rtol=1e-4) for row in rows)
+
+
+def test_a_run_on_a_table_goes_on_and_knows_other_data(tmp_path):
+    fields = dict(batch=32, steps=2)
+    whole = tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X, tmp_path / "whole", progress=False)
+    for images in (96, 192):
+        part = tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X, tmp_path / "part", images=images, progress=False)
+    assert torch.equal(whole.energy(X), part.energy(X))
+    with pytest.raises(InputError, match="other data"):
+        tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X * 2 + 1, tmp_path / "part", progress=False)
