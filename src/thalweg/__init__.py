@@ -9,6 +9,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "Diverged": "thalweg.errors",
     "InputError": "thalweg.errors",
+    "check_energy": "thalweg.energy",
     "combine": "thalweg.energy",
     "compose": "thalweg.energy",
     "condition": "thalweg.energy",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         tasks,
         train,
     )
-    from thalweg.energy import combine, compose, condition, score, temper, tilt, value_and_score
+    from thalweg.energy import check_energy, combine, compose, condition, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
     from thalweg.latent import from_pretrained, load, push_to_hub, save, save_pretrained
     from thalweg.methods import method

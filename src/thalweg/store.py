@@ -20,7 +20,7 @@ from thalweg.data.vectors import Units
 from thalweg.distributed import usable
 from thalweg.errors import InputError, nearest
 from thalweg.gate import float32
-from thalweg.methods import METHODS, find, own_network
+from thalweg.methods import METHODS, find, of_packages, own_network
 from thalweg.methods.base import Method, has
 from thalweg.nn.own import Own
 
@@ -72,7 +72,7 @@ def method_name(path: str | Path) -> str | None:
 def _kind(method: str, folder: Path, kind: type[Method] | None) -> type[Method]:
     if kind is not None and kind.name != method:
         raise InputError(f"{folder} holds a model of '{method}', not of '{kind.name}'")
-    if kind is None and method not in METHODS:  # never looked up by a file's name: that would execute it
+    if kind is None and method not in METHODS and method not in of_packages():  # never looked up by a file's name: that would execute it
         raise InputError(
             f"{folder}: unknown method '{method}'{nearest(method, METHODS)}. Of a method of your own name the class as well: "
             f"--kind FILE.py:CLASS, or kind=CLASS from Python"
@@ -199,7 +199,7 @@ def _card(method: Method) -> str:
     if starts and method.trained_on and not c.data_needs.source and public(method.trained_on)["source"] is None:
         starts = ", start=images"  # which only whoever has the data can draw
     use = f"x = model.sample(64, seed=0{starts}){energy}" if has(method, "sample") else "z = model.encode(x)  # of your images x"
-    own = "" if method.name in METHODS else f", kind={type(method).__name__}"
+    own = "" if method.name in METHODS or method.name in of_packages() else f", kind={type(method).__name__}"
     network = json.loads(json.dumps(asdict(c))).get("net")
     own += f", net={network['name']}()" if isinstance(network, dict) and network["kind"] == "own" else ""
     found = method.trained_on

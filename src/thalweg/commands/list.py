@@ -7,7 +7,7 @@ from typing import Any
 
 from thalweg import presets
 from thalweg.errors import InputError
-from thalweg.methods import METHODS
+from thalweg.methods import METHODS, of_packages
 
 SIZES = Path(presets.__file__).with_name("sizes.json")  # parameters by METHOD/PRESET, see thalweg.commands.sizes
 
@@ -30,6 +30,8 @@ def lines() -> list[str]:
             size = f"{sizes[name]:,}" if name in sizes else "?"
             data = {"toy": "any toy", "vectors": "your table"}.get(key, row["data"])
             found.append(f"{name:32} {data:20} {shape:>10} {size:>12} parameters {row['images']:>13,} images")
+    if packaged := of_packages():
+        found += ["", "From packages: " + ", ".join(f"{name} ({point.value})" for name, point in packaged.items())]
     return [*found, "", f"METHOD/toy is for each toy by its name, as in {presets.FIRST_TOY}: {', '.join(presets.TOYS)}"]
 
 

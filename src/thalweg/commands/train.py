@@ -120,10 +120,10 @@ def _check(options: Options) -> None:
 
 
 def _next(options: Options) -> str:
-    from thalweg.methods import METHODS, split_name
+    from thalweg.methods import METHODS, of_packages, split_name
 
     method, _ = split_name(options.preset)
-    own = "" if method in METHODS else f" --kind {method}"
+    own = "" if method in METHODS or method in of_packages() else f" --kind {method}"
     return (
         f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n  thalweg sample {options.out}{own} -n 64 --out samples.png"
     )

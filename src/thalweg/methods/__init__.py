@@ -1,6 +1,8 @@
-"""The methods, one file each; looked up in one literal dict, or in a file of one's own as `my_method.py:MyMethod`."""
+"""The methods, one file each; looked up in one literal dict, in a file of one's own as `my_method.py:MyMethod`, or in a package's
+entry points of the group `thalweg.methods`."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -31,6 +33,11 @@ METHODS = {
 _OWN = {"shape": (1,)}  # of a method of one's own without presets, until it is given data
 
 
+def of_packages() -> dict[str, importlib.metadata.EntryPoint]:
+    """Methods of installed packages by name: entry points of the group `thalweg.methods`, as in `mine = "package:MyMethod"`."""
+    return {point.name: point for point in importlib.metadata.entry_points(group="thalweg.methods") if point.name not in METHODS}
+
+
 def split_name(name: str) -> tuple[str, str]:
     """METHOD and PRESET of METHOD/PRESET, the second empty where there is none; METHOD may be FILE.py:CLASS."""
     own = re.fullmatch(r"(.+\.py:\w+)(?:/(.*))?", name)
@@ -44,10 +51,26 @@ def find(name: str) -> "type[Method]":
     """The class of a method by name, or of FILE.py:CLASS; InputError with the nearest name for one that is not there."""
     if re.fullmatch(r".+\.py:\w+", name):
         return _from_file(*name.rsplit(":", 1))
-    if name not in METHODS:
-        raise InputError(f"unknown method '{name}'{nearest(name, METHODS)}. Methods: {', '.join(METHODS)}, or your own as FILE.py:CLASS")
-    module, attribute = METHODS[name]
-    return getattr(importlib.import_module(module), attribute)
+    if name in METHODS:
+        module, attribute = METHODS[name]
+        return getattr(importlib.import_module(module), attribute)
+    packaged = of_packages()
+    if name in packaged:
+        return _from_package(packaged[name])
+    known = [*METHODS, *packaged]
+    raise InputError(f"unknown method '{name}'{nearest(name, known)}. Methods: {', '.join(known)}, or your own as FILE.py:CLASS")
+
+
+def _from_package(point: importlib.metadata.EntryPoint) -> "type[Method]":
+    from thalweg.methods.base import Method
+
+    try:
+        kind = point.load()
+    except Exception as error:  # whatever the package's code raises
+        raise InputError(f"the method {point.name} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Method) and kind.name == point.name):
+        raise InputError(f"the entry point {point.name} = {point.value} is no method named '{point.name}'")
+    return kind
 
 
 def _from_file(file: str, attribute: str) -> "type[Method]":
