@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import zuko
 from sklearn.covariance import shrunk_covariance
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+import thalweg as tw
 from thalweg import sample
 from thalweg.data import toy
 from thalweg.errors import Diverged, InputError
@@ -254,7 +256,7 @@ def test_seeds_batches_and_the_global_generator():
 
     knobs["temperatures"] = 2
     report = log_partition(watched, near, **knobs, batch=16)
-    assert parts == [2, 16, 14, 16, 14] and (report.chains, report.chains_reverse) == (30, 30)
+    assert parts == [2, 16, 16, 16, 14, 16, 14] and (report.chains, report.chains_reverse) == (30, 30)
     whole = log_partition(watched, near, **knobs)
     assert report.upper.value == pytest.approx(whole.upper.value, rel=1e-6)  # the same samples, however they are split
 
@@ -332,6 +334,72 @@ def test_log_likelihood_takes_the_bounds_of_log_z():
         assert found.standard_error == pytest.approx(math.hypot(energy_error, bound.standard_error), rel=1e-5)
     assert report.lower.value < report.upper.value and not report.exact
     assert log_likelihood(shifted(target), x, dataclasses.replace(log_z, upper=None)).lower is None
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        lambda x: 0.0 * x.sum(1),
+        lambda x: -x.square().sum(1) / 2,
+        lambda x: x[:, 0],
+        lambda x: 1.5 * (1 + x.square().sum(1)).log() / 2,
+    ],
+    ids=["flat", "falling", "linear", "tails as 1/r^1.5 in two dimensions"],
+)
+def test_an_infinite_log_z_never_passes_for_a_finite_one(energy):
+    with pytest.raises(InputError, match="log Z is infinite: far out"):
+        log_partition(energy, Gaussian(torch.zeros(2), 1.0), chains=8, temperatures=8)
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        lambda x: x.square().sum(1) / 2,
+        lambda x: x.abs().sum(1),
+        lambda x: 3 * (1 + x.square().sum(1)).log() / 2,  # Cauchy's in two dimensions
+        lambda x: torch.where((x.abs() < 1e3).all(1), x.square().sum(1) / 2, torch.inf),
+    ],
+    ids=["Gaussian", "Laplace", "Cauchy", "a box"],
+)
+def test_energies_that_confine_are_not_refused(energy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert math.isfinite(log_partition(energy, Gaussian(torch.zeros(2), 1.0), chains=8, temperatures=8).lower.value)
+
+
+def test_infinite_bounds_are_refused():
+    energy, base = (lambda x: x.square().sum(1) / 2), Gaussian(torch.zeros(2), 1.0)
+    partition = log_partition(energy, base, chains=8, temperatures=8)
+    for bad in (math.inf, -math.inf, math.nan):
+        wrong = dataclasses.replace(partition, estimate=dataclasses.replace(partition.estimate, value=bad))
+        with pytest.raises(InputError, match="infinite or NaN"):
+            log_likelihood(energy, torch.zeros(4, 2), wrong)
+        with pytest.raises(InputError, match="need a finite number"):
+            log_likelihood(energy, torch.zeros(4, 2), bad)
+
+
+def test_grey_values_are_those_of_the_data():
+    digits = tw.data.load("digits", "test").all().x
+    assert tw.evaluate.grey_bins(digits) == (0.125, 17)
+    generator = seeded(0)
+    for count in (2, 5, 16, 256):
+        x = torch.randint(0, count, (64, 1, 8, 8), generator=generator) * (2 / (count - 1)) - 1
+        width, found = tw.evaluate.grey_bins(x)
+        assert width == pytest.approx(2 / (count - 1), rel=1e-4) and found == count
+    gaps = torch.tensor([0.0, 2.0, 5.0, 9.0])[torch.randint(0, 4, (64, 1, 8, 8), generator=generator)] / 127.5 - 1
+    assert tw.evaluate.grey_bins(gaps).width == pytest.approx(1 / 127.5, rel=1e-4)
+    for continuous in (torch.rand(64, 1, 8, 8, generator=generator), torch.zeros(8, 1, 8, 8), torch.randn(500, 6)):
+        assert tw.evaluate.grey_bins(continuous) is None
+    bins = tw.evaluate.grey_bins(digits)
+    spread = tw.evaluate.dequantise(digits, bins, generator)
+    assert ((spread - digits).abs() <= 0.0625).all() and (spread - digits).std() == pytest.approx(0.125 / 12**0.5, rel=0.02)
+
+
+def test_bits_of_a_uniform_density_are_those_of_its_grey_values():
+    """17 equally likely grey values are log2(17) bits, whatever model knows them to be uniform over their bins."""
+    width = 0.125
+    report = log_likelihood(lambda x: 0.0 * x.flatten(1).sum(1), torch.zeros(4, 1, 8, 8), 64 * math.log(17 * width), bin_width=width)
+    assert report.bits_per_dimension == pytest.approx(math.log2(17))
 
 
 def test_bits_per_dimension_of_discrete_values():

@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 from thalweg.errors import InputError
-from thalweg.evaluate.restoration import psnr, restoration, ssim
+from thalweg.evaluate.restoration import psnr, restoration, ssim, ssim_window
 from thalweg.random import normal, seeded, uniform
 
 
@@ -170,3 +170,48 @@ def test_networks_that_break_are_named():
     for network in (Broken(), Short()):
         with pytest.raises(InputError, match="perceptual: moments gave features"):
             restoration(IMAGES, IMAGES, perceptual=network)
+
+
+def test_images_of_any_range_score_alike():
+    x, y = pair(4, 1, 16, 16)
+    right = psnr(x, y, range=(-1, 1)), ssim(x, y, range=(-1, 1))
+    for low, high in ((0, 1), (0, 255), (-3, 5)):
+        a, b = ((z + 1) / 2 * (high - low) + low for z in (x, y))
+        assert torch.allclose(psnr(a, b, range=(low, high)), right[0], rtol=1e-4)
+        assert torch.allclose(ssim(a, b, range=(low, high)), right[1], rtol=1e-4)
+    grey = ((x + 1) * 127.5).round().byte(), ((y + 1) * 127.5).round().byte()
+    assert torch.allclose(psnr(*grey, range=(0, 255)), right[0], atol=0.1)
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_what_is_not_in_range_is_said(measure):
+    x, y = pair(4, 1, 16, 16)
+    with pytest.raises(InputError, match=r"values from .* to .*, need \[-1, 1\]; for images of another range say so: range=\(0, 1\)"):
+        measure((x + 1) * 127.5, (y + 1) * 127.5)
+    with pytest.warns(UserWarning, match="taken to be in"):
+        measure((x + 1) / 2, (y + 1) / 2)
+    for bad in ((1, 0), (0, math.inf), (0, 0)):
+        with pytest.raises(InputError, match="range must be the least and the greatest"):
+            measure(x, y, range=bad)
+    with pytest.raises(InputError, match=r"need \[0, 1\]"):
+        measure(x, y, range=(0, 1))
+    for a, b in ((x, y.expand(-1, 3, -1, -1)), (x[0], y[0]), (x[:0], y[:0]), (x, y[:1]), (x.numpy(), y)):
+        with pytest.raises(InputError, match="two sets of images"):
+            measure(a, b)
+    with pytest.raises(InputError, match=r"range=\(0, 255\)"):
+        measure(x.byte(), y.byte())
+    with pytest.raises(InputError, match="values from nan"):
+        measure(x * torch.nan, y)
+
+
+@pytest.mark.parametrize(("side", "window"), [(3, 3), (5, 5), (8, 7), (11, 11), (12, 11)])
+def test_small_images_have_a_smaller_window_everywhere(side, window):
+    x, y = pair(4, 1, side, side + 1)
+    assert ssim_window(tuple(x.shape)) == window == restoration(x, y).ssim_window
+    assert ssim(x.double(), y.double(), range=(-1, 1)).mean() == pytest.approx(restoration(x, y).restored.ssim.value)
+    assert torch.allclose(ssim(x, x, range=(-1, 1)), torch.ones(4))
+    for bad in (4, 1, 2.5, 99):
+        with pytest.raises(InputError, match="window must be odd"):
+            ssim(x, y, bad, range=(-1, 1))
+    with pytest.raises(InputError, match="3 pixels or more a side"):
+        ssim(x[..., :2, :2], y[..., :2, :2])

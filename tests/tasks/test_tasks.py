@@ -447,6 +447,12 @@ BAD = {
     "channels": (lambda: tasks.inpaint(Recorder((3, 8, 8)), X, M), "the operator makes [2, 3, 8, 8] of 2 images"),
     "mask size": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M[:4]), "got shape [1, 1, 4, 8], which does not fit"),
     "mask values": (lambda: operators.mask(torch.tensor([[0.5, 1.0]])), "values must be 1 (known) or 0 (missing)"),
+    "nothing known": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, torch.zeros(8, 8)), "nothing is known by 1 of 1 masks"),
+    "nothing missing": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, torch.ones(8, 8)), "nothing is missing from 1 of 1 masks"),
+    "nothing known of one": (
+        lambda: tasks.inpaint(Recorder((1, 8, 8)), X, torch.stack([torch.zeros(1, 8, 8), torch.eye(8)[None]])),
+        "nothing is known by 1 of 2 masks",
+    ),
     "mask axes": (lambda: operators.mask(torch.ones(3)), "got shape [3], need [H, W]"),
     "measurement": (lambda: tasks.restore(Recorder((1, 8, 8)), X, operators.average_pool(2)), "the operator makes [2, 1, 4, 4]"),
     "nan measurement": (lambda: tasks.restore(Recorder((1, 8, 8)), X / 0, operators.blur(1.0)), "2 of 2 measurements hold NaN"),

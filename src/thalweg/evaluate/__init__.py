@@ -2,6 +2,7 @@
 
 from thalweg.evaluate.accuracy import Accuracy, accuracy, wilson
 from thalweg.evaluate.bases import FlowEnergy, Gaussian, fitted_base
+from thalweg.evaluate.bins import Bins, dequantise, grey_bins
 from thalweg.evaluate.calibration import Calibration, calibration, calibration_from_probabilities
 from thalweg.evaluate.cost import Cost, cost
 from thalweg.evaluate.density import (
@@ -40,6 +41,7 @@ __all__ = [
     "SCORES",
     "Accuracy",
     "Average",
+    "Bins",
     "Bound",
     "Calibration",
     "Cost",
@@ -79,6 +81,7 @@ __all__ = [
     "cost",
     "count_modes",
     "density",
+    "dequantise",
     "energies",
     "energy_distance",
     "energy_distance_interval",
@@ -88,6 +91,7 @@ __all__ = [
     "fitted_base",
     "frechet_distance",
     "frechet_from_features",
+    "grey_bins",
     "histogram_variation",
     "knn",
     "linear_probe",

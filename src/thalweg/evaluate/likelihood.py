@@ -22,6 +22,7 @@ from thalweg.evaluate.annealing import SCHEDULES, TRANSITIONS, Moves, anneal, di
 from thalweg.evaluate.bases import Base
 
 BOOTSTRAP = 1000  # resamples for the interval of a log-mean-exp
+RAYS = 64  # directions in which log Z is looked at far out
 LOOSE_GAP, LOOSE_ESS, LOOSE_VARIANCE = 1.0, 0.05, 2.0  # nats; share; nats² (for a normal log w the bound is variance/2 away)
 
 
@@ -114,7 +115,7 @@ def log_partition(
     `transition`: "hmc" of `leapfrog` steps, "mala", or "langevin", whose weights hold the ratio of transition densities and
     so are exact too. The step is tuned on 64 chains of other seeds, then frozen, unless given. `batch` chains at a time (all).
     Warns where the bounds are loose (`LogPartition.loose`). Raises InputError on wrong shapes, values or energies that are
-    not finite, Diverged where chains run away.
+    not finite, and where log Z is infinite (exp(−E) falls too slowly far out), Diverged where chains run away.
     """
     for name, value, known in (("transition", transition, TRANSITIONS), ("schedule", schedule, SCHEDULES)):
         if value not in known:
@@ -134,6 +135,7 @@ def log_partition(
         if not samples.isfinite().all():
             raise InputError("samples: NaN or infinite values, need finite ones")
 
+    _check_confined(energy, first, base, min(RAYS, batch or RAYS), seed)
     moves = Moves(transition, steps, leapfrog)
     path = tuned_path(energy, base, moves, temperatures=temperatures, schedule=schedule, step=step, seed=seed, device=device)
 
@@ -176,6 +178,31 @@ def log_partition(
         remedy = "use more temperatures, steps or chains, or a base nearer to the density"
         warnings.warn(f"log_partition: the bounds are loose: {'; '.join(reasons)}; {remedy}", stacklevel=2)
     return replace(report, loose=bool(reasons))
+
+
+def _check_confined(energy: Energy, first: Tensor, base: Base, rays: int, seed: int) -> None:
+    """Raises InputError where exp(−E) falls too slowly far out to have an integral.
+
+    Along a ray r·u, ∫ exp(−E) r^(D−1) dr is finite only if E grows faster than D log r: by more than D log 10 between r = 10³ and 10⁴
+    times where the base draws. An energy that is not defined there, or infinite, is left to the
+    chains, and one that leaves single directions free among all rays is not found.
+    """
+    directions = base.sample(rays, generator=random.seeded(seed, 6)).to(first)
+    growth = []
+    try:
+        with torch.no_grad():
+            for r in (1e3, 1e4):
+                growth.append(energy((r * directions).requires_grad_(True)).double())  # as a chain's points, which no gate measures
+    except (InputError, RuntimeError, ValueError):
+        return
+    if any(value.shape != (rays,) for value in growth):
+        return
+    short = growth[1] - growth[0] <= first[0].numel() * math.log(10) * (1 - 1e-3)  # NaN and infinity are no proof
+    if bool(short.any()):
+        raise InputError(
+            f"log_partition: log Z is infinite: far out the energy falls, or grows too slowly, along {int(short.sum())} of {rays} rays; "
+            "a density needs an energy that confines, for example with a Gaussian reference (reference_std)"
+        )
 
 
 def _reasons(report: LogPartition) -> list[str]:
@@ -252,6 +279,8 @@ def log_likelihood(
         return None if other is None else _figure(mean.value - other.value, math.hypot(mean.standard_error, other.standard_error))
 
     bounded = isinstance(log_z, LogPartition)
+    if bounded and not all(math.isfinite(b.value) for b in (log_z.estimate, log_z.lower, log_z.upper) if b is not None):
+        raise InputError("log_likelihood: log_z or one of its bounds is infinite or NaN, so that the energy has no normalised density")
     if not bounded and not math.isfinite(log_z):
         raise InputError(f"log_likelihood: log_z is {log_z!r}, need a finite number of nats")
     value = less(log_z.estimate if bounded else _figure(float(log_z), 0.0))

@@ -5,7 +5,9 @@ given, and its number carries that extractor's name; it compares with no publish
 """
 
 import math
+import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -85,13 +87,16 @@ def restoration(
         if images.shape != original.shape:
             raise InputError(f"{name}: got shape {list(images.shape)}, need that of the originals, {list(original.shape)}")
 
-    side = min(WINDOW, *original.shape[2:])
-    window = side - 1 + side % 2
+    window, limits = ssim_window(tuple(original.shape)), (-1.0, 1.0)
     reference = None if perceptual is None else _features(perceptual, original)
     scores = {}
     for name, images in sets.items():
         x, y = images.detach().cpu().double(), original.detach().cpu().double()
-        scores[name] = {"psnr": psnr(y, x), "ssim": ssim(y, x, window), "mse": (x - y).square().flatten(1).mean(1)}
+        scores[name] = {
+            "psnr": psnr(y, x, range=limits),
+            "ssim": ssim(y, x, window, range=limits),
+            "mse": (x - y).square().flatten(1).mean(1),
+        }
         if perceptual is not None:
             scores[name]["perceptual"] = _distance(reference, _features(perceptual, images), distance)
     quality = {name: Quality(**({"perceptual": None} | {k: _average(v) for k, v in of.items()})) for name, of in scores.items()}
@@ -105,24 +110,72 @@ def restoration(
     )
 
 
-def psnr(original: Tensor, restored: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio [N] in dB of images [N, C, H, W] in [−1, 1], peak to peak 2, at most 100."""
+Range = tuple[float, float]
+
+
+def psnr(original: Tensor, restored: Tensor, *, range: Range | None = None) -> Tensor:
+    """Peak signal-to-noise ratio [N] in dB of images [N, C, H, W] of one shape, at most 100.
+
+    `range`: the least and the greatest value that images may have, [−1, 1] unless given: (0, 1) or (0, 255) for others. InputError for
+    other shapes and values outside it; a warning where images look as if they were in [0, 1] and `range` is not given.
+    """
+    x, y = _in_range("psnr", restored, original, range)
     metric = require("torchmetrics.functional.image", "metrics").peak_signal_noise_ratio
-    return metric(restored, original, data_range=2.0, reduction="none", dim=(1, 2, 3)).clamp_max(BEST)
+    return metric(x, y, data_range=2.0, reduction="none", dim=(1, 2, 3)).clamp_max(BEST)
 
 
-def ssim(original: Tensor, restored: Tensor, window: int = WINDOW) -> Tensor:
-    """Structural similarity [N] of images [N, C, H, W] in [−1, 1], with a Gaussian window of an odd side that fits into them."""
+def ssim(original: Tensor, restored: Tensor, window: int | None = None, *, range: Range | None = None) -> Tensor:
+    """Structural similarity [N] of images [N, C, H, W] of one shape, of 3 pixels or more a side; `range` and errors as of `psnr`.
+
+    `window`: odd side of the Gaussian window, which must fit; by default 11, or the largest that fits (`ssim_window`), as in `restoration`.
+    """
+    x, y = _in_range("ssim", restored, original, range)
+    if min(x.shape[2:]) < 3:
+        raise InputError(f"ssim: needs images of 3 pixels or more a side, got {list(x.shape)}")
+    window = ssim_window(tuple(x.shape)) if window is None else window
+    if not isinstance(window, Integral) or window < 3 or window % 2 == 0 or window > min(x.shape[2:]):
+        raise InputError(f"ssim: window must be odd, 3 or more, and fit into {x.shape[2]} × {x.shape[3]} pixels, got {window!r}")
     metric = require("torchmetrics.functional.image", "metrics").structural_similarity_index_measure
     rim = window // 2
     values = []
-    for x, y in zip(restored.split(256), original.split(256)):
+    for a, b in zip(x.split(256), y.split(256)):
         # torchmetrics takes the window's side from the deviation: round(3.5 σ) pixels on either side
         options = {"sigma": SIGMA * window / WINDOW, "data_range": 1.0, "return_full_image": True, "reduction": "none"}
-        full = metric((x + 1) / 2, (y + 1) / 2, **options)[1]
+        full = metric((a + 1) / 2, (b + 1) / 2, **options)[1]
         height, width = full.shape[2:]  # the rim rests on mirrored pixels
         values.append(full[:, :, rim : height - rim, rim : width - rim].flatten(1).mean(1))
     return torch.cat(values)
+
+
+def ssim_window(shape: tuple[int, ...]) -> int:
+    """The side of SSIM's window for images [..., H, W]: 11, or the largest odd number that fits into smaller ones."""
+    side = min(WINDOW, *shape[-2:])
+    return side - 1 + side % 2
+
+
+def _in_range(what: str, restored: Tensor, original: Tensor, limits: Range | None) -> tuple[Tensor, Tensor]:
+    """Both sets in [−1, 1]; InputError for other shapes, types and values."""
+    low, high = limits if limits is not None else (-1.0, 1.0)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"{what}: range must be the least and the greatest value, got {limits!r}")
+    if not all(isinstance(x, Tensor) and x.dim() == 4 and x.numel() for x in (original, restored)) or original.shape != restored.shape:
+        given = " and ".join(str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in (original, restored))
+        raise InputError(f"{what}: needs two sets of images [N, C, H, W] of one shape, got {given}")
+    for x in (original, restored):
+        if not (x.is_floating_point() or (limits is not None and not x.is_complex())):
+            raise InputError(f"{what}: needs floating-point images, got {x.dtype}; of grey values 0 … 255 say range=(0, 255)")
+        least, most, room = float(x.min()), float(x.max()), 0.05 * (high - low)  # restored images may stray a little
+        if not (least >= low - room and most <= high + room):
+            hint = "; for images of another range say so: range=(0, 1) or range=(0, 255)" if limits is None else ""
+            raise InputError(f"{what}: values from {least:.4g} to {most:.4g}, need [{low:g}, {high:g}]{hint}")
+    if limits is None and float(torch.minimum(original.min(), restored.min())) >= 0 and len(original.unique()) > 2:
+        warnings.warn(
+            f"{what}: no value is below 0, and images are taken to be in [−1, 1]; say range=(0, 1) if they are not, else range=(-1, 1)",
+            stacklevel=3,
+        )
+    if (low, high) == (-1.0, 1.0):
+        return restored, original
+    return tuple((x.to(torch.promote_types(x.dtype, torch.float32)) - low) * (2 / (high - low)) - 1 for x in (restored, original))
 
 
 def _features(network: Features, images: Tensor) -> Tensor:

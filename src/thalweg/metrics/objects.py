@@ -24,12 +24,12 @@ def views(s: Subject) -> dict[str, Any]:
         "Shapes (columns) in colours (rows)", "recombined", lambda path: plot.grid(grid.flatten(0, 1), path, columns=len(grid), least=64)
     )
     # images of an object are no independent witnesses: the interval is over objects
-    found = ev.psnr(truth, made.x.cpu().flatten(0, 1)).unflatten(0, made.x.shape[:2]).mean(1)
+    found = ev.psnr(truth, made.x.cpu().flatten(0, 1), range=(-1, 1)).unflatten(0, made.x.shape[:2]).mean(1)
     margin = 1.96 * float(found.std(correction=min(1, len(found) - 1))) / len(found) ** 0.5
     value = float(found.mean())
     return {
         "psnr": {"value": value, "low": value - margin, "high": value + margin, "n": len(found)},
-        "of_mean_image": float(ev.psnr(truth, mean).mean()),
+        "of_mean_image": float(ev.psnr(truth, mean, range=(-1, 1)).mean()),
     }
 
 

@@ -90,6 +90,17 @@ def mask(known: Tensor) -> Mask:
     return Mask(known[(None,) * (4 - known.dim())])
 
 
+def check_partial(task: str, operator: Mask) -> None:
+    """Raises InputError where a mask leaves nothing to fill in, or says nothing of an image."""
+    known = operator.known.flatten(1)
+    if known.all(1).any():
+        raise InputError(f"{task}: nothing is missing from {int(known.all(1).sum())} of {len(known)} masks (1 is known, 0 missing)")
+    if not known.any(1).all():
+        raise InputError(
+            f"{task}: nothing is known by {int((~known.any(1)).sum())} of {len(known)} masks (1 known, 0 missing): such images are samples"
+        )
+
+
 # --- averages
 
 

@@ -79,6 +79,7 @@ def inpaint(
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
     operator = operators.mask(mask).to(x.device)
+    operators.check_partial("inpaint", operator)
     if search is not None:
         return _search(method, x, operator, completions, seed, search, options)
     return restore(method, operator.forward(x), operator, completions=completions, seed=seed, **options)
