@@ -213,3 +213,20 @@ def test_the_features_of_one_class_are_those_of_the_whole_set():
     own, whole = subject(method).extractor, subject(tw.method("egc/digits", width=16, blocks=1)).extractor
     x = tw.data.load("digits", "test").all().x[:8]
     assert torch.equal(own(x), whole(x))
+
+
+def test_bits_are_quoted_with_the_data_s_own_grey_values():
+    """Digits have 17 grey values, 0.125 apart, not 256: bins of 2/255 would tell 3.99 bits more."""
+    method = tw.method("egc/digits", **{"net.width": 8, "net.blocks": 1}).eval()
+    found = METRICS["likelihood"].measure(Subject(method, Settings(n=64)))["log_likelihood"]
+    assert (found["bin_width"], found["grey_values"]) == (0.125, 17)
+    nats = found["value"]["value"]
+    assert found["bits_per_dimension"] == pytest.approx(-nats / (64 * math.log(2)) + 3)
+    rows = METRICS["likelihood"].rows(METRICS["likelihood"].measure(Subject(method, Settings(n=64))))
+    assert "bits a dimension of 17 grey values, dequantised" in rows[0].note
+
+
+def test_continuous_values_have_nats_and_no_bits():
+    found = METRICS["likelihood"].measure(Subject(tw.method("short_run/moons").eval(), Settings(n=64)))
+    assert found["log_likelihood"]["bits_per_dimension"] is None and math.isfinite(found["log_likelihood"]["value"]["value"])
+    assert "continuous values, so no bits a dimension" in METRICS["likelihood"].rows(found)[0].note
