@@ -140,3 +140,23 @@ def test_every_method_of_vectors_takes_the_data_s_shape(method, tables, tmp_path
     assert x.shape == (4, 3) and model.units.columns == ("x0", "x1", "x2") and model.energy(x).shape == (4,)
     tw.save(model, tmp_path / "export")
     assert torch.equal(tw.load(tmp_path / "export").sample(4, seed=0), x)
+
+
+def test_what_a_file_needs_said_is_kept_with_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("digits.npz", x=rng.integers(0, 17, (60, 8, 8)), y=np.arange(60) % 2)
+    fast = ["--images", "128", "--batch", "32", "--sample-steps", "3", "--threads", "1", "--width", "16", "--blocks", "1"]
+    train = ["train", "egc/digits", "--data", "digits.npz", "--out", "run", *fast]
+    assert main(train) == 2
+    assert "from 0 to 16 would be nearly black" in (said := capsys.readouterr().err) and "--values LOW,HIGH" in said
+    assert main([*train, "--values", "0"]) == 2 and "--values takes two numbers" in capsys.readouterr().err
+    assert main([*train, "--values", "0,16"]) == 0
+    assert main(["evaluate", "run", "--metrics", "accuracy", "-n", "10"]) == 0
+    Path("kinds.csv").write_text("a,b,kind\n" + "".join(f"{i},{i % 7},{'uv'[i % 2]}\n" for i in range(80)))
+    train = ["train", "egc/vectors", "--data", "kinds.csv", "--out", "table", *fast[:-2]]
+    assert main(train) == 2 and "--label-column kind" in capsys.readouterr().err
+    assert main([*train, "--label-column", "kind"]) == 0
+    assert main(["evaluate", "table", "--metrics", "accuracy,vectors", "-n", "10"]) == 0
+    assert main(["sample", "table", "-n", "4", "--label", "v", "--out", "s.csv"]) == 0
+    assert Path("s.csv").read_text().splitlines()[1].endswith(",v")

@@ -177,7 +177,7 @@ def test_values_are_questioned(capsys):
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (PICTURES % 17, r"from 0 to 16 would be nearly black .* values=\(low, high\), here \(0, 16\)"),
+        (PICTURES % 17, r"from 0 to 16 would be nearly black .* values=\(low, high\), .*, here \(0, 16\)"),
         (PICTURES % 2, "from 0 to 1 would be nearly black"),
         (PICTURES.float(), r"0 … 255 as floats\?"),
         (PICTURES.float() / 64 - 2, r"standardised pictures\?"),

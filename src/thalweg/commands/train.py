@@ -18,7 +18,7 @@ class Options:
     out: Path | None = None
     """folder of the run; required unless --dry-run"""
     data: str | None = None
-    """data by name, folder, .npz or hf:NAME; the preset's own by default"""
+    """data by name, folder, .npz, .npy, .csv, .parquet or hf:NAME; the preset's own by default"""
     target: str | None = None
     """the same, said of a translation, whose other domain is --source"""
     images: int | None = None
@@ -35,6 +35,10 @@ class Options:
     """CPU threads"""
     size: int | None = None
     """side that images are brought to; the preset's by default, of other --data their own"""
+    label_column: str | None = None
+    """the column of a .csv or .parquet file that holds labels; label, class, target or y by default"""
+    values: str | None = None
+    """LOW,HIGH: the numbers of black and white in an .npz or .npy file, where they are neither 0 … 255 nor −1 … 1"""
     log_every: int | None = None
     """images between rows of stats.jsonl"""
     sample_every: int | None = None
@@ -71,9 +75,10 @@ def run(arguments: list[str]) -> None:
         raise InputError("--target names the data of a translation: give it with --source, and without --data")
     name = options.target or options.data or config.data
     if not name:
-        raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, an .npz or hf:NAME")
+        raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, a .npz, .csv or hf:NAME")
     config = _from_anywhere(config)
-    data = prepare(config, name, "train", size=options.size, device=device)
+    loaded = {key: value for key, value in (("label", options.label_column), ("values", _values(options.values))) if value is not None}
+    data = prepare(config, name, "train", size=options.size, device=device, **loaded)
     shape = tuple(config.shape)
     config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
     torch.manual_seed(options.seed)
@@ -92,12 +97,23 @@ def run(arguments: list[str]) -> None:
         print("dry run: one step taken, nothing written", file=sys.stderr)
         return
     fit(
-        method, data, options.out, images=config.images, picture=picture, held_out=held_out(config, name, size=options.size),
+        method, data, options.out, images=config.images, picture=picture, held_out=held_out(config, name, size=options.size, **loaded),
         log_every=options.log_every, sample_every=options.sample_every, save_every=options.save_every,
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     if speaks():
         print(_next(options), file=sys.stderr)
+
+
+def _values(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of --values; InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--values takes two numbers with a comma, black and white, as in 0,16; got '{text}'") from None
+    return low, high
 
 
 def _from_anywhere(config: Any) -> Any:

@@ -73,7 +73,7 @@ def _floats(values: numpy.ndarray, column: str, name: str) -> numpy.ndarray:
             except ValueError:
                 raise InputError(
                     f"{name}: column '{column}' holds text ('{text}'); leave it out, or make it the labels: call it label, or give "
-                    f"label='{column}' to tw.data.of or tw.data.load"
+                    f"label='{column}', on the command line --label-column {column}"
                 ) from None
     else:
         raise InputError(f"{name}: column '{column}' holds {values.dtype}; columns must be numbers")

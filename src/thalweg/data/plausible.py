@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 
 MOST_CLASSES = 1000  # beyond which labels with few examples each are taken for identifiers
-_HINT = "give the values of black and white as values=(low, high)"
+_HINT = "give the values of black and white as values=(low, high), --values LOW,HIGH or an array values in a .npz"
 
 
 def pictures(x: Tensor, name: str, values: tuple[float, float] | None = None) -> Tensor:

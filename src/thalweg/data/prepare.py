@@ -27,22 +27,22 @@ def image_size(shape: tuple[int, ...]) -> Size | None:
     return shape[1] if shape[1] == shape[2] else (shape[1], shape[2])
 
 
-def sized(config: Any, name: str, split: str, *, size: Size | None = None) -> Data:
+def sized(config: Any, name: str, split: str, *, size: Size | None = None, **options: Any) -> Data:
     """The `split` of the data `name`: the config's own at its size, others at their own, unless `size` says which.
 
-    Raises InputError for unknown data, and for a size of data that have none.
+    `options`: label and values of `load`. Raises InputError for unknown data, and for options that they do not have.
     """
     if size is None and name == config.data and name not in TOYS and not config.data_needs.autoencoder:
         size = image_size(config.shape)
-    return load(name, split, size=size)
+    return load(name, split, size=size, **options)
 
 
-def prepare(config: Any, name: str, split: str, *, size: Size | None = None, device: str = "cpu") -> Data:
+def prepare(config: Any, name: str, split: str, *, size: Size | None = None, device: str = "cpu", **options: Any) -> Data:
     """As `sized`, with all that a model of `config` is trained on, by `config.data_needs`; encoding runs on `device`.
 
     Raises InputError for data without what the model needs.
     """
-    needs, found = config.data_needs, sized(config, name, split, size=size)
+    needs, found = config.data_needs, sized(config, name, split, size=size, **options)
     where = origin(found)
     if needs.autoencoder:
         from ..latent import wrap
@@ -117,7 +117,7 @@ def is_trained_on(method: Any, given: str) -> bool:
     return found is None or are(found, trained_data(method, "train", given))
 
 
-def held_out(config: Any, name: str, *, size: Size | None = None, device: str = "cpu") -> Batch | None:
+def held_out(config: Any, name: str, *, size: Size | None = None, device: str = "cpu", **options: Any) -> Batch | None:
     """The batch that the best state is chosen by: prepared validation examples, or fresh points of a toy.
 
     None for data of the hub, whose validation split need not exist, and where there are fewer than 3 examples, or too few to split.
@@ -128,7 +128,7 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
     if name.startswith("hf:") or needs.source.startswith("hf:"):
         return None
     try:
-        found: Any = prepare(config, name, "validation", size=size, device=device)
+        found: Any = prepare(config, name, "validation", size=size, device=device, **options)
     except TooFew:
         return None
     if isinstance(found, Unpaired):
