@@ -103,7 +103,7 @@ def fit(
         shards=shards, tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
     )  # fmt: skip
     with float32():
-        data = prepare(config, str(data), "train", device=device) if isinstance(data, str | Path) else of(data)
+        data = prepare(config, str(data), "train", device=str(device)) if isinstance(data, str | Path) else of(data)
         if tuple(data.shape) == tuple(config.shape):  # else the loop says so
             if isinstance(data, Own):
                 _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written

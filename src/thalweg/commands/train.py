@@ -66,6 +66,7 @@ def run(arguments: list[str]) -> None:
     from thalweg.data.prepare import held_out, prepare
     from thalweg.data.record import name_of
     from thalweg.distributed import speaks
+    from thalweg.presets import TOYS
     from thalweg.train import fit
 
     if options.threads:
@@ -77,7 +78,9 @@ def run(arguments: list[str]) -> None:
     if not name:
         raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, a .npz, .csv or hf:NAME")
     config = _from_anywhere(config)
-    loaded = {key: value for key, value in (("label", options.label_column), ("values", _values(options.values))) if value is not None}
+    loaded: dict[str, Any] = {
+        key: value for key, value in (("label", options.label_column), ("values", _values(options.values))) if value is not None
+    }
     data = prepare(config, name, "train", size=options.size, device=device, **loaded)
     shape = tuple(config.shape)
     config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
@@ -102,7 +105,7 @@ def run(arguments: list[str]) -> None:
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     if speaks():
-        print(_next(options), file=sys.stderr)
+        print(_next(options, "csv" if len(config.shape) == 1 and config.data not in TOYS else "png"), file=sys.stderr)
 
 
 def _values(text: str | None) -> tuple[float, float] | None:
@@ -135,11 +138,9 @@ def _check(options: Options) -> None:
         raise InputError(f"--precision {options.precision} is not known{nearest(options.precision, known)}: fp32, bf16 or auto")
 
 
-def _next(options: Options) -> str:
+def _next(options: Options, kind: str) -> str:
     from thalweg.methods import METHODS, of_packages, split_name
 
     method, _ = split_name(options.preset)
     own = "" if method in METHODS or method in of_packages() else f" --kind {method}"
-    return (
-        f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n  thalweg sample {options.out}{own} -n 64 --out samples.png"
-    )
+    return f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n  thalweg sample {options.out}{own} -n 64 --out samples.{kind}"
