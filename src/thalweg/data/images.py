@@ -269,9 +269,7 @@ def check_labels(
         return None, ()
     if label.shape != (count,) or label.is_floating_point() or label.dtype == torch.bool:
         several = "; several labels an image need concepts" if label.dim() == 2 else ""
-        raise InputError(
-            f"{name}: labels must be {count} integers, one for each example, got {list(label.shape)} of {label.dtype}{several}"
-        )
+        raise InputError(f"{name}: labels must be {count} integers, one for each image, got {list(label.shape)} of {label.dtype}{several}")
     label = label.long()
     low, high = label.min().item(), label.max().item()
     if not classes and high >= max(MOST_VALUES, 2 * count):
