@@ -143,5 +143,7 @@ def _next(options: Options, kind: str) -> str:
 
     method, _ = split_name(options.preset)
     own = "" if method in METHODS or method in of_packages() else f" --kind {method}"
-    return f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n"
+    return (
+        f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n"
         f"  thalweg sample {options.out}{own} -n 64 --out samples.{kind}"
+    )
