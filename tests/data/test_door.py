@@ -321,3 +321,14 @@ def test_a_run_on_a_table_goes_on_and_knows_other_data(tmp_path):
     assert torch.equal(whole.energy(X), part.energy(X))
     with pytest.raises(InputError, match="other data"):
         tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X * 2 + 1, tmp_path / "part", progress=False)
+
+
+def test_an_extractor_takes_what_the_door_takes():
+    from thalweg.evaluate import ExtractorConfig, extractor
+
+    label = torch.arange(40) % 2
+    config = ExtractorConfig(images=64, batch=16, width=8)
+    given = [(PICTURES.numpy(), label.numpy()), TensorDataset(PICTURES, label), Images(PICTURES, label)]
+    nets = [extractor((one, one), name="mine", config=config, cache=False) for one in given]
+    features = [net.features(of(PICTURES).all().x) for net in nets]
+    assert all(torch.equal(one, features[0]) for one in features)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -162,8 +162,8 @@ def shifted(x: Tensor, by: int, generator: torch.Generator) -> Tensor:
 def extractor(data, *, name: str | None = None, config: ExtractorConfig | None = None, cache: bool = True, device="cpu") -> Extractor:
     """The `Extractor` of a data set, trained on its train split and tested on its test split the first time, then cached.
 
-    data: a name that `thalweg.data.load` knows, or a pair (train, test) of labelled data: anything with `.all()`, or
-    tensors (x, label). The cache is $THALWEG_CACHE, ~/.cache/thalweg by default; an entry's name holds a hash of the
+    data: a name that `thalweg.data.load` knows, or a pair (train, test) of labelled data: whatever `tw.data.of` takes,
+    or tensors (x, label). The cache is $THALWEG_CACHE, ~/.cache/thalweg by default; an entry's name holds a hash of the
     configuration and of the data's bytes, and an unreadable entry is trained again.
     """
     config = config or ExtractorConfig()
@@ -181,15 +181,28 @@ def extractor(data, *, name: str | None = None, config: ExtractorConfig | None =
 
 
 def _splits(data, name: str | None):
-    if isinstance(data, str):
+    if isinstance(data, str | Path):
         from thalweg.data import load
 
-        name, data = name or data, (load(data, "train"), load(data, "test"))
+        name, data = name or Path(data).name, (load(data, "train"), load(data, "test"))
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise InputError(f"extractor: got {type(data).__name__}, need the name of a data set or a pair (train, test)")
     name = name or str(getattr(data[0], "name", "data")).removesuffix("/train")
-    train, test = (tuple(part.all()) if hasattr(part, "all") and not isinstance(part, Tensor) else tuple(part) for part in data)
+    train, test = (_whole(part) for part in data)
     return train, test, "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _whole(part: Any) -> tuple[Tensor, Tensor | None]:
+    """Images and labels of one split, by the door of data; tensors (x, label) as they are."""
+    if isinstance(part, tuple | list) and all(isinstance(one, Tensor) for one in part):
+        return tuple(part)
+    from thalweg.data import of
+
+    found: Any = part if not isinstance(part, Tensor) and callable(getattr(part, "all", None)) else of(part)
+    if not callable(getattr(found, "all", None)):
+        raise InputError(f"extractor: {found.name} is a stream, whose examples are never all there; give data that fit into memory")
+    x, label = found.all()
+    return x, label
 
 
 def _check_labelled(x: Tensor, label: Tensor | None) -> None:
