@@ -156,10 +156,10 @@ def check_comparable(models: tuple[str, ...], kind: "type[Method] | None" = None
     if len(models) < 2 or len(set(models)) < len(models):
         raise InputError("--compare needs two different models or more")
     (first, one), *others = {model: store.read(model, kind=_own(model, kind)).config for model in models}.items()
-    known = {model: store.trained_on(model) for model in models}
+    prints = {model: (store.trained_on(model) or {}).get("fingerprint") for model in models}
     for model, other in others:
         latent = one.data_needs.autoencoder or other.data_needs.autoencoder  # then a shape is that of latents
-        same = known[first]["fingerprint"] == known[model]["fingerprint"] if known[first] and known[model] else one.data == other.data
+        same = prints[first] == prints[model] if prints[first] and prints[model] else one.data == other.data
         if (not same and data is None) or (not latent and tuple(one.shape) != tuple(other.shape)):
             kinds = [f"{c.data} {tuple(c.shape)}" for c in (one, other)]
             raise InputError(f"--compare needs models of the same data: {first} is of {kinds[0]}, {model} of {kinds[1]}")

@@ -37,7 +37,7 @@ def sized(config: Any, name: str, split: str, *, size: Size | None = None, **opt
     return load(name, split, size=size, **options)
 
 
-def prepare(config: Any, name: str, split: str, *, size: Size | None = None, device: str = "cpu", **options: Any) -> Data:
+def prepare(config: Any, name: str, split: str, *, size: Size | None = None, device: str | torch.device = "cpu", **options: Any) -> Data:
     """As `sized`, with all that a model of `config` is trained on, by `config.data_needs`; encoding runs on `device`.
 
     Raises InputError for data without what the model needs.

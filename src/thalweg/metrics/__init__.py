@@ -68,7 +68,10 @@ def chosen(method: Method, wanted: tuple[str, ...], given: str | None = None) ->
     """The metrics to measure of one model, on its data or those `given`; InputError names one that does not fit."""
     fitting = tuple(name for name, metric in METRICS.items() if metric.fits(method, given))
     if wanted in (("auto",), ("all",)):
-        return tuple(name for name in fitting if METRICS[name].automatic or wanted == ("all",))
+        quick = tuple(name for name in fitting if METRICS[name].automatic)
+        if not fitting:
+            raise InputError(f"no figure is for {method.name} on {trained_name(method)}")
+        return quick if quick and wanted == ("auto",) else fitting  # of an encoder all are slow: better those than none
     if bad := [name for name in wanted if name not in fitting]:
         raise InputError(
             f"metric '{bad[0]}' does not fit {method.name} on {trained_name(method)}; fitting are: {', '.join(fitting) or 'none'}"
