@@ -30,3 +30,24 @@ def test_shifts_grow_with_the_strength():
     x = random.uniform(50, 1, 16, 16, low=-1.0, high=1.0, generator=random.seeded(5))
     near, far = ((random_affine(x, strength, random.seeded(6)) - x).square().mean() for strength in (0.05, 1.0))
     assert 0 < float(near) < 0.2 * float(far)
+
+
+def test_images_that_are_no_square_are_turned_not_sheared():
+    """In the middle, an image is moved as the square one that it is cut from, up to shifts, which are shares of a side."""
+    x = random.uniform(40, 1, 33, 33, low=-1.0, high=1.0, generator=random.seeded(1))
+    smooth = torch.nn.functional.avg_pool2d(x, 9, 1, 4)
+    for part, wide in ((smooth[:, :, 8:25], (17, 33)), (smooth[:, :, :, 8:25], (33, 17))):
+        moved = random_affine(part, 1.0, random.seeded(2))
+        assert moved.shape[2:] == wide
+    # a long bar through the centre keeps its angle: the slope of its two ends is that of the square image's
+    bar = torch.full((200, 1, 17, 33), -1.0)
+    bar[:, :, 8] = 1.0
+    square = torch.full((200, 1, 33, 33), -1.0)
+    square[:, :, 16] = 1.0
+    slopes = []
+    for image in (bar, square):
+        moved = (random_affine(image, 1.0, random.seeded(3)) + 1).squeeze(1)
+        line = torch.arange(float(moved.shape[1]))[None, :, None]
+        height = (moved * line).sum(1) / moved.sum(1).clamp(min=1e-6)
+        slopes.append((height[:, 24] - height[:, 8]) / 16)
+    assert torch.allclose(*slopes, atol=0.02) and float(slopes[1].abs().max()) > 0.15

@@ -36,7 +36,29 @@ def parse(kind: type, arguments: list[str], command: str, *, rest: bool = False)
         lines = [line.strip(" │╭╮╰╯─\n") for line in said.getvalue().splitlines()]
         frame = ("For full helptext", "Parsing error", "Required options", f"thalweg {command} --help")
         text = " ".join(line for line in lines if line.strip("-") and not line.startswith(frame))
-        raise InputError(f"{text or 'wrong options'} (see thalweg {command} --help)") from None
+        raise InputError(f"{_plain(text) or 'wrong options'} (see thalweg {command} --help)") from None
+
+
+_TYPES = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text", "True|False": "True or False"}
+
+
+def _plain(text: str) -> str:
+    """What a parser says of a wrong option: the option, what it takes, and what it got."""
+    import re
+
+    wrong = re.search(r"Error parsing (--?[\w-]+): (.*?) Argument helptext: (?:-n, )?--?[\w-]+ (\S+)", text)
+    given = re.search(r"(?:instantiated from \[|base 10: |to float: |Got |got )'(.*?)'", wrong[2]) if wrong else None
+    if wrong and given:
+        kinds = [_TYPES.get(kind, kind.strip("{}").replace(",", ", ")) for kind in wrong[3].split("|") if kind != "{None}"]
+        return f"{wrong[1]} takes {' or '.join(kinds)}, got {given[1]!r}"
+    if choice := re.search(r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*?)\)", text):
+        known = sorted(set(re.findall(r"'(.*?)'", choice[3])) - {"None"})
+        return f"{choice[2].split(', ')[-1]} takes {' or '.join(known)}, got {choice[1]!r}{nearest(choice[1], known)}"
+    if missing := re.search(r"Missing value for argument '(.*?)'", text):
+        return f"{missing[1].split(', ')[-1]} needs a value"
+    if unknown := re.search(r"Unrecognized options: (--?[\w-]+).*?(?:Perhaps you meant: (--?[\w-]+)|$)", text):
+        return f"unknown option {unknown[1]}" + (f" (did you mean {unknown[2]}?)" if unknown[2] else "")
+    return text
 
 
 def _positional(kind: type) -> type:

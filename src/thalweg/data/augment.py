@@ -22,9 +22,10 @@ def random_affine(x: Tensor, strength: float = 1.0, generator: random.Generator 
     """
     draw = strength * random.uniform(len(x), 4, low=-1.0, high=1.0, generator=generator, device=x.device)
     angle, scale, shift = 0.2 * draw[:, 0], 1 + 0.1 * draw[:, 1], 0.15 * draw[:, 2:]
+    tall = x.shape[2] / x.shape[3]  # the grid spans [−1, 1] in height and width, and a turn is of pixels
     rows = [
-        torch.stack([scale * angle.cos(), -scale * angle.sin(), shift[:, 0]], 1),
-        torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], 1),
+        torch.stack([scale * angle.cos(), -scale * angle.sin() * tall, shift[:, 0]], 1),
+        torch.stack([scale * angle.sin() / tall, scale * angle.cos(), shift[:, 1]], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
