@@ -1,5 +1,6 @@
 """`fit` trains a method on data. The method owns the order of its updates; the loop (`thalweg.loop`) is the plumbing that all share."""
 
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -107,7 +108,7 @@ def fit(
         if tuple(data.shape) == tuple(config.shape):  # else the loop says so
             if isinstance(data, Own):
                 _look(data, data.batch(0, batch, seed).x)  # what is wrong with it is said before anything is written
-            method.units = data.units if isinstance(data, Table) else None
+            method.units = copy.deepcopy(data.units) if isinstance(data, Table) else None  # a model moves to its device
         if held_out is not None and not hasattr(held_out, "_fields"):
             options = replace(options, held_out=_seen(held_out, data))
         twin = Run(method, data, None if out is None else Path(out), options).go()

@@ -319,6 +319,8 @@ def test_a_run_on_a_table_goes_on_and_knows_other_data(tmp_path):
     for images in (96, 192):
         part = tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X, tmp_path / "part", images=images, progress=False)
     assert torch.equal(whole.energy(X), part.energy(X))
+    data = of(X)
+    assert tw.fit(tw.method("short_run/latent", data=data, images=64, **fields), data, progress=False).units is not data.units
     with pytest.raises(InputError, match="other data"):
         tw.fit(tw.method("short_run/latent", data=X, images=192, **fields), X * 2 + 1, tmp_path / "part", progress=False)
 
