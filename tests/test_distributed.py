@@ -6,9 +6,11 @@ hence the tolerance. This file is also the program that the two processes run.
 
 import copy
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ import thalweg as tw
 from thalweg import checkpoint, random, sample
 from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
-from thalweg.distributed import World
+from thalweg.distributed import World, leave
 from thalweg.errors import Diverged
 from thalweg.methods.base import Method
 from thalweg.nn.mlp import MLP
@@ -138,27 +140,39 @@ def two_processes(out: Path) -> None:
     torch.save(refusals, out / f"refusals-{rank}.pt")
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    """The folder with all that the two processes left; a deadlock ends in TimeoutExpired."""
-    out = tmp_path_factory.mktemp("two")
+def start_two(out: Path, *words: str) -> list[subprocess.Popen]:
+    """Two processes of one group that run `python WORDS`; what each of them says is in log-RANK.txt."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    logs = [out / f"log-{rank}.txt" for rank in range(2)]
     processes = []
-    for rank, log in enumerate(logs):
-        with open(log, "w") as file:
+    for rank in range(2):
+        with open(out / f"log-{rank}.txt", "w") as file:
             environment = os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen([sys.executable, __file__, str(out)], env=environment, stdout=file, stderr=file))
+            processes.append(subprocess.Popen([sys.executable, *words], env=environment, stdout=file, stderr=file))
+    return processes
+
+
+def ended(processes: list[subprocess.Popen]) -> list[int]:
+    """Their exit codes; a deadlock ends in TimeoutExpired."""
     try:
-        codes = [process.wait(timeout=TIMEOUT) for process in processes]
+        return [process.wait(timeout=TIMEOUT) for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
+
+
+def logs(out: Path) -> list[str]:
+    return [(out / f"log-{rank}.txt").read_text() for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """The folder with all that the two processes left."""
+    out = tmp_path_factory.mktemp("two")
+    assert ended(start_two(out, __file__, str(out))) == [0, 0], "\n".join(logs(out))
     return out
 
 
@@ -255,6 +269,32 @@ def test_wrong_input_is_refused_by_both(results):
     assert not (results / "odd").exists()
 
 
+def command(out: Path, images: int, width: int = 16) -> list[str]:
+    fields = f"--width {width} --steps 2 --batch 16 --buffer 64 --threads 1 --images {images}".split()
+    return ["-m", "thalweg.cli", "train", "short_run/8gaussians", "--out", str(out / "run"), *fields]
+
+
+def test_messages_come_once_and_the_group_is_left(tmp_path):
+    for words, codes, said in (
+        (command(tmp_path, 64), [0, 0], "trained: "),
+        (command(tmp_path, 64, width=24), [2, 2], "thalweg: "),
+        (["-m", "thalweg.cli", "train", "short_run/none", "--out", str(tmp_path / "other")], [2, 2], "thalweg: "),
+    ):
+        assert ended(start_two(tmp_path, *words)) == codes
+        first, second = logs(tmp_path)
+        assert first.count(said) == 1 and said not in second and "terminate called" not in first + second and "Traceback" not in first
+
+
+def test_a_signal_to_one_process_ends_both_with_one_state(tmp_path):
+    processes = start_two(tmp_path, *command(tmp_path, 10**9))
+    until = time.monotonic() + 100
+    while "  0%" not in logs(tmp_path)[0] and time.monotonic() < until and all(one.poll() is None for one in processes):
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    assert ended(processes) == [130, 143], logs(tmp_path)
+    assert logs(tmp_path)[0].count("its state is saved") == 1 and checkpoint.latest(tmp_path / "run")["images"] > 0
+
+
 if __name__ == "__main__":
     two_processes(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()
+    leave()

@@ -5,7 +5,9 @@ an order that the method decides. Averaging what `autograd.grad` returns is righ
 """
 
 import atexit
+import gc
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +43,14 @@ def speaks() -> bool:
 
 
 def leave() -> None:
-    """Leave the group of processes, if there is one: its threads must not outlive the interpreter."""
+    """Leave the group of processes, if there is one.
+
+    Its threads must not outlive the interpreter: one that lets go of a tensor while Python ends aborts the process.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
+        time.sleep(0.1)  # for a thread that waits for Python's lock
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ def fidelity(s: Subject) -> dict[str, Any]:
     for kind, x in kinds.items():
         # the first ones, not a random draw: labels go round, so that as many of each class are compared as there are in the test set
         x = x[: len(s.test.x)]
-        # a covariance needs more images than features, which small test sets do not have
-        few = min(len(x), len(s.train.x)) <= s.extractor.num_features
+        # a covariance needs more images than features, which small test sets do not have for the large extractors
+        few = s.settings.extractor != "classifier" and min(len(x), len(s.train.x)) <= s.extractor.num_features
         metrics = ("kid", "prdc") if few else None
         found[kind] = asdict(ev.fidelity(s.train.x, x, s.extractor, held_out=s.test.x, metrics=metrics, n=len(x), seed=s.settings.seed))
         shown, caption = x, f"{kind.capitalize()} of the trained model"
