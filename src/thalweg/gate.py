@@ -82,7 +82,7 @@ def _examples(name: str, method: Any, x: Any, options: dict[str, Any], others: t
         raise InputError(f"{what} needs floating-point {'images in [−1, 1]' if images else 'values'}, got {_type(x)}{hint}")
     weight = next(method.parameters(), x)
     x = x.to(device=weight.device, dtype=weight.dtype) if weight.is_floating_point() else x
-    if not (method.training or x.requires_grad):
+    if not (method.training or x.requires_grad or name == "reconstruct"):  # whose mask says which values count
         std = options.get("std", others[0] if others else 0) if name == "denoise" else 0
         _check_values(what, x, REACH + NOISE_REACH * std if images and isinstance(std, numbers.Real) else math.inf)
     return x, _conditions(method.name, options)
