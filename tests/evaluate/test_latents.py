@@ -175,7 +175,7 @@ def test_the_seed_sets_the_layout_and_the_global_generators_stay():
 @pytest.mark.parametrize(
     "z, options, message",
     [
-        (Z, {}, "perplexity: got 30.0 for 6 latents"),
+        (Z, {"perplexity": 30}, "perplexity: got 30 for 6 latents"),
         (Z, {"perplexity": 0.5}, "at least 1"),
         (Z * 0, {"perplexity": 2}, "all latents are equal"),
         (Z * math.nan, {"perplexity": 2}, "z: 6 of 6 latents hold NaN"),
@@ -221,3 +221,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, points, options, message):
     with pytest.raises(InputError, match=message):
         plot.embedding(points, tmp_path / "a.png", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_map_of_few_latents():
+    assert tsne(torch.randn(7, 4, generator=torch.Generator().manual_seed(0))).shape == (7, 2)

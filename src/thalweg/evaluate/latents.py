@@ -100,15 +100,16 @@ def knn(
     return KNNProbe(accuracy=wilson(int((model.predict(test_x) == truth).sum()), len(truth)), k=k, metric=metric, **about)
 
 
-def tsne(z: Tensor, *, perplexity: float = 30.0, seed: int = 0) -> Tensor:
+def tsne(z: Tensor, *, perplexity: float | None = None, seed: int = 0) -> Tensor:
     """Lay latents [N, D] (further dimensions are flattened) out in the plane by t-SNE of scikit-learn, [N, 2] float32.
 
     A picture of who is near whom: distances between groups, their sizes and the axes mean nothing. perplexity: about how
-    many neighbours count, from 1 to below N. The same seed gives the same picture on the same machine; `thalweg.plot.embedding`
-    draws it. (van der Maaten and Hinton 2008.)
+    many neighbours count, from 1 to below N; None for 30, or a third of N where that is less. The same seed gives the same
+    picture on the same machine; `thalweg.plot.embedding` draws it. (van der Maaten and Hinton 2008.)
     """
     manifold = require("sklearn.manifold", "metrics")
     x = _vectors("z", z)
+    perplexity = min(30.0, max(1.0, len(x) / 3)) if perplexity is None else perplexity
     if not 1 <= perplexity < len(x):
         raise InputError(f"perplexity: got {perplexity!r} for {len(x)} latents, need at least 1 and fewer than there are")
     if len(torch.from_numpy(x).unique(dim=0)) < 2:

@@ -46,7 +46,7 @@ class Subject:
     unwritten: list[str] = field(default_factory=list)
 
     def draw(self, caption: str, name: str, picture: Callable[[Path], Path]) -> None:
-        """Make a picture in the folder, if there is one, and list it; where it cannot be written, `unwritten` says why."""
+        """Make a picture in the folder, if there is one, and list it; where it cannot be made or written, `unwritten` says why."""
         if self.folder is None:
             return
         path = self.folder / f"{name}.png"
@@ -54,9 +54,7 @@ class Subject:
             with checkpoint.writing(path):
                 self.pictures.append((caption, picture(path)))
         except InputError as error:
-            if not str(error).startswith("cannot write"):
-                raise
-            self.unwritten.append(str(error))
+            self.unwritten.append(str(error) if str(error).startswith("cannot write") else f"no picture {path.name}: {error}")
 
     @property
     def config(self) -> Any:
