@@ -70,9 +70,9 @@ def test_fields_of_specs_by_bare_and_dotted_names():
         ({"net.widths": 3}, "short_run has no field 'net.widths' (did you mean 'net.width'?"),
         (dict(net="unnet"), "net = 'unnet' is not known (did you mean 'unet'?): mlp, convnet"),
         (dict(net=dict(widths=3)), "net of kind 'mlp' has no field 'widths' (did you mean 'width'?)"),
-        (dict(width=0), "net.width = 0: input should be greater than or equal to 1"),
-        ({"chain.step": -1.0}, "chain.step = -1.0: input should be greater than 0"),
-        (dict(batch="x"), "batch = 'x': input should be a valid integer"),
+        (dict(width=0), "net.width = 0: must be 1 or more"),
+        ({"chain.step": -1.0}, "chain.step = -1.0: must be above 0"),
+        (dict(batch="x"), "batch = 'x': takes a whole number"),
         (dict(shape=(2, 0)), "shape.1 = 0"),
         (dict(net=3), "net = 3"),
         (dict(net=None), "net = None"),
@@ -181,9 +181,9 @@ def test_a_name_that_two_specs_have_must_say_which():
 
 def test_what_is_out_of_range_is_named_by_its_place():
     for values, place in (({"learner.chain.steps": -1}, "learner.chain.steps = -1"), ({"net": PatchNet(), "patch": 0}, "net.patch = 0")):
-        with pytest.raises(InputError, match=f"test_config.Config: {place}: input should be greater"):
+        with pytest.raises(InputError, match=f"test_config.Config: {place}: must be"):
             changed(SCHOOL, **values)
-    with pytest.raises(InputError, match=r"shape.0 = 0: input should be greater"):
+    with pytest.raises(InputError, match=r"shape.0 = 0: must be 1 or more"):
         make_config(School, {"shape": (0,)}, what="x")
     with pytest.raises(InputError, match="does not match any of the expected tags"):
         changed(SCHOOL, net={"kind": "mpl", "width": 3}, width=4)

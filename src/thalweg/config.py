@@ -94,8 +94,29 @@ def _explain(error: Mapping[str, Any], kind: type | None) -> str:
         kinds = spec_kinds(kind).get(place[-1], {}) if kind is not None else {}
         # of a spec of several kinds the place holds the kind, as in net.mlp.width, which is no part of the field's name
         kind = kinds.get(parts.pop(0) if len(kinds) > 1 and parts else next(iter(kinds), ""))
-    given = error["input"]
-    return f"{'.'.join(place) or 'config'} = {given!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"{'.'.join(place) or 'config'} = {error['input']!r}: {_said(error)}"
+
+
+_TAKES = {"int": "takes a whole number", "float": "takes a number", "bool": "takes true or false", "string": "takes a text"}
+_BOUNDS = {
+    "greater_than": ("gt", "above {}"),
+    "greater_than_equal": ("ge", "{} or more"),
+    "less_than": ("lt", "below {}"),
+    "less_than_equal": ("le", "{} or less"),
+}
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in the words of the other messages."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        return "must be " + words.format(f"{context[key]:g}")
+    if kind == "literal_error":
+        return f"takes {context['expected']}"
+    if kind == "finite_number":
+        return "must be finite"
+    return _TAKES.get(kind.partition("_")[0], "") or f"{error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def changed(config: Any, **values: Any) -> Any:

@@ -56,6 +56,10 @@ def _plain(text: str) -> str:
         return f"{choice[2].split(', ')[-1]} takes {' or '.join(known)}, got {choice[1]!r}{nearest(choice[1], known)}"
     if missing := re.search(r"Missing value for argument '(.*?)'", text):
         return f"{missing[1].split(', ')[-1]} needs a value"
+    if text.startswith("Missing from thalweg "):
+        command, _, rest = text.removeprefix("Missing from thalweg ").partition(": ")
+        needed = [re.sub(r"^(--[\w-]+ )?[A-Z]+ ", r"\1", part.strip()) for part in rest.split("(required)") if part.strip()]
+        return f"{command} needs {'; '.join(needed)}"
     if unknown := re.search(r"Unrecognized options: (--?[\w-]+).*?(?:Perhaps you meant: (--?[\w-]+)|$)", text):
         return f"unknown option {unknown[1]}" + (f" (did you mean {unknown[2]}?)" if unknown[2] else "")
     return text

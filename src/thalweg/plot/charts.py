@@ -103,7 +103,7 @@ def histogram(
         axis.set_xlabel(label)
         axis.set_ylabel("density")
         axis.set_title(title or "")
-        axis.legend(fontsize=9)
+        axis.legend(fontsize=9, loc="upper right")  # to look for the best place takes seconds where there is much to avoid
     return Path(path)
 
 
