@@ -288,8 +288,9 @@ def test_messages_come_once_and_the_group_is_left(tmp_path):
 def test_a_signal_to_one_process_ends_both_with_one_state(tmp_path):
     processes = start_two(tmp_path, *command(tmp_path, 10**9))
     until = time.monotonic() + 100
-    while "  0%" not in logs(tmp_path)[0] and time.monotonic() < until and all(one.poll() is None for one in processes):
+    while "parameters" not in logs(tmp_path)[0] and time.monotonic() < until and all(one.poll() is None for one in processes):
         time.sleep(0.2)
+    time.sleep(2)
     processes[1].send_signal(signal.SIGTERM)
     assert ended(processes) == [130, 143], logs(tmp_path)
     assert logs(tmp_path)[0].count("its state is saved") == 1 and checkpoint.latest(tmp_path / "run")["images"] > 0
