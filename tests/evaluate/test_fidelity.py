@@ -247,7 +247,7 @@ def test_statistics_come_back_from_their_file_and_damage_is_noticed(tmp_path):
         FeatureStatistics.load(tmp_path / "b.safetensors")
 
 
-def test_reference_statistics_are_computed_once_for_the_same_images_and_weights(cache, monkeypatch):
+def test_reference_statistics_are_computed_once_for_the_same_images_and_weights(cache, monkeypatch, capsys):
     x = uniform(50, 1, 2, 2, low=-1, high=1, generator=seeded(1))
 
     def seen(images, scale=1.0, **options):
@@ -263,8 +263,9 @@ def test_reference_statistics_are_computed_once_for_the_same_images_and_weights(
         file.write_bytes(file.read_bytes()[:300])
     assert [seen(x), seen(x)] == [50, 0]
     monkeypatch.setenv("THALWEG_CACHE", str(next(cache.iterdir())))  # a file
-    with pytest.raises(InputError, match=r"cannot write .*set THALWEG_CACHE to a folder"):
-        seen(x)
+    assert [seen(x), seen(x)] == [50, 50]  # a by-product that cannot be kept costs no figures
+    said = capsys.readouterr().err
+    assert "cannot write" in said and "set THALWEG_CACHE to a folder that can be written; going on without a cache" in said
 
 
 def test_the_interval_of_the_frechet_distance_is_as_wide_as_the_spread_of_fresh_samples():
