@@ -502,7 +502,7 @@ def test_denoise_is_the_posterior_mean_of_a_gaussian(std):
         ({"jumps": 2, "chain": Langevin(steps=15, step=1.0)}, "has no field 'jumps'"),
         ({"chain": Langevin(steps=15, step=1.0, clamp=True)}, "chain.clamp"),
         ({"steps": 0}, "chain.steps must be 1 or more"),
-        ({"levels": 1}, "greater than or equal to 2"),
+        ({"levels": 1}, "must be 2 or more"),
         ({"initializer": "unet"}, "needs images"),
         ({"initializer": None, "guide": "initializer"}, "needs an initializer"),
     ],
