@@ -11,8 +11,8 @@ import contextlib
 import io
 import os
 import random
+import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from studies.runner import write_results  # after the setting, which torch reads when it is imported
+from studies.runner import Check  # after the setting, which torch reads when it is imported
 
 METHODS = ("short_run", "egc", "cdrl", "ddaebm", "coopflow", "cf_ebm", "jem", "liebm", "ssl", "autoencoder", "nerf_lebm")
 TASKS = ("classify", "detect", "inpaint", "restore", "denoise", "reconstruct", "interpolate", "translate", "turntable", "views", "pose")
@@ -261,18 +261,11 @@ def check(commands: int, calls: int, seed: int, say: Callable[[str], None] = pri
     return {"commands": commands, "calls": calls, "kinds": dict(kinds), "faults": found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commands", type=int, default=1000)
-    parser.add_argument("--calls", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="studies/results/wrong_words.json")
-    options = parser.parse_args()
-    started, out = time.monotonic(), Path(options.out).resolve()
-    found = check(options.commands, options.calls, options.seed)
-    print(f"{len(found['faults'])} faults in {options.commands} command lines and {options.calls} calls")
-    print(write_results(out, found, seed=options.seed, seconds=time.monotonic() - started))
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    return check(options.commands, options.calls, options.seed, lambda line: print(line, file=sys.stderr))
 
+
+CHECK = Check("wrong_words", __doc__, run, dict(commands=1000, calls=300, seed=0), failed=lambda results: bool(results["faults"]))
 
 if __name__ == "__main__":
-    main()
+    CHECK.main()
