@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -84,7 +85,6 @@ def test_every_kind_of_file_is_the_same_table(tables, file, classes):
 
 
 def test_parquet(tables):
-    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     pandas.read_csv(tables / "people.csv").to_parquet(tables / "people.parquet")
     assert torch.allclose(tw.data.load(tables / "people.parquet").x, tw.data.load(tables / "people.csv").x, atol=1e-5)
     (tables / "bad.parquet").write_bytes(b"nothing")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -125,7 +126,6 @@ def test_pictures_of_a_dataset():
 
 
 def test_data_frames():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X.numpy(), columns=list("abcd")).assign(species=np.array(["x", "y", "z"])[Y])
     found = of(frame, "species")
     assert found.columns == tuple("abcd") and found.classes == ("x", "y", "z") and torch.equal(found.label, Y)
