@@ -35,6 +35,7 @@ ALLOWED = {
     "encoders": {"checkpoint", "config", "errors", "nn"},
     "search": set(),
     "gate": {"errors"},
+    "given": {"data", "errors", "gate"},
     "sample": BASIC | MATHS | {"compiled", "metropolis", "trace"},
     "objective": BASIC | MATHS,
     "denoising": BASIC,
@@ -42,8 +43,8 @@ ALLOWED = {
     "scene": BASIC | MATHS | {"camera", "chain", "config", "data", "nn", "prior"},
     "data": BASIC | {"energy", "camera"},
     "data.prepare": BASIC | {"config", "data", "latent"},
-    "evaluate": BASIC | MATHS | {"data", "distributed", "nn"},
-    "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "methods.base", "nn"},
+    "evaluate": BASIC | MATHS | {"data", "distributed", "given", "nn"},
+    "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "given", "methods.base", "nn"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"checkpoint", "plot"},
     "progress": set(),

@@ -29,6 +29,8 @@ def test_every_block_runs_as_written(tmp_path, monkeypatch):
     assert scope["energy"].config.shape == (1, 8, 12) and scope["energy"].sample(2).shape == (2, 1, 8, 12)
     assert (len(scope["loaded"]), scope["loaded"].classes) == (64, ("cat", "dog"))
     assert scope["classifier"].classify(X[:5]).exp().sum(1).allclose(torch.ones(5))
+    assert scope["scores"]["typicality"].shape == (500,) and scope["right"].n == 2000 and len(scope["unusual"]) == 3
+    assert scope["near"].distances.shape == (64, 1) and scope["likely"].shape == (64,)
     assert scope["mine"].sample(3, steps=2).shape == (3, 2) and scope["samples"].isfinite().all()
 
 

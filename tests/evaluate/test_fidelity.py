@@ -168,7 +168,7 @@ def test_images_that_do_not_fit_are_refused(trained, digits):
         (real[:100] * 2, "need \\[−1, 1\\]"),
         (real[:100] / 0 * 0, "NaN"),
         (real[:100].repeat(1, 3, 1, 1), "needs \\[N, 1, 8, 8\\]"),
-        ((real[:100] * 127).byte(), "floating-point"),
+        ((real[:100] * 127).short(), "floating-point"),
         (real[:64], "need more than 64"),
     ):
         with pytest.raises(InputError, match=message):

@@ -233,7 +233,7 @@ def test_a_trained_classifier_reads_real_stacks(monkeypatch, tmp_path):
         (torch.zeros(5, 3, 4, 4), {"held_out": (torch.zeros(5, 2, 4, 4), None)}, "held_out: got shape"),
         (torch.zeros(5, 3, 4, 4), {"n": 6}, "n = 6 with 5 samples"),
         (torch.zeros(1, 3, 4, 4), {}, "n = 1 with 1 samples"),
-        (torch.zeros(5, 3, 4, 4), {"held_out": (torch.zeros(4, 3, 4, 4), torch.zeros(5))}, r"labels of shape \[5\] for 4 stacks"),
+        (torch.zeros(5, 3, 4, 4), {"held_out": (torch.zeros(4, 3, 4, 4), torch.zeros(5))}, r"4 examples and 5 labels"),
         (torch.zeros(5, 3, 4, 4), {"share": torch.ones(9)}, r"share: got shape \[9\], need \[10\] positive"),
         (torch.zeros(5, 3, 4, 4), {"share": torch.arange(10.0)}, "positive shares"),
         (torch.zeros(5, 3, 4, 4), {"share": torch.full((10,), math.nan)}, "positive shares"),

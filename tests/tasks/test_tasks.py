@@ -442,7 +442,7 @@ BAD = {
     "completions": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M, completions=0), "must be a whole number of 1 or more, got 0"),
     "range": (lambda: tasks.inpaint(Recorder((1, 8, 8)), 2 * X, M), "need [−1, 1]"),
     "nan": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X + math.nan, M), "known pixels: 2 of 2 images hold NaN"),
-    "uint8": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X.byte(), M), "need floating-point"),
+    "int": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X.int(), M), "need floating-point"),
     "size": (lambda: tasks.inpaint(Recorder((1, 4, 4)), X, M), "does not fit images [2, 1, 4, 4]"),
     "channels": (lambda: tasks.inpaint(Recorder((3, 8, 8)), X, M), "the operator makes [2, 3, 8, 8] of 2 images"),
     "mask size": (lambda: tasks.inpaint(Recorder((1, 8, 8)), X, M[:4]), "got shape [1, 1, 4, 8], which does not fit"),

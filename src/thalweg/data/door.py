@@ -61,11 +61,11 @@ def of(
         return own(x)
     if isinstance(x, dict):
         x = _pair(x)
-    if isinstance(x, tuple) and hasattr(x, "_fields") or isinstance(x, tuple | list) and len(x) == 2 and _is_array(x[0]):
+    if is_pair(x):
         if label is not None and x[1] is not None:
             raise InputError("data: labels are given twice, in a pair (x, y) and as label")
         x, label = x[0], x[1] if label is None else label
-    if _is_frame(x):
+    if is_frame(x):
         from .frames import of_frame
 
         return of_frame(x, label, **options)
@@ -97,7 +97,14 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, Tensor | numpy.ndarray)
 
 
-def _is_frame(x: Any) -> bool:
+def is_pair(x: Any) -> bool:
+    """Examples with labels, or None for them: two parts of which the first is an array or a table, and the second no images."""
+    if isinstance(x, tuple) and hasattr(x, "_fields"):  # a batch
+        return True
+    return isinstance(x, tuple | list) and len(x) == 2 and (_is_array(x[0]) or is_frame(x[0])) and getattr(x[1], "ndim", 1) <= 2
+
+
+def is_frame(x: Any) -> bool:
     """A pandas DataFrame, told without importing pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(x, pandas.DataFrame)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, Labels, takes
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ def wilson(successes: int, n: int) -> Accuracy:
     return Accuracy(value=share, low=min(share, max(0.0, centre - half)), high=max(share, min(1.0, centre + half)), n=n)
 
 
+@takes
 @torch.no_grad()
-def accuracy(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, batch: int = 512) -> Accuracy:
+def accuracy(logits: Callable[[Tensor], Tensor], x: Examples, y: Labels, *, batch: int = 512) -> Accuracy:
     """Share of x [N, ...] whose largest logit is its label y [N] int64, with its 95 % Wilson interval.
 
     logits: (x [B, ...]) -> [B, classes]. Raises InputError on mismatched shapes, no examples, or logits that are NaN.

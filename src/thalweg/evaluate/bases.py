@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
+from thalweg.given import Examples, takes
 
 
 class Base(Protocol):
@@ -57,7 +58,8 @@ class Gaussian:
         return -0.5 * z.square().sum(1) - float(self._log_scale.sum()) - 0.5 * math.log(2 * math.pi) * z.shape[1]
 
 
-def fitted_base(x: Tensor, *, covariance: str = "diagonal", shrinkage: float = 0.05) -> Gaussian:
+@takes
+def fitted_base(x: Examples, *, covariance: str = "diagonal", shrinkage: float = 0.05) -> Gaussian:
     """The Gaussian with the moments of data x [N, ...], N ≥ 2, a base that starts near the density.
 
     covariance: "diagonal" or "full" (D² numbers for D values in x). `shrinkage` s in [0, 1] mixes the covariance S with a

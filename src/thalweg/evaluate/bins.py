@@ -6,6 +6,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
+from thalweg.given import Examples, takes
 
 MOST = 2**16  # grey values, beyond which values count as continuous
 
@@ -17,7 +18,8 @@ class Bins(NamedTuple):
     grey_values: int
 
 
-def grey_bins(x: Tensor) -> Bins | None:
+@takes
+def grey_bins(x: Examples) -> Bins | None:
     """The bins of values that all lie on a grid of even steps, as those of 17 grey values or of 8 bits do; None for continuous values.
 
     x: floating-point, finite, of any shape, for example all training images. The step is the largest of which all differences are
@@ -43,6 +45,7 @@ def grey_bins(x: Tensor) -> Bins | None:
     return Bins(span / (count - 1), count) if 2 <= count <= MOST and float(off.max()) < 0.02 else None
 
 
-def dequantise(x: Tensor, bins: Bins, generator: random.Generator = None) -> Tensor:
+@takes
+def dequantise(x: Examples, bins: Bins, generator: random.Generator = None) -> Tensor:
     """x + width·(u − ½) with u ~ U[0, 1): values spread over their bins, whose density bounds the discrete one (Theis et al. 2016)."""
     return x + bins.width * (random.uniform(*x.shape, generator=generator, device=x.device) - 0.5)

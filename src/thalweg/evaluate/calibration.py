@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import Accuracy, accuracy
+from thalweg.given import Examples, Labels, Numbers, takes
 
 Interval = tuple[float, float]
 
@@ -43,9 +44,10 @@ class Calibration:
     accuracies: tuple[float | None, ...]
 
 
+@takes
 @torch.no_grad()
 def calibration(
-    logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, bins: int = 15, bootstrap: int = 1000, batch: int = 512, seed: int = 0
+    logits: Callable[[Tensor], Tensor], x: Examples, y: Labels, *, bins: int = 15, bootstrap: int = 1000, batch: int = 512, seed: int = 0
 ) -> Calibration:
     """Accuracy and calibration of a classifier on x [N, ...], finite (images [N, C, H, W] in [−1, 1]), and labels y [N] int64.
 
@@ -62,7 +64,8 @@ def calibration(
     return _calibration(torch.cat(values), y.cpu(), bins, bootstrap, seed)
 
 
-def calibration_from_probabilities(p: Tensor, y: Tensor, *, bins: int = 15, bootstrap: int = 1000, seed: int = 0) -> Calibration:
+@takes
+def calibration_from_probabilities(p: Numbers, y: Labels, *, bins: int = 15, bootstrap: int = 1000, seed: int = 0) -> Calibration:
     """Accuracy and calibration of probabilities p [N, classes], rows that sum to 1, for labels y [N] int64; N, classes ≥ 2.
 
     The calibration error is torchmetrics'. Its interval is a basic bootstrap (2·ece − the percentiles of `bootstrap`

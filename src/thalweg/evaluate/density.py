@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, takes
 
 Energy = Callable[..., Tensor]
 
@@ -154,7 +155,8 @@ def density(energy: Energy, toy: Toy, *, grid: int = 400, extent: float | None =
     )
 
 
-def histogram_variation(x: Tensor, toy: Toy, *, cells: int = 40) -> HistogramVariation:
+@takes
+def histogram_variation(x: Examples, toy: Toy, *, cells: int = 40) -> HistogramVariation:
     """Compare samples x [n, 2] with a toy by a histogram of cells × cells over [−extent, extent]²; what lies outside counts as wrong.
 
     A cell's exact mass is the mean of the density at 64 points of it. Raises InputError for other shapes and no samples.
@@ -192,7 +194,8 @@ def _modes_missing(truth: Tensor, model: Tensor, toy: Toy, extent: float, grid: 
     return len(near), int((share < MODE_SHARE).sum())
 
 
-def mode_coverage(samples: Tensor, toy: Toy, *, at_least: int = 1) -> ModeCoverage:
+@takes
+def mode_coverage(samples: Examples, toy: Toy, *, at_least: int = 1) -> ModeCoverage:
     """Count the modes that samples [N, 2] hit, and the share of samples within 4 standard deviations of a mode.
 
     A sample belongs to its nearest mode if that is within 4 `mode_std`; a mode is hit by `at_least` such samples (1, the
@@ -210,7 +213,8 @@ def mode_coverage(samples: Tensor, toy: Toy, *, at_least: int = 1) -> ModeCovera
     )
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
+@takes
+def energy_distance(x: Examples, y: Examples) -> float:
     """Squared energy distance 2 E|X−Y| − E|X−X'| − E|Y−Y'| between two samples, an unbiased U-statistic.
 
     x: [N, ...], y: [M, ...], flattened to rows of one length; N, M ≥ 3. In the unit of x. (Székely and Rizzo 2013, eq. 2.)
@@ -218,7 +222,8 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return energy_distance_interval(x, y).value
 
 
-def energy_distance_interval(x: Tensor, y: Tensor) -> EnergyDistance:
+@takes
+def energy_distance_interval(x: Examples, y: Examples) -> EnergyDistance:
     """`energy_distance` with its standard error by the two-sample jackknife (Arvesen 1969), which needs no resampling.
 
     Every leave-one-out value follows from the row sums of the distances. Where the two distributions agree the statistic

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import InputError
 from thalweg.evaluate.accuracy import accuracy
+from thalweg.given import Examples, Labels, takes
 from thalweg.random import integers, seeded
 
 
@@ -119,8 +120,9 @@ def check_range(images: Tensor) -> None:
         raise InputError(f"images: values from {low:.4g} to {high:.4g}, need [−1, 1]; clamp samples that stray")
 
 
+@takes
 def train_extractor(
-    x: Tensor, label: Tensor, *, name: str = "data", config: ExtractorConfig | None = None, device: str | torch.device = "cpu"
+    x: Examples, label: Labels, *, name: str = "data", config: ExtractorConfig | None = None, device: str | torch.device = "cpu"
 ) -> Extractor:
     """Train an `Extractor` on images x [N, C, H, W] in [−1, 1] with labels [N] int64 in 0 … classes − 1.
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import wilson
 from thalweg.evaluate.statistics import FeatureStatistics
+from thalweg.given import Numbers, takes
 
 Interval = tuple[float, float | None, float | None]
 BLOCK = 64  # MiB of distances at a time
 _Z = 1.959963984540054
 
 
-def frechet_from_features(real: Tensor | FeatureStatistics, fake: Tensor | FeatureStatistics) -> float:
+@takes
+def frechet_from_features(real: Numbers | FeatureStatistics, fake: Numbers | FeatureStatistics) -> float:
     """|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½) of two sets of features [N, D], N > D, with unbiased covariances, in float64.
 
     Either set may be given as its `FeatureStatistics`. Raises InputError on shapes that do not match, too few features, NaN

@@ -18,6 +18,7 @@ from thalweg.evaluate.features import Interval, frechet_interval, inception_scor
 from thalweg.evaluate.features import frechet_from_features as frechet_from_features
 from thalweg.evaluate.pretrained import Inception
 from thalweg.evaluate.statistics import reference_statistics
+from thalweg.given import Examples, Labels, takes
 from thalweg.random import seeded
 
 METRICS = ("frechet", "kid", "inception_score", "prdc")
@@ -89,12 +90,13 @@ class Fidelity:
     k: int | None = None
 
 
+@takes
 def fidelity(
-    real: Tensor,
-    samples: Tensor,
+    real: Examples,
+    samples: Examples,
     extractor: FeatureExtractor,
     *,
-    held_out: Tensor | None = None,
+    held_out: Examples | None = None,
     metrics: Sequence[str] | None = None,
     n: int | None = None,
     seed: int = 0,
@@ -152,12 +154,13 @@ def fidelity(
     return Fidelity(extractor.name, extractor.preprocessing, reference, n, len(real), compared, seed, **found, **used)
 
 
+@takes
 def frechet_distance(
-    real: Tensor,
-    samples: Tensor,
+    real: Examples,
+    samples: Examples,
     extractor: FeatureExtractor,
     *,
-    held_out: Tensor | None = None,
+    held_out: Examples | None = None,
     n: int | None = None,
     seed: int = 0,
     cache: bool = True,
@@ -193,7 +196,8 @@ def metric_name(metric: str, extractor: FeatureExtractor) -> str:
     return f"{metric}[{extractor.name}]"
 
 
-def class_accuracy(samples: Tensor, labels: Tensor, extractor: Extractor) -> Accuracy:
+@takes
+def class_accuracy(samples: Examples, labels: Labels, extractor: Extractor) -> Accuracy:
     """Share of samples [N, C, H, W] in [−1, 1] to which the extractor gives the label [N] they were asked for, with interval.
 
     Read it together with `extractor.test_accuracy`, what real images would score.

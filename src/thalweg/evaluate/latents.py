@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import Accuracy, wilson
+from thalweg.given import Labels, Numbers, takes
 
 ITERATIONS = 2000
 
@@ -48,7 +49,8 @@ class KNNProbe:
     train: int
 
 
-def linear_probe(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Tensor, *, inverse_penalty: float = 1.0) -> LinearProbe:
+@takes
+def linear_probe(train_z: Numbers, train_y: Labels, test_z: Numbers, test_y: Labels, *, inverse_penalty: float = 1.0) -> LinearProbe:
     """Multinomial logistic regression on standardised latents, by scikit-learn: what a linear map can read from them.
 
     train_z [N, D], test_z [M, D] (further dimensions are flattened), train_y [N], test_y [M] whole numbers. Each dimension
@@ -77,8 +79,9 @@ def linear_probe(train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Tenso
     )
 
 
+@takes
 def knn(
-    train_z: Tensor, train_y: Tensor, test_z: Tensor, test_y: Tensor, *, k: int = 5, metric: str = "euclidean", standardise: bool = False
+    train_z: Numbers, train_y: Labels, test_z: Numbers, test_y: Labels, *, k: int = 5, metric: str = "euclidean", standardise: bool = False
 ) -> KNNProbe:
     """Label each test latent by the majority of its k nearest training latents, by scikit-learn; the lowest label wins a tie.
 
@@ -100,7 +103,8 @@ def knn(
     return KNNProbe(accuracy=wilson(int((model.predict(test_x) == truth).sum()), len(truth)), k=k, metric=metric, **about)
 
 
-def tsne(z: Tensor, *, perplexity: float | None = None, seed: int = 0) -> Tensor:
+@takes
+def tsne(z: Numbers, *, perplexity: float | None = None, seed: int = 0) -> Tensor:
     """Lay latents [N, D] (further dimensions are flattened) out in the plane by t-SNE of scikit-learn, [N, 2] float32.
 
     A picture of who is near whom: distances between groups, their sizes and the axes mean nothing. perplexity: about how

@@ -20,6 +20,7 @@ from thalweg.energy import Energy
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.annealing import SCHEDULES, TRANSITIONS, Moves, anneal, difference, tuned_path
 from thalweg.evaluate.bases import Base
+from thalweg.given import Examples, takes
 
 BOOTSTRAP = 1000  # resamples for the interval of a log-mean-exp
 RAYS = 64  # directions in which log Z is looked at far out
@@ -90,11 +91,12 @@ class LogLikelihood:
     dimensions: int
 
 
+@takes
 def log_partition(
     energy: Energy,
     base: Base,
     *,
-    samples: Tensor | None = None,
+    samples: Examples | None = None,
     chains: int = 128,
     temperatures: int = 1000,
     transition: str = "hmc",
@@ -176,7 +178,7 @@ def log_partition(
     reasons = _reasons(report)
     if reasons:
         remedy = "use more temperatures, steps or chains, or a base nearer to the density"
-        warnings.warn(f"log_partition: the bounds are loose: {'; '.join(reasons)}; {remedy}", stacklevel=2)
+        warnings.warn(f"log_partition: the bounds are loose: {'; '.join(reasons)}; {remedy}", stacklevel=3)
     return replace(report, loose=bool(reasons))
 
 
@@ -247,9 +249,10 @@ def _negative(bound: Bound) -> Bound:
     return Bound(-bound.value, bound.standard_error, -bound.high, -bound.low)
 
 
+@takes
 def log_likelihood(
     energy: Energy,
-    x: Tensor,
+    x: Examples,
     log_z: LogPartition | float | None = None,
     *,
     bin_width: float | None = None,

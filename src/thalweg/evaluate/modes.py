@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError, require
 from thalweg.evaluate.extractor import Extractor
+from thalweg.given import Examples, Labelled, Numbers, takes
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class StackedModes:
     stack_accuracy: float | None
 
 
+@takes
 def stacked_modes(
-    samples: Tensor,
+    samples: Examples,
     extractor: Extractor,
     *,
-    held_out: tuple[Tensor, Tensor | None] | None = None,
-    share: Tensor | None = None,
+    held_out: Labelled | None = None,
+    share: Numbers | None = None,
     n: int | None = None,
 ) -> StackedModes:
     """Count the modes of stacked images [N, 3, H, W] in [−1, 1] with a classifier of grey images that labels each channel.
@@ -113,7 +115,8 @@ def _target(classes: int, share: Tensor | None) -> Tensor:
     return torch.einsum("a,b,c->abc", share, share, share).flatten()
 
 
-def count_modes(labels: Tensor, target: Tensor) -> ModeCount:
+@takes
+def count_modes(labels: Numbers, target: Numbers) -> ModeCount:
     """Modes among labels [N] in {0, …, M−1}, and KL(labels' frequencies ‖ target) for a target [M] that sums to 1."""
     target = torch.as_tensor(target).double().cpu()
     if target.dim() != 1 or not (target > 0).all() or abs(float(target.sum()) - 1) > 1e-6:
@@ -149,7 +152,8 @@ def _kl(weighted, modes, n: int):
     return kl, kl - (modes - 1) / (2 * n)
 
 
-def perfect_sampler(target: Tensor, n: int) -> tuple[float, float]:
+@takes
+def perfect_sampler(target: Numbers, n: int) -> tuple[float, float]:
     """The expected number of modes hit and the expected KL(q ‖ target), in nats, of n exact draws from target [M].
 
     Σ 1 − (1 − p)ⁿ and Σ E[(c/n) log(c/(n p))] with c ~ Binomial(n, p), exact but for tails below 1e-15.

@@ -11,6 +11,7 @@ from torch import Tensor
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import wilson
 from thalweg.evaluate.extractor import FeatureExtractor, check_range
+from thalweg.given import Examples, takes
 
 
 class Neighbours(NamedTuple):
@@ -47,7 +48,8 @@ class Memorisation:
     held_out: int
 
 
-def nearest_neighbours(samples: Tensor, train: Tensor, *, k: int = 1, extractor: FeatureExtractor | None = None) -> Neighbours:
+@takes
+def nearest_neighbours(samples: Examples, train: Examples, *, k: int = 1, extractor: FeatureExtractor | None = None) -> Neighbours:
     """The `k` nearest of the training images [M, C, H, W] to each sample [N, C, H, W], in [−1, 1], by scikit-learn.
 
     Distances are Euclidean by √D, the root mean square difference: of pixels, in [0, 2], or of an extractor's features.
@@ -57,10 +59,11 @@ def nearest_neighbours(samples: Tensor, train: Tensor, *, k: int = 1, extractor:
     return _nearest(points, known, k)
 
 
+@takes
 def memorisation(
-    samples: Tensor,
-    train: Tensor,
-    held_out: Tensor,
+    samples: Examples,
+    train: Examples,
+    held_out: Examples,
     *,
     extractor: FeatureExtractor | None = None,
     quantile: float = 0.05,

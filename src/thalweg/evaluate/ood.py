@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError, nearest
+from thalweg.given import Examples, Numbers, takes
 from thalweg.random import integers, normal, seeded, uniform
 
 Interval = tuple[float, float]
@@ -32,7 +33,8 @@ class OODReport:
     outliers: int
 
 
-def ood(inlier_scores: Tensor, outlier_scores: Tensor, *, bootstrap: int = 1000, seed: int = 0) -> OODReport:
+@takes
+def ood(inlier_scores: Numbers, outlier_scores: Numbers, *, bootstrap: int = 1000, seed: int = 0) -> OODReport:
     """Area under the ROC and precision-recall curves and the false-positive rate at 95 % acceptance, with intervals.
 
     inlier_scores [N], outlier_scores [M]: higher is more outlying, as energies are. Areas are those of scikit-learn, here from
@@ -92,7 +94,8 @@ def _scores(name: str, scores: Tensor):
     return scores.double().numpy()
 
 
-def outliers(kind: str, like: Tensor, n: int, seed: int = 0) -> Tensor:
+@takes
+def outliers(kind: str, like: Examples, n: int, seed: int = 0) -> Tensor:
     """`n` synthetic outliers [n, C, H, W] in [−1, 1], in the shape and type of the inlier images `like` [N, C, H, W].
 
     kind: "uniform", independent uniform noise; "noise", normal noise with the mean and deviation of the inliers, clipped

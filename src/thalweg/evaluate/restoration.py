@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError, require
+from thalweg.given import Examples, Numbers, takes
 
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian window and its deviation, in pixels (Wang et al. 2004)
 BEST = 100.0  # dB: what an image restored to the last digit counts, since its PSNR has no bound
@@ -68,8 +69,14 @@ class Restoration:
     n: int
 
 
+@takes
 def restoration(
-    original: Tensor, restored: Tensor, *, observed: Tensor | None = None, perceptual: Features | None = None, distance: str = "cosine"
+    original: Examples,
+    restored: Examples,
+    *,
+    observed: Examples | None = None,
+    perceptual: Features | None = None,
+    distance: str = "cosine",
 ) -> Restoration:
     """Compare restored images, and the degraded ones they were restored from, with the originals, image by image.
 
@@ -113,7 +120,8 @@ def restoration(
 Range = tuple[float, float]
 
 
-def psnr(original: Tensor, restored: Tensor, *, range: Range | None = None) -> Tensor:
+@takes
+def psnr(original: Numbers, restored: Numbers, *, range: Range | None = None) -> Tensor:
     """Peak signal-to-noise ratio [N] in dB of images [N, C, H, W] of one shape, at most 100.
 
     `range`: the least and the greatest value that images may have, [−1, 1] unless given: (0, 1) or (0, 255) for others. InputError for
@@ -124,7 +132,8 @@ def psnr(original: Tensor, restored: Tensor, *, range: Range | None = None) -> T
     return metric(x, y, data_range=2.0, reduction="none", dim=(1, 2, 3)).clamp_max(BEST)
 
 
-def ssim(original: Tensor, restored: Tensor, window: int | None = None, *, range: Range | None = None) -> Tensor:
+@takes
+def ssim(original: Numbers, restored: Numbers, window: int | None = None, *, range: Range | None = None) -> Tensor:
     """Structural similarity [N] of images [N, C, H, W] of one shape, of 3 pixels or more a side; `range` and errors as of `psnr`.
 
     `window`: odd side of the Gaussian window, which must fit; by default 11, or the largest that fits (`ssim_window`), as in `restoration`.
@@ -171,7 +180,7 @@ def _in_range(what: str, restored: Tensor, original: Tensor, limits: Range | Non
     if limits is None and float(torch.minimum(original.min(), restored.min())) >= 0 and len(original.unique()) > 2:
         warnings.warn(
             f"{what}: no value is below 0, and images are taken to be in [−1, 1]; say range=(0, 1) if they are not, else range=(-1, 1)",
-            stacklevel=3,
+            stacklevel=4,
         )
     if (low, high) == (-1.0, 1.0):
         return restored, original

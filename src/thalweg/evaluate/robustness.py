@@ -15,6 +15,7 @@ from thalweg.energy import value_and_score
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import Accuracy, wilson
 from thalweg.evaluate.calibration import examples
+from thalweg.given import Examples, Labels, takes
 from thalweg.nn.layers import frozen
 from thalweg.random import seeded, uniform
 
@@ -73,10 +74,11 @@ class RobustnessReport:
     checks: MaskingChecks
 
 
+@takes
 def robustness(
     logits: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
+    x: Examples,
+    y: Labels,
     *,
     epsilons: Sequence[float] = EPSILONS,
     steps: int = 40,

@@ -7,7 +7,7 @@ mass         ‖∇E(x)‖: little probability mass lies where the density is st
 typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -15,13 +15,15 @@ from torch import Tensor
 from thalweg.energy import score as score_of
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.ood import OODReport, ood
+from thalweg.given import Examples, Kinds, takes
 from thalweg.nn.layers import frozen
 
 SCORES = ("energy", "joint", "mass", "typicality")
 REFERENCE = 5_000  # training examples whose mean energy is known well enough
 
 
-def energies(method, x: Tensor, *, batch: int = 512) -> Tensor:
+@takes
+def energies(method, x: Examples, *, batch: int = 512) -> Tensor:
     """Energies of many examples x [N, ...] under a trained method, [N] nats, on the CPU, `batch` at a time without gradients."""
     return _batched(method, x, batch, method.energy)
 
@@ -37,8 +39,9 @@ def fitting_scores(method) -> tuple[str, ...]:
     return tuple(name for name in SCORES if name != "joint" or {"classify", "outlier_score"} & method.abilities)
 
 
+@takes
 def outlier_scores(
-    method, x: Tensor, names: Iterable[str] | None = None, *, reference: Tensor | float | None = None, batch: int = 512
+    method, x: Examples, names: Iterable[str] | None = None, *, reference: Examples | float | None = None, batch: int = 512
 ) -> dict[str, Tensor]:
     """Some of `SCORES` (all that fit when None) of x [N, ...] under a trained method: name -> [N] on the CPU, higher is more outlying.
 
@@ -71,13 +74,14 @@ def outlier_scores(
     return found
 
 
+@takes
 def ood_table(
     method,
-    inliers: Tensor,
-    outliers: Mapping[str, Tensor],
+    inliers: Examples,
+    outliers: Kinds,
     *,
     scores: Iterable[str] | None = None,
-    reference: Tensor | None = None,
+    reference: Examples | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, dict[str, OODReport]], dict[str, dict[str, Tensor]]]:

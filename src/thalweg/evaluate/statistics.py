@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.evaluate.extractor import FeatureExtractor, cache_folder, keep, write_tensors
+from thalweg.given import Batches, takes
 
 _BROKEN = "damaged or not a file of feature statistics"
 
@@ -103,8 +104,9 @@ class FeatureStatistics:
         return statistics
 
 
+@takes
 def reference_statistics(
-    images: Tensor | Iterable, extractor: FeatureExtractor, *, key: str | None = None, cache: bool = True, batch: int = 256
+    images: Batches | Iterable, extractor: FeatureExtractor, *, key: str | None = None, cache: bool = True, batch: int = 256
 ) -> FeatureStatistics:
     """`FeatureStatistics.of` real images, computed once and then read from the cache, $THALWEG_CACHE or ~/.cache/thalweg.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.data.folders import SUFFIXES, decode
-from thalweg.data.prepare import everything, trained_classes, trained_data
+from thalweg.data.prepare import everything, trained_data
 from thalweg.errors import InputError
 from thalweg.evaluate import energies
 from thalweg.tasks import (
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def classify(method: Any, x: Tensor, options: table.Options) -> Outcome:
-    return Outcome(records=prediction.classify(method, x.to(method.device), trained_classes(method)))
+    return Outcome(records=prediction.classify(method, x.to(method.device)))
 
 
 def detect(method: Any, x: Tensor, options: table.Detect) -> Outcome:

@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, Numbers, takes
 from thalweg.tasks import operators
 from thalweg.tasks.checks import check_images
 
 
-def mean_fill(x: Tensor, mask: Tensor, train: Tensor) -> Tensor:
+@takes
+def mean_fill(x: Examples, mask: Numbers, train: Examples) -> Tensor:
     """Images [B, C, H, W] with missing pixels from the mean of the training images `train` [M, C, H, W]; all in [−1, 1].
 
     mask: 1 known, 0 missing, as `operators.mask` takes it; what x holds in missing pixels is not looked at.
@@ -17,7 +19,8 @@ def mean_fill(x: Tensor, mask: Tensor, train: Tensor) -> Tensor:
     return operator.project(train.mean(0, keepdim=True).to(known).expand_as(known), known)
 
 
-def nearest_fill(x: Tensor, mask: Tensor, train: Tensor) -> Tensor:
+@takes
+def nearest_fill(x: Examples, mask: Numbers, train: Examples) -> Tensor:
     """As `mean_fill`, from the training image that is nearest in the known pixels, by the sum of squared differences."""
     operator, known = _checked(x, mask, train)
     weight = operator.forward(torch.ones_like(known)).double().flatten(1)

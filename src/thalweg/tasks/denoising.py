@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, takes
 from thalweg.tasks.checks import check_images, check_model
 
 
-def denoise(method: Any, y: Tensor, std: float, seed: int = 0) -> Tensor:
+@takes
+def denoise(method: Any, y: Examples, std: float, seed: int = 0) -> Tensor:
     """The expectation of each image x given y = x + std·ε, ε ~ N(0, I): [B, C, H, W] -> the same, clamped to [−1, 1].
 
     y in the unit of images in [−1, 1], itself not bounded. By the model's own `denoise`: Tweedie's formula, or Langevin dynamics

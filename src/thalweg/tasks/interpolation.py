@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, Numbers, takes
 from thalweg.methods.base import check_sampling, needs
 from thalweg.tasks.checks import check_count, check_images, check_model
 
 
-def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+@takes
+def slerp(a: Numbers, b: Numbers, weights: Numbers) -> Tensor:
     """Points on the arc from a (weight 0) to b (weight 1): one shape […] and weights [n] -> [n, …].
 
     sin((1 − w)θ)/sin θ · a + sin(wθ)/sin θ · b with the angle θ between a and b (Shoemake 1985), which keeps the norm of
@@ -34,7 +36,8 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     return points.to(a.dtype).view(-1, *a.shape)
 
 
-def interpolate(method: Any, a: Tensor, b: Tensor, steps: int = 8, *, seed: int = 0, **options: Any) -> Tensor:
+@takes
+def interpolate(method: Any, a: Numbers, b: Numbers, steps: int = 8, *, seed: int = 0, **options: Any) -> Tensor:
     """`steps` samples whose starts lie evenly on the arc from noise a to noise b, both ends included: [steps, ...].
 
     a, b: draws of N(0, I) of the model's `latent_shape`, or `latents` of two images. All else that a sample depends on is held as the
@@ -51,7 +54,8 @@ def interpolate(method: Any, a: Tensor, b: Tensor, steps: int = 8, *, seed: int 
     return method.sample(steps, seed=seed, start=start, **(dict(method.held) | options))
 
 
-def latents(method: Any, x: Tensor, *, seed: int = 0) -> Tensor:
+@takes
+def latents(method: Any, x: Examples, *, seed: int = 0) -> Tensor:
     """The noise that images come from, to interpolate between them: [B, C, H, W] -> [B, *latent_shape].
 
     By the model's own `invert`: a deterministic sampler backwards, or a search for the start, which begins at proposals that `seed`

@@ -15,6 +15,7 @@ from torch import Tensor
 from thalweg import random
 from thalweg.energy import gaussian
 from thalweg.errors import InputError
+from thalweg.given import Numbers, takes
 from thalweg.nn.layers import frozen
 from thalweg.sample import langevin
 from thalweg.tasks.checks import check_count, check_model
@@ -31,9 +32,10 @@ class LatentRestoration:
     x: Tensor
 
 
+@takes
 def restore_latent(
     method: Any,
-    y: Tensor,
+    y: Numbers,
     operator: LinearOperator,
     *,
     latent_steps: int = 200,

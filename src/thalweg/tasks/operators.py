@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from thalweg import random
 from thalweg.errors import InputError, nearest
+from thalweg.given import Numbers, takes
 from thalweg.tasks import masks
 
 MOST_ENTRIES = 4096  # of an image whose operator is built as a matrix: 64 MiB in float32
@@ -75,7 +76,8 @@ class Mask(LinearOperator):
         return self if len(self.known) == 1 else Mask(self.known[index])
 
 
-def mask(known: Tensor) -> Mask:
+@takes
+def mask(known: Numbers) -> Mask:
     """The operator of known pixels: A x is x where `known` is 1 and 0 where it is 0, A⁺ = A.
 
     known: bool, or numbers 0 and 1: [H, W] or [1 | C, H, W] for all images, [B, 1 | C, H, W] for each its own. Raises InputError

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.given import Examples, takes
 from thalweg.tasks.checks import check_count, check_images, check_model
 
 ROWS = 256  # images in one call of a method's `reconstruct` at most
 
 
-def reconstruct(method: Any, x: Tensor, *, steps: int = 200, seed: int = 0) -> Tensor:
+@takes
+def reconstruct(method: Any, x: Examples, *, steps: int = 200, seed: int = 0) -> Tensor:
     """The nearest that the model's sampler comes to each image: [B, C, H, W] in [−1, 1] -> the same.
 
     By `steps` steps of optimisation on where the sampler starts, from starts that `seed` draws; the model's own `reconstruct` also

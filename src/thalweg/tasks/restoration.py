@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
+from thalweg.given import Examples, Numbers, takes
 from thalweg.methods.base import check_sampling
 from thalweg.tasks import operators
 from thalweg.tasks.checks import check_count, check_images, check_model
@@ -38,7 +39,8 @@ class Measured:
         return value.reshape(-1, *[1] * (self.y.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
 
 
-def restore(method: Any, y: Tensor, operator: LinearOperator, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
+@takes
+def restore(method: Any, y: Numbers, operator: LinearOperator, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
     """`completions` images for each measurement y = A x, drawn by a model under that constraint: [completions, B, C, H, W].
 
     y [B, ...] is what `operator` makes of images of the model's shape, for a mask within [−1, 1]. `options` go to the model's
@@ -67,8 +69,9 @@ def restore(method: Any, y: Tensor, operator: LinearOperator, *, completions: in
     return torch.cat(parts).view(completions, len(y), *shape).to(y.device)
 
 
+@takes
 def inpaint(
-    method: Any, x: Tensor, mask: Tensor, *, completions: int = 4, seed: int = 0, search: int | None = None, **options: Any
+    method: Any, x: Examples, mask: Numbers, *, completions: int = 4, seed: int = 0, search: int | None = None, **options: Any
 ) -> Tensor:
     """`completions` fillings of the pixels that are missing from each image: [completions, B, C, H, W], equal to x where known.
 
@@ -103,7 +106,8 @@ def _search(method: Any, x: Tensor, operator: Any, completions: int, seed: int, 
     return torch.stack(parts)
 
 
-def consistency(operator: LinearOperator, x: Tensor, y: Tensor) -> Tensor:
+@takes
+def consistency(operator: LinearOperator, x: Numbers, y: Numbers) -> Tensor:
     """How far restored images are from their measurement: the root mean square of A x − y, for each image.
 
     x [B, C, H, W] -> [B], or completions [K, B, C, H, W] -> [K, B]; y [B, ...], in whose unit the figure is.
@@ -116,7 +120,8 @@ def consistency(operator: LinearOperator, x: Tensor, y: Tensor) -> Tensor:
     return (found - y).flatten(1).square().mean(1).sqrt()
 
 
-def diversity(completions: Tensor, mask: Tensor | None = None) -> Tensor:
+@takes
+def diversity(completions: Numbers, mask: Numbers | None = None) -> Tensor:
     """How much the completions [K, B, C, H, W], K ≥ 2, of each image differ: their standard deviation in each pixel, averaged, [B].
 
     In the unit of images in [−1, 1]; over the missing pixels of `mask` (as `operators.mask` takes it) or over all.

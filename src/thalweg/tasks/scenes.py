@@ -15,6 +15,7 @@ from thalweg import camera as cameras
 from thalweg import random
 from thalweg.data import Views
 from thalweg.errors import InputError
+from thalweg.given import Examples, Numbers, takes
 from thalweg.methods.base import has
 from thalweg.tasks.checks import check_count, check_model
 
@@ -62,8 +63,9 @@ def draw_objects(method: Any, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return method.draw_prior(n, random.seeded(seed, 15, device=method.device))
 
 
+@takes
 def turntable(
-    method: Any, appearance: Tensor, shape: Tensor, *, frames: int = 24, altitude: float = ALTITUDE, size: int | None = None
+    method: Any, appearance: Numbers, shape: Numbers, *, frames: int = 24, altitude: float = ALTITUDE, size: int | None = None
 ) -> Turntable:
     """Objects with latents [N, d_a] and [N, d_s], turned once around in `frames` pictures seen from `altitude` radians: `Turntable`.
 
@@ -78,7 +80,8 @@ def turntable(
     return Turntable(*_from_each(method, appearance, shape, around.expand(len(appearance), -1, -1, -1), size))
 
 
-def recombine(method: Any, n: int = 6, *, camera: Tensor | None = None, seed: int = 0, size: int | None = None) -> Recombined:
+@takes
+def recombine(method: Any, n: int = 6, *, camera: Numbers | None = None, seed: int = 0, size: int | None = None) -> Recombined:
     """`n` appearances times `n` shapes from the priors, all from one `camera` [3, 5] (thesis, Figures 3.4 and 3.5).
 
     Without one from the front, 30° up. Raises InputError for models that render no objects.
@@ -87,8 +90,9 @@ def recombine(method: Any, n: int = 6, *, camera: Tensor | None = None, seed: in
     return recombine_latents(method, a, s, camera=camera, size=size)
 
 
+@takes
 def recombine_latents(
-    method: Any, appearance: Tensor, shape: Tensor, *, camera: Tensor | None = None, size: int | None = None
+    method: Any, appearance: Numbers, shape: Numbers, *, camera: Numbers | None = None, size: int | None = None
 ) -> Recombined:
     """As `recombine`, of the latents [N, d_a] and [N, d_s] of N objects."""
     check_model("recombine", method, "views")
@@ -122,7 +126,8 @@ def new_views(method: Any, data: Views, *, objects: int = 6, shots: int = 2, vie
     return NewViews(x[:, :shots], made[:, :shots], made[:, shots:], depth[:, shots:], x[:, shots:])
 
 
-def pose(method: Any, x: Tensor) -> Poses:
+@takes
+def pose(method: Any, x: Examples) -> Poses:
     """The poses that images [N, 3, H, W] were seen from, by a model that infers its cameras: up to one rotation and mirror of all azimuths.
 
     Raises InputError for other models.

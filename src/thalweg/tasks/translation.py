@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from thalweg.energy import score
+from thalweg.given import Examples, takes
 from thalweg.sample import Trace
 from thalweg.tasks.checks import check_count, check_images, check_model
 
@@ -25,7 +26,8 @@ class Translation:
     strip: Tensor
 
 
-def translate(method: Any, x: Tensor, seed: int = 0, *, frames: int = 8) -> Translation:
+@takes
+def translate(method: Any, x: Examples, seed: int = 0, *, frames: int = 8) -> Translation:
     """Images of the model's source domain into its own, by its trained chain (CF-EBM, eq. 4): [B, C, H, W] in [−1, 1].
 
     The saliency adds up the gradients that moved each pixel, over all states y_t that the chain stepped from (CF-EBM, sec. 3.3);
