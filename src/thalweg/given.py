@@ -20,7 +20,7 @@ from thalweg.data.base import Data
 from thalweg.data.contract import as_tensor
 from thalweg.data.door import is_frame, is_pair, of, say
 from thalweg.data.frames import LABELS, of_frame
-from thalweg.data.plausible import channels_first, fills_unit, numbered, pictures
+from thalweg.data.plausible import as_classes, channels_first, fills_unit, pictures, renumbered
 from thalweg.data.prepare import in_own_units
 from thalweg.data.record import class_names
 from thalweg.data.vectors import Table
@@ -110,7 +110,7 @@ def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any
     if isinstance(value, Tensor) and value.dtype is not torch.uint8:
         return value, None
     if kind == "labels":
-        return _labels(what, value, model), None
+        return as_classes(value, _classes(model), what), None
     return _examples(what, value, kind, model)
 
 
@@ -120,7 +120,7 @@ def _examples(what: str, x: Any, kind: str, model: Any) -> tuple[Any, Tensor | N
     if is_pair(x):
         found, label = _examples(what, x[0], kind, model)
         if x[1] is not None:
-            label = _labels(what, x[1], model)
+            label = as_classes(x[1], _classes(model), what)
             if len(label) != len(found):
                 raise InputError(f"{what}: {len(found)} examples and {len(label)} labels, need one for each")
         return found, label
@@ -164,7 +164,7 @@ def _rows(what: str, data: Data, model: Any) -> tuple[Tensor, Tensor | None]:
     x = found.x
     if isinstance(data, Table) and (columns := _columns(what, data.columns, model)):
         x = x[:, [data.columns.index(column) for column in columns]]
-    return x, None if found.label is None else _renumbered(what, found.label, data.classes, model)
+    return x, None if found.label is None else renumbered(found.label, data.classes, _classes(model), what)
 
 
 def _columns(what: str, columns: Sequence[str], model: Any) -> tuple[str, ...]:
@@ -186,41 +186,5 @@ def _chosen(what: str, frame: Any, model: Any) -> Any:
     return frame[[column for column in frame.columns if str(column) in columns or str(column).lower() in LABELS]]
 
 
-def _labels(what: str, y: Any, model: Any) -> Tensor:
-    """Labels [N] as the model numbers its classes: names of these, and whole numbers, which are names where classes are so called."""
-    if isinstance(y, Tensor):
-        return y
-    array = numpy.asarray(y)
-    array = numpy.asarray(array.tolist()) if array.dtype.kind == "O" else array
-    if array.ndim != 1:
-        raise InputError(f"{what}: labels must be [N], one for each example, got {list(array.shape) if array.ndim else repr(y)}")
-    classes = _classes(model)
-    if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == array.round()).all()):
-        array = array.astype(numpy.int64)
-        if not _are_numbers(classes) or classes == tuple(map(str, range(len(classes)))):
-            return torch.from_numpy(array)
-        array = array.astype(str)
-    elif array.dtype.kind not in "USb":
-        raise InputError(f"{what}: labels must be whole numbers 0 … K−1, or names of classes, got {array.dtype}")
-    elif not classes:
-        raise InputError(f"{what}: labels in words need a model that has names of classes; give whole numbers 0 … K−1")
-    return numbered(array, classes, len(array), what)[0]
-
-
-def _renumbered(what: str, label: Tensor, names: Sequence[str], model: Any) -> Tensor:
-    """Labels that number the classes of data as the model numbers its own, by their names."""
-    classes = _classes(model)
-    if label.dim() > 1 or not names or tuple(names) == classes:
-        return label
-    called = numpy.asarray(names)[label.numpy()]
-    if _are_numbers(names):
-        return _labels(what, called.astype(numpy.int64), model)
-    return label if not classes or _are_numbers(classes) else _labels(what, called, model)
-
-
 def _classes(model: Any) -> tuple[str, ...]:
     return () if model is None else class_names(model.trained_on, model.config.classes)
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    return bool(names) and all(name.isdecimal() for name in names)

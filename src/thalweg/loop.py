@@ -42,6 +42,7 @@ class Options:
     device: str | torch.device
     precision: str
     held_out: Batch | None
+    compared: Batch | None  # in place of `held_out` where only energies are kept, and no best state is looked for
     clip: float
     ema_decay: float
     log_every: int
@@ -143,11 +144,12 @@ class Run:
 
     def held_out_energies(self) -> Tensor | None:
         """What the twin says of the held-out examples, [N] nats: what energies of other examples are compared with."""
-        if self.options.held_out is None or not has(self.ema, "energy"):
+        held_out = self.options.compared if self.options.held_out is None else self.options.held_out
+        if held_out is None or not has(self.ema, "energy"):
             return None
         ema: Any = self.ema
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return torch.cat([ema.energy(part.to(self.device)).float().cpu() for part in self.options.held_out.x.split(256)])
+            return torch.cat([ema.energy(part.to(self.device)).float().cpu() for part in held_out.x.split(256)])
 
     def load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.options.seed:

@@ -1,5 +1,6 @@
 """`fit` trains a method on data. The method owns the order of its updates; the loop (`thalweg.loop`) is the plumbing that all share."""
 
+import contextlib
 import copy
 import sys
 import time
@@ -14,7 +15,9 @@ from torch import Tensor
 from thalweg.data.base import Batch
 from thalweg.data.contract import Own
 from thalweg.data.door import of
-from thalweg.data.prepare import everything, in_own_units, prepare
+from thalweg.data.prepare import everything, image_size, in_own_units, prepare
+from thalweg.data.prepare import held_out as held_out_part
+from thalweg.data.record import origin
 from thalweg.data.vectors import Table
 from thalweg.errors import InputError, nearest
 from thalweg.gate import float32
@@ -52,6 +55,16 @@ def _seen(held_out: Any, data: Any) -> Any:
     return Batch(data.encode(whole.x), whole.label)
 
 
+def _held_out_part(config: Any, data: Any, device: str) -> Batch | None:
+    """The held-out examples of data that were loaded by name or path; None where there are none any more."""
+    source, found = origin(data), None
+    if source is not None:
+        size = None if config.data_needs.autoencoder else image_size(tuple(data.shape))
+        with contextlib.suppress(InputError):  # a run does without them
+            found = held_out_part(config, source, size=size, device=device, **getattr(data, "options", {}))
+    return found if found is not None and found.x.shape[1:] == tuple(data.shape) else None
+
+
 def fit(
     method: Method,
     data: Any,
@@ -83,10 +96,10 @@ def fit(
     With a folder `out`, writes config.json, stats.jsonl, samples/, state-*.pt and best.pt there, and a second call with the
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
     convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out`, a `Batch` as the model
-    sees it or whatever `tw.data.of` takes, is what the best state is chosen by. `shards` > 1 draws noise as that many ranks
-    would. Under torchrun each rank takes its share of every batch; the run can be resumed by as many ranks, or by one. Raises
-    Diverged when the guard has gone back `tries` times in vain, InputError for options out of range, data that do not fit, and
-    a folder of another run.
+    sees it or whatever `tw.data.of` takes, is what the best state is chosen by; without it, a run on data that were loaded by name or
+    path keeps the energies of their held-out part. `shards` > 1 draws noise as that many ranks would. Under torchrun each rank takes
+    its share of every batch; the run can be resumed by as many ranks, or by one. Raises Diverged when the guard has gone back `tries`
+    times in vain, InputError for options out of range, data that do not fit, and a folder of another run.
     """
     config = method.config
     _above_zero(images=images, seconds=seconds, batch=batch, shards=shards)
@@ -98,7 +111,7 @@ def fit(
     images, batch = images or config.images, batch or config.batch
     per_run = max(batch, images // 20)
     options = Options(
-        images=images, seconds=seconds, batch=batch, seed=seed, device=device, precision=precision, held_out=held_out,
+        images=images, seconds=seconds, batch=batch, seed=seed, device=device, precision=precision, held_out=held_out, compared=None,
         clip=config.clip if clip is None else clip, ema_decay=config.ema if ema_decay is None else ema_decay,
         log_every=log_every or max(batch, images // 500), sample_every=sample_every or per_run, save_every=save_every or per_run,
         shards=shards, tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
@@ -111,5 +124,7 @@ def fit(
             method.units = copy.deepcopy(data.units) if isinstance(data, Table) else None  # a model moves to its device
         if held_out is not None and not hasattr(held_out, "_fields"):
             options = replace(options, held_out=_seen(held_out, data))
+        if held_out is None and out is not None:
+            options = replace(options, compared=_held_out_part(config, data, str(device)))
         twin = Run(method, data, None if out is None else Path(out), options).go()
         return twin if twin.units is None else OwnUnits(twin).eval()

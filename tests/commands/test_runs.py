@@ -154,6 +154,41 @@ def test_a_model_of_ones_own_tensors_is_not_measured_on_the_presets_data(tmp_pat
     assert set(metrics.measure(subject, ("ood", "cost"))["ood"]) == {"refused"}
 
 
+def test_a_model_of_ones_own_tensors_is_measured_on_what_is_given(tmp_path):
+    digits = tw.data.load("digits").all()
+    names = [*"klmnopqrst"]
+    mine = tw.data.of((digits.x, [names[i] for i in digits.label]))
+    model = tw.fit(tw.method("egc/digits", images=32, **FIELDS, data=mine), mine, tmp_path / "mine", progress=False)
+    held_out = digits.x[:300], digits.label[:300]
+    few = digits.label[:300] > 6  # which alone would be the classes 0, 1 and 2
+    assert metrics.data_kind(model, {"test": held_out}) == "images"
+    for x, y in (held_out, (held_out[0], [names[i] for i in held_out[1]]), (held_out[0][few], [names[i] for i in held_out[1][few]])):
+        subject = metrics.Subject(model, metrics.Settings(n=10), data={"train": mine, "test": (x, y)})
+        found = metrics.measure(subject, ("accuracy", "ood"))
+        truth = digits.label[:300][few] if len(x) < 300 else digits.label[:300]
+        assert found["accuracy"]["value"] == float((model.classify(x).argmax(1) == truth).double().mean())
+        assert found["ood"]["energy"]["uniform"]["inliers"] == len(x)
+    with pytest.raises(tw.InputError, match=r"the data given have the splits test, needed is 'train' too: data=\{'train': …\}"):
+        metrics.measure(metrics.Subject(model, metrics.Settings(n=10), data={"test": held_out}), ("neighbours",))
+    with pytest.raises(tw.InputError, match=r"test has examples of shape \(1, 4, 4\), the model is of \(1, 8, 8\)"):
+        metrics.measure(metrics.Subject(model, metrics.Settings(n=10), data={"test": held_out[0][..., :4, :4]}), ("ood",))
+
+
+def test_a_run_in_python_keeps_held_out_energies_where_its_data_have_a_split(here, capsys):
+    data = tw.data.load("../pics")
+    for name, given in (("loaded", data), ("named", "../pics"), ("own", data.x)):
+        model = tw.fit(tw.method("egc/digits", images=32, **FIELDS, data=data), given, name, progress=False) if name != "own" else None
+        if model is None:
+            tw.fit(tw.method("short_run/pictures", images=32, batch=16, buffer=16, data=given), given, name, progress=False)
+    x = tw.data.load("../pics", "validation").all().x
+    os.rename("../pics", "../gone")
+    for name in ("loaded", "named"):
+        m = tw.load(name)
+        assert torch.allclose(torch.tensor(m.trained_on["held_out"]), m.energy(x), rtol=1e-4) and not Path(name, "best.pt").exists()
+        assert main(["apply", "detect", name, "--input", "../gone/a/000.png", "--out", "d.json"]) == 0
+    assert tw.load("own").trained_on["held_out"] is None
+
+
 def test_digits_by_any_function_are_digits(tmp_path):
     data = tw.data.digits("train")  # which says nothing of a name
     tw.fit(tw.method("egc/digits", images=32, **FIELDS), data, tmp_path / "r", progress=False)
@@ -233,6 +268,23 @@ def test_a_run_folder_that_cannot_be_written_costs_no_figures(here, capsys, monk
     assert "test accuracy" in said.out and "calibration error" in said.out and "Traceback" not in said.err
     for name in ("reliability.png", "metrics.json", "report.html"):
         assert f"{name}: Read-only file system" in said.err or name == "report.html"
+    assert "report.html" not in said.out  # there is none
+
+
+def test_an_older_report_is_not_called_that_of_new_figures(here, capsys, monkeypatch):
+    assert main(["evaluate", "../r", "--metrics", "accuracy", "-n", "20"]) == 0
+    assert "pictures and table: ../r/report.html" in capsys.readouterr().out
+    shutil.copytree("../pics", "../more")
+    shutil.copytree("../pics/a", "../more/a", dirs_exist_ok=True, copy_function=lambda x, y: shutil.copy(x, f"{y[:-4]}x.png"))
+    assert main(["evaluate", "../r", "--metrics", "accuracy", "--data", "../more"]) == 0
+    said = capsys.readouterr()
+    assert "these figures are not written into its folder" in said.err and "report.html" not in said.out
+    real = os.replace
+    monkeypatch.setattr(
+        os, "replace", lambda source, to: (_ for _ in ()).throw(OSError(30, "Read-only")) if "/r/" in str(to) else real(source, to)
+    )
+    assert main(["evaluate", "../r", "--metrics", "accuracy", "-n", "20"]) == 0
+    assert "test accuracy" in (said := capsys.readouterr()).out and "report.html" not in said.out
 
 
 def test_a_model_without_labels_is_measured_by_what_it_can(here, tmp_path, capsys, monkeypatch):

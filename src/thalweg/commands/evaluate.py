@@ -75,9 +75,10 @@ def run(arguments: list[str]) -> None:
             continue
         if not options.compare:
             print_table(model, results[model])
-        for line in [*subject.unwritten, *keep(model, subject, results[model], options.data)]:
+        unkept = keep(model, subject, results[model], options.data)
+        for line in [*subject.unwritten, *unkept]:
             print(f"thalweg: {line}", file=sys.stderr)
-        if not options.compare:
+        if not options.compare and not unkept:  # else a report that is there has other figures
             print_next(model)
     if options.compare and results:
         print_comparison(results, None if options.out is None else options.out.with_suffix(".png"))

@@ -124,6 +124,43 @@ def numbered(label: Any, classes: Sequence[str], count: int, name: str) -> tuple
     return torch.from_numpy(numpy.searchsorted(values, array)), tuple(map(str, values.tolist()))
 
 
+def as_classes(y: Any, classes: Sequence[str], what: str) -> Tensor:
+    """Labels [N] as numbers of a model's `classes`: of their names, and of whole numbers, which are names where classes are so called.
+
+    A tensor stays as it is. Raises InputError for other values, and for names that are none of the classes.
+    """
+    if isinstance(y, Tensor):
+        return y
+    array = numpy.asarray(y)
+    array = numpy.asarray(array.tolist()) if array.dtype.kind == "O" else array
+    if array.ndim != 1:
+        raise InputError(f"{what}: labels must be [N], one for each example, got {list(array.shape) if array.ndim else repr(y)}")
+    if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == array.round()).all()):
+        array = array.astype(numpy.int64)
+        if not _are_numbers(classes) or tuple(classes) == tuple(map(str, range(len(classes)))):
+            return torch.from_numpy(array)
+        array = array.astype(str)
+    elif array.dtype.kind not in "USb":
+        raise InputError(f"{what}: labels must be whole numbers 0 … K−1, or names of classes, got {array.dtype}")
+    elif not classes:
+        raise InputError(f"{what}: labels in words need a model that has names of classes; give whole numbers 0 … K−1")
+    return numbered(array, classes, len(array), what)[0]
+
+
+def renumbered(label: Tensor, names: Sequence[str], classes: Sequence[str], what: str) -> Tensor:
+    """Labels that number the classes of some data, called `names`, as a model numbers its `classes`, by their names."""
+    if label.dim() > 1 or not names or tuple(names) == tuple(classes):
+        return label
+    called = numpy.asarray(names)[label.numpy()]
+    if _are_numbers(names):
+        return as_classes(called.astype(numpy.int64), classes, what)
+    return label if not classes or _are_numbers(classes) else as_classes(called, classes, what)
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return bool(names) and all(name.isdecimal() for name in names)
+
+
 def _named(array: numpy.ndarray, classes: Sequence[str], name: str) -> tuple[Tensor, tuple[str, ...]]:
     values = numpy.unique(array)
     if not classes:

@@ -1,5 +1,7 @@
 """Data as a model takes them: at its size, encoded, with images of a source domain, with several views of an object in a row."""
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ from . import NAMES, Unpaired, UnpairedBatch, Views, group_views, load, origin_o
 from . import class_names as names_of
 from . import concepts as concepts_of
 from .base import Batch, Data
-from .images import Size, TooFew
+from .door import of
+from .images import Images, Size, TooFew
+from .plausible import renumbered
 from .record import are, class_names, concepts, origin
 from .toy import TOYS, toy
 from .vectors import Table
 
 OPTIONAL = (".csv", ".parquet", ".npz", ".npy")  # files that are loaded with more options than a size
+Given = str | Mapping[str, Any]
+"""Where data are, a name or path; or what `data.of` takes, by split."""
+_IN_PYTHON = "or from Python data={'train': …, 'test': …}"
 HELD_OUT = 512  # examples that the best state is chosen by
 
 
@@ -64,19 +71,21 @@ def trained_name(method: Any) -> str:
     return method.trained_on["name"] if method.trained_on else method.config.data
 
 
-def trained_source(method: Any, given: str | None = None) -> str | None:
+def trained_source(method: Any, given: Given | None = None) -> str | None:
     """Where the data of a model are: as `given`, as it was trained on, or as its config says; None for data of one's own."""
     if given is not None:
-        return origin_of(given)
+        return None if isinstance(given, Mapping) else origin_of(given)
     return method.trained_on["source"] if method.trained_on else method.config.data
 
 
-def trained_data(method: Any, split: str, given: str | None = None) -> Data:
-    """A split of the data that a model was trained on, at its size; `given`: where they are now, or others of their shape.
+def trained_data(method: Any, split: str, given: Given | None = None) -> Data:
+    """A split of the data that a model was trained on, at its size; `given`: where they are now, or others of their shape, or by split.
 
     InputError where they cannot be found or are not the same any more: no model is measured on data that it does not know, unless
     they are given.
     """
+    if isinstance(given, Mapping):
+        return _check_data(_own_split(method, split, given), split, method.config)
     source, found, config = trained_source(method, given), method.trained_on, method.config
     size = None if source in TOYS or config.data_needs.autoencoder else image_size(config.shape)
     options = dict(found.get("options", {})) if found and str(source).endswith(OPTIONAL) else {}
@@ -84,19 +93,32 @@ def trained_data(method: Any, split: str, given: str | None = None) -> Data:
         source = config.data if config.data in NAMES and are(found, load(config.data, "train", size=size)) else None
     if source is None or (Path(source).is_absolute() and not Path(source).exists()):
         gone = "which only you have" if source is None else f"which are not at {source} any more"
-        raise InputError(
-            f"this {method.name} was trained on '{found['name']}', {gone}; say where they are: --data PATH (data= from Python)"
-        )
+        raise InputError(f"this {method.name} was trained on '{found['name']}', {gone}; say where they are: --data PATH, {_IN_PYTHON}")
     if given is None and found and Path(source).is_absolute() and not are(found, load(source, "train", size=size, **options)):
         raise InputError(
             f"the data at {source} are not what this {method.name} was trained on any more; say where those are, or give these all the "
-            f"same: --data PATH (data= from Python)"
+            f"same: --data PATH, {_IN_PYTHON}"
         )
-    data = load(source, split, size=size, **options)
+    return _check_data(load(source, split, size=size, **options), str(source), config)
+
+
+def _check_data(data: Data, source: str, config: Any) -> Data:
+    """The data; InputError where they are not of the model's shape, or have more classes."""
     if not config.data_needs.autoencoder and tuple(data.shape) != tuple(config.shape):
         raise InputError(f"{source} has examples of shape {tuple(data.shape)}, the model is of {tuple(config.shape)}")
     if len(data.classes) > config.classes > 0:
         raise InputError(f"{source} has {len(data.classes)} classes, the model was trained on {config.classes}")
+    return data
+
+
+def _own_split(method: Any, split: str, given: Mapping[str, Any]) -> Data:
+    """A split of data of one's own, with labels as the model numbers its classes."""
+    if split not in given:
+        raise InputError(f"the data given have the splits {', '.join(given) or '(none)'}, needed is '{split}' too: data={{'{split}': …}}")
+    data: Any = copy.copy(of(given[split]))
+    classes = trained_classes(method)
+    if classes and isinstance(data, Images | Table) and data.label is not None:
+        data.label, data.classes = renumbered(data.label, data.classes, classes, f"data '{split}'"), classes
     return data
 
 

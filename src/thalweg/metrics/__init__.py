@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg import checkpoint
-from thalweg.data.prepare import trained_name
+from thalweg.data.prepare import Given, trained_name
 from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
 from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys, vectors
@@ -64,7 +64,7 @@ def check_metrics(wanted: str) -> tuple[str, ...]:
     return names
 
 
-def chosen(method: Method, wanted: tuple[str, ...], given: str | None = None) -> tuple[str, ...]:
+def chosen(method: Method, wanted: tuple[str, ...], given: Given | None = None) -> tuple[str, ...]:
     """The metrics to measure of one model, on its data or those `given`; InputError names one that does not fit."""
     fitting = tuple(name for name, metric in METRICS.items() if metric.fits(method, given))
     if wanted in (("auto",), ("all",)):

@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg import checkpoint, data
 from thalweg import evaluate as ev
 from thalweg.data.base import Batch
-from thalweg.data.prepare import everything, image_size, in_own_units, trained_concepts, trained_data, trained_name, trained_source
+from thalweg.data.prepare import Given, everything, image_size, in_own_units, trained_concepts, trained_data, trained_name, trained_source
 from thalweg.data.toy import TOYS, Toy, toy
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, has
@@ -36,13 +36,13 @@ class Settings:
 @dataclass
 class Subject:
     """A model under evaluation; what several metrics share is made once. `folder` takes pictures, None for none. `data`: where the data
-    are, if not where the model says."""
+    are, if not where the model says, or {"train": …, "test": …} with what `tw.data.of` takes."""
 
     method: Method
     settings: Settings
     folder: Path | None = None
     pictures: list[tuple[str, Path]] = field(default_factory=list)
-    data: str | None = None
+    data: Given | None = None
     unwritten: list[str] = field(default_factory=list)
 
     def draw(self, caption: str, name: str, picture: Callable[[Path], Path]) -> None:
@@ -163,7 +163,7 @@ def line(name: str, value: float, form: str, interval: Any = None, note: str = "
     return Row(name, text, note, value, low, high, better)
 
 
-def data_kind(method: Any, given: str | None = None) -> str:
+def data_kind(method: Any, given: Given | None = None) -> str:
     """What the data of a model are, or those `given`: "toy", "stacks" of images, "images", or "vectors"."""
     source = trained_source(method, given) or ""
     if source in TOYS:
@@ -184,7 +184,7 @@ class Metric(NamedTuple):
     labelled: bool = False
     automatic: bool = True
 
-    def fits(self, method: Any, given: str | None = None) -> bool:
+    def fits(self, method: Any, given: Given | None = None) -> bool:
         """Whether a model has the abilities, and data of that kind, its own or those `given`."""
         right_data = not self.data or data_kind(method, given) in self.data
         return has(method, *self.needs) and right_data and (bool(method.config.classes) or not self.labelled)
