@@ -20,9 +20,9 @@ from thalweg.data.latent import Autoencoder, Latents
 from thalweg.distributed import usable
 from thalweg.errors import InputError, require
 from thalweg.methods.base import Method, check_sampling, has
+from thalweg.store import DIFFUSERS
 from thalweg.units import in_own_units, standardised
 
-DIFFUSERS = "diffusers:"
 _WEIGHTS = "diffusion_pytorch_model"
 
 

@@ -4,6 +4,7 @@ config.json holds a method's name, not where its class is: of a method of one's 
 """
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ from thalweg.methods import METHODS, find, of_packages, own_network
 from thalweg.methods.base import Method, has
 from thalweg.nn.own import Own
 
+DIFFUSERS = "diffusers:"  # before the name of an autoencoder of that package
+PART = "autoencoder"  # the folder of an export that holds the autoencoder in whose latents the model lives
+
 
 class Stored(NamedTuple):
     """A model's folder, and what its config.json says: the class of its method, its config, and the version that wrote it."""
@@ -42,8 +46,10 @@ def read(path: str | Path, *, kind: type[Method] | None = None) -> Stored:
     folder = read_folder(path)
     found = checkpoint.read_config(folder)
     kind, version = _kind(found["method"], folder, kind), found["thalweg"]
+    here = {f"{prefix}./{PART}": f"{prefix}{folder.resolve() / PART}" for prefix in ("", DIFFUSERS) if (folder / PART).is_dir()}
+    values = {key: here.get(value, value) if isinstance(value, str) else value for key, value in found["config"].items()}
     try:
-        config = make_config(kind.Config, found["config"], what=f"the config in {folder}")
+        config = make_config(kind.Config, values, what=f"the config in {folder}")
     except InputError as trouble:
         raise checkpoint.of_another_version(folder, version, trouble) from None
     return Stored(folder, kind, config, version)
@@ -139,8 +145,8 @@ def _trained_on(folder: Path, weights: checkpoint.Weights, which: str) -> dict[s
 def save(method: Method, folder: str | Path) -> Path:
     """Write `method` to `folder` as model.safetensors, config.json, data.json and a model card (README.md); returns the folder.
 
-    data.json says what the model was trained on, where that is known, without a path of this machine. InputError for a folder that is
-    a run's, holds other files, or cannot be written.
+    data.json says what the model was trained on, where that is known. Nothing of it is a path of this machine: of a model of latents the
+    autoencoder is written too. InputError for a folder that is a run's, holds other files, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -148,15 +154,44 @@ def save(method: Method, folder: str | Path) -> Path:
     with checkpoint.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         found = {file.name for file in folder.iterdir()}
-    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", checkpoint.DATA, "README.md"}):
+    if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", checkpoint.DATA, "README.md", PART}):
         raise InputError(f"{folder} is a run folder or holds other files; export to a new or empty one")
     tensors = {key: value.detach().cpu().contiguous() for key, value in method.state_dict().items()}
     checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
-    checkpoint.write_bytes(folder / "config.json", (json.dumps(checkpoint.describe(method), indent=2) + "\n").encode())
+    checkpoint.write_bytes(folder / "config.json", (json.dumps(_portable(method, folder), indent=2) + "\n").encode())
     if method.trained_on is not None:
         checkpoint.write_bytes(folder / checkpoint.DATA, (json.dumps(public(method.trained_on), indent=2) + "\n").encode())
     checkpoint.write_bytes(folder / "README.md", _card(method).encode("utf-8", "replace"))
     return folder
+
+
+def _portable(method: Method, folder: Path) -> dict[str, Any]:
+    """What config.json of an export says: places of this machine by their last part, an autoencoder as the folder that it is copied to."""
+    found, autoencoder = checkpoint.describe(method), method.config.data_needs.autoencoder
+    for key, value in found["config"].items():
+        prefix = DIFFUSERS if isinstance(value, str) and value.startswith(DIFFUSERS) else ""
+        place = Path(value.removeprefix(prefix)) if isinstance(value, str) and value else None
+        if place is None or not (place.is_absolute() or place.exists()):
+            continue
+        if value == autoencoder and place.is_dir():
+            _copy_autoencoder(place, folder / PART, of_diffusers=bool(prefix))
+            found["config"][key] = f"{prefix}./{PART}"
+        else:
+            found["config"][key] = prefix + place.name
+    return found
+
+
+def _copy_autoencoder(place: Path, to: Path, *, of_diffusers: bool) -> None:
+    if place.resolve() == to.resolve():  # of an export, that is written anew
+        return
+    if not of_diffusers:
+        save(load(place), to)
+        return
+    place = place / "vae" if (place / "model_index.json").exists() else place
+    with checkpoint.writing(to):
+        to.mkdir(exist_ok=True)
+        for path in (place / "config.json", *place.glob("*.safetensors*")):
+            shutil.copyfile(path, to / path.name)
 
 
 def push_to_hub(method: Method, name: str, *, private: bool = False) -> str:
@@ -184,7 +219,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, "config.json", checkpoint.DATA]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, "config.json", checkpoint.DATA, f"{PART}/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"'{name}' is no folder here and cannot be had from the hub: {str(error).splitlines()[0]}") from None
 

@@ -282,6 +282,28 @@ def test_a_model_of_latents_is_loaded_as_one_of_images(trained, tmp_path):
     assert latent.as_images(trained[0]) is trained[0], "what lives in no latent space stays as it is"
 
 
+def said(folder) -> str:
+    """All text of a folder."""
+    return "".join(path.read_text() for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".md"))
+
+
+def test_an_export_of_a_model_of_latents_holds_its_autoencoder(trained, tmp_path, monkeypatch):
+    m, run = trained
+    data = latent.wrap(tw.data.load("digits"), run)
+    inner = tw.method("egc/digits", data=data, autoencoder=str(run), width=8, blocks=1, levels=20, sample_steps=2)
+    exported = tw.save(inner, tmp_path / "first" / "model")
+    assert str(run) not in said(exported) and json.loads((exported / "config.json").read_text())["config"]["autoencoder"] == "./autoencoder"
+    (tmp_path / "first").rename(tmp_path / "second")
+    monkeypatch.setattr(latent, "_loaded", latent.load_autoencoder)  # not from memory
+    again = tw.load(tmp_path / "second" / "model")
+    wanted = m.decode(inner.sample(3, seed=1))
+    torch.testing.assert_close(again.sample(3, seed=1), wanted)
+    for place in (tmp_path / "third", tmp_path / "second" / "model"):  # once more, and into its own folder
+        tw.save(again, place)
+        assert str(tmp_path) not in said(place)
+        torch.testing.assert_close(tw.load(place).sample(3, seed=1), wanted)
+
+
 def test_the_decoder_follows_the_type_of_latents_and_is_loaded_once(trained, monkeypatch):
     m, run = trained
     z = random.normal(70, 2, 4, 4, generator=random.seeded(1))
@@ -453,3 +475,13 @@ def test_torn_or_missing_weights_of_diffusers_are_refused(kl, tmp_path):
     save_file(tensors, tmp_path / name, metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"1 are missing, such as decoder\.conv_out\.bias"):
         latent.load_autoencoder(f"diffusers:{tmp_path}")
+
+
+def test_an_export_in_latents_of_diffusers_holds_them(kl, tmp_path):
+    folder = kl[1]
+    inner = tw.method("egc/digits", shape=(4, 8, 8), classes=0, autoencoder=f"diffusers:{folder}", width=8, blocks=1, sample_steps=2)
+    exported = tw.save(inner, tmp_path / "first")
+    assert str(folder) not in said(exported) and "diffusers:./autoencoder" in said(exported)
+    exported = exported.rename(tmp_path / "second")
+    x = tw.load(exported).sample(2, seed=1)
+    torch.testing.assert_close(x, latent.as_images(inner).sample(2, seed=1))

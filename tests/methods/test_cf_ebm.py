@@ -521,6 +521,14 @@ def test_a_translation_begins_at_source_images_of_its_own_shape(tmp_path):
     assert torch.equal(start, tw.data.load(tmp_path / "wide.npz", "test").batch(0, 5, seed=3).x) and start.shape == (5, 1, 8, 16)
     assert at(m, 1000).sample(5, start=start).shape == (5, 1, 8, 16)
     assert method().starts(5) == {}
+    kept = tw.save(m, tmp_path / "kept")
+    assert not any(str(tmp_path) in path.read_text() for path in kept.iterdir() if path.suffix in (".json", ".md"))
+    again = tw.load(kept)
+    assert again.config.source == "wide.npz" and torch.equal(
+        tw.tasks.translate(at(again, 1000), start).x, tw.tasks.translate(at(m, 1000), start).x
+    )
+    with pytest.raises(InputError, match=r"wide\.npz"):
+        again.starts(5)
 
 
 def test_the_best_translation_is_chosen_by_held_out_images_of_both():

@@ -356,6 +356,7 @@ def test_a_saved_model_needs_no_other_folder(tmp_path):
     m = tw.fit(of_images(str(folder)), images(), tmp_path / "run", images=16, progress=False)
     assert torch.equal(m.encoder.head[0].weight, of_images(str(tmp_path / "exported")).encoder.head[0].weight)
     tw.save_pretrained(m, tmp_path / "model")
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md"))
     folder.rename(tmp_path / "gone")
     x, seen = images(8).all().x, int(m.class_means.count.argmax())
     for name in ("run", "model"):
