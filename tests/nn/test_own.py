@@ -117,11 +117,12 @@ def test_a_check_changes_neither_mode_nor_statistics_nor_random_numbers():
 
 
 def test_fields_and_models_that_take_none_say_so(tmp_path):
-    with pytest.raises(InputError, match=r"cf_ebm: net = Numbers.* takes one of kind expanding"):
-        tw.method("cf_ebm/digits", net=Numbers(64))
-    with pytest.raises(InputError, match=r"this field takes one of kind mlp, patch"):
+    for name, kinds in (("cf_ebm/digits", "expanding"), ("ddaebm/digits", "mlp, patch, unet, nice")):
+        with pytest.raises(InputError, match=rf"net = Numbers\(\) is a network of your own, but .* builds .* give a spec of kind {kinds}"):
+            tw.method(name, net=Numbers(64))
+    with pytest.raises(InputError, match=r"cdrl builds what initializer says itself.* a spec of kind mlp, patch"):
         tw.method("cdrl/digits", initializer=Numbers(64))
-    with pytest.raises(InputError, match="this field takes no network"):
+    with pytest.raises(InputError, match="steps of short_run is no network"):
         tw.method("short_run/moons", steps=Numbers(2))
     with pytest.raises(InputError, match="give it in Python as net="):
         tw.method("short_run/moons", net="own")

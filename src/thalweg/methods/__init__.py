@@ -123,8 +123,12 @@ def own_network(kind: "type[Method]", name: str, value: Any) -> Any:
         return value
     kinds = spec_kinds(kind.Config).get(name, {})
     if "own" not in kinds:
-        takes = f"one of kind {', '.join(kinds)}" if kinds else "no network"
-        raise InputError(f"{kind.name}: {name} = {type(value).__name__}() is a network of your own, and this field takes {takes}")
+        why = (
+            f"{kind.name} builds what {name} says itself, several networks or one that grows: give a spec of kind {', '.join(kinds)}"
+            if kinds
+            else f"{name} of {kind.name} is no network"
+        )
+        raise InputError(f"{name} = {type(value).__name__}() is a network of your own, but {why}")
     return Own.of(value)
 
 
