@@ -1,5 +1,6 @@
 """Folders as people have them: hidden files, odd names of splits, mixed pictures, few of them; and the same reader for what is applied."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -110,11 +111,45 @@ def test_turned_pictures_have_the_size_that_is_seen(tmp_path):
     assert load(tmp_path).shape == (3, 9, 6)
 
 
-def test_dark_sixteen_bit_pictures_are_said(tmp_path, capsys):
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_sixteen_bit_pictures_of_fewer_bits_are_said_and_made_right(bits, tmp_path, capsys):
+    white = 2**bits - 1
+    values = [RNG.integers(0, white + 1, (8, 8)).astype(np.uint16) for _ in range(10)]
+    for k, one in enumerate(values):
+        one[0, 0] = white
+        picture(tmp_path / f"{k}.png", values=one)
+    assert load(tmp_path).x.max() < 64
+    said = capsys.readouterr().err
+    assert f"no value reaches {2**bits}" in said and f"if they have {bits} bits, say --values 0,{white} (values= from Python)" in said
+    every = torch.cat([load(tmp_path, split, values=(0, white)).x for split in SPLITS])
+    wanted = {tuple(np.round(one.astype(float) * 255 / white).astype(int).ravel()) for one in values}
+    assert {tuple(one.ravel().tolist()) for one in every} == wanted and not capsys.readouterr().err
+    with pytest.raises(InputError, match=rf"values are said to lie in \[0, 255\], but go from .* to {white}"):
+        load(tmp_path, values=(0, 255))
+
+
+def test_pictures_of_few_grey_values_by_their_values(tmp_path, capsys):
     for k in range(10):
-        picture(tmp_path / f"{k}.png", values=RNG.integers(0, 4096, (8, 8)).astype(np.uint16))
-    assert load(tmp_path).x.max() <= 16
-    assert "nearly black" in capsys.readouterr().err
+        picture(tmp_path / "few" / f"{k}.png", values=np.eye(8, dtype=np.uint8) * 3)
+    assert load(tmp_path / "few").x.max() == 3 and "no pixel is lighter than 3 of 255" in (said := capsys.readouterr().err)
+    assert "--values 0,3" in said and set(load(tmp_path / "few", values=(0, 3)).x.unique().tolist()) == {0, 255}
+    assert load(tmp_path / "few", values=(0, 255)).x.max() == 3 and not capsys.readouterr().err  # they are dark
+
+
+def test_a_model_of_twelve_bits_reads_pictures_alike_ever_after(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for k in range(30):
+        picture(tmp_path / "pics" / f"{k}.png", values=RNG.integers(0, 4096, (8, 8)).astype(np.uint16))
+    few = ["--images", "32", "--batch", "16", "--width", "8", "--blocks", "1", "--levels", "20", "--sample-steps", "2", "--threads", "1"]
+    assert main(["train", "egc/digits", "--data", "pics", "--values", "0,4095", "--out", "r", *few]) == 0
+    assert main(["evaluate", "r", "--metrics", "cost", "-n", "4"]) == 0
+    (tmp_path / "pics").rename(tmp_path / "moved")
+    assert main(["evaluate", "r", "--metrics", "ood", "-n", "4", "--data", "moved"]) == 0
+    assert "other data" not in capsys.readouterr().err
+    assert main(["apply", "detect", "r", "--input", "moved/0.png", "--out", "d.json"]) == 0
+    model, x = tw.load("r"), np.asarray(Image.open("moved/0.png")).astype(float)
+    x = torch.from_numpy(np.round(x * 255 / 4095) / 127.5 - 1).float()[None, None]
+    assert json.loads(Path("d.json").read_text())[0]["energy"] == pytest.approx(float(model.energy(x)), abs=2e-4, rel=1e-5)
 
 
 # --- few of them

@@ -57,7 +57,8 @@ def run(arguments: list[str]) -> None:
     given: Any = None
     if options.input is not None:
         if task.reads == "images":
-            names, given = read_images(options.input, image_size(shape), shape[0])
+            values = (method.trained_on or {}).get("options", {}).get("values")
+            names, given = read_images(options.input, image_size(shape), shape[0], values)
             if options.out.suffix == ".png" and not task.optional and len(given) > SHOWN:
                 raise InputError(
                     f"--out {options.out}: a picture shows {SHOWN} images at most, the input holds {len(given)}; use --out FILE.npz"

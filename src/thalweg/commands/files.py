@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg import checkpoint
-from thalweg.data.folders import decode, pictures_in
+from thalweg.data.folders import Values, decode, look, pictures_in
 from thalweg.data.images import Images, Size, convert, to_unit
 from thalweg.data.sources import read_arrays
 from thalweg.errors import InputError
@@ -40,8 +40,11 @@ def write_table(out: Path, x: Tensor, columns: Sequence[str], labels: Tensor | N
     return out
 
 
-def read_images(source: str, size: Size | None, channels: int) -> tuple[list[str], Tensor]:
-    """Names and images [N, C, H, W] in [−1, 1] of a folder of pictures, one picture, or an .npz; InputError where there are none."""
+def read_images(source: str, size: Size | None, channels: int, values: Values | None = None) -> tuple[list[str], Tensor]:
+    """Names and images [N, C, H, W] in [−1, 1] of a folder of pictures, one picture, or an .npz; InputError where there are none.
+
+    `values`: black and white of 16-bit pictures, as the model was trained on them.
+    """
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         found = read_arrays(path)
@@ -52,4 +55,5 @@ def read_images(source: str, size: Size | None, channels: int) -> tuple[list[str
     files = pictures_in(path) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
-    return [str(f) for f in files], to_unit(torch.stack([decode(f, str(f), size, channels) for f in files]))
+    of = {file: values if values is not None and look(file).deep else None for file in files}
+    return [str(file) for file in files], to_unit(torch.stack([decode(file, str(file), size, channels, of[file]) for file in files]))

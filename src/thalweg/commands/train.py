@@ -38,7 +38,7 @@ class Options:
     label_column: str | None = None
     """the column of a .csv or .parquet file that holds labels; label, class, target or y by default"""
     values: str | None = None
-    """LOW,HIGH: the numbers of black and white in an .npz or .npy file, where they are neither 0 … 255 nor −1 … 1"""
+    """LOW,HIGH: the numbers of black and white in an .npz or .npy file, where they are neither 0 … 255 nor −1 … 1, or in pictures"""
     log_every: int | None = None
     """images between rows of stats.jsonl"""
     sample_every: int | None = None

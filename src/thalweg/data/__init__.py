@@ -104,8 +104,8 @@ def load(
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
     brought to, or (height, width); `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
-    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file. Raises InputError
-    for an unknown name, a missing path and options that the data does not have.
+    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file or of pictures. Raises
+    InputError for an unknown name, a missing path and options that the data does not have.
     """
     options = {key: value for key, value in (("label", label), ("values", values)) if value is not None}
     found: Any = _load(name_or_path, split, size=size, channels=channels, streaming=streaming, **options)
@@ -130,8 +130,8 @@ def _load(
     table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
     if label is not None and not table:
         raise InputError(f"label names a column of a .csv or .parquet file, '{name}' is none")
-    if values is not None and path.suffix not in (".npz", ".npy"):
-        raise InputError(f"values are of a .npz or .npy file, '{name}' is none")
+    if values is not None and path.suffix not in (".npz", ".npy") and (not path.is_dir() or layout(path) is not None):
+        raise InputError(f"values are of a .npz or .npy file, or a folder of pictures, '{name}' is none")
     if name.startswith("hf:") or _saved_by_datasets(path):
         return hub(name, split, size=size, channels=channels, streaming=streaming)
     if streaming:
@@ -152,7 +152,7 @@ def _load(
         reader = layout(path)
         if reader is not None:
             return reader(path, split, size=size, channels=channels)
-        return folder(path, split, size=size, channels=channels)
+        return folder(path, split, size=size, channels=channels, values=values)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return array_file(path, split, size=size, channels=channels, values=values)
     if table:

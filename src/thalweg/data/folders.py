@@ -10,7 +10,10 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from .images import Images, Size, check_size, check_split, convert, partition
+from .plausible import depth, mapped
 from .tables import TABLE, read_table
+
+Values = tuple[float, float]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # how a split's folder may be called, in small or capital letters
@@ -19,18 +22,22 @@ FOLDERS = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
+DEEP = ("I", "F")  # beginnings of the modes of 16-bit pictures, and of floats
 _TURNED = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
 
 
-def folder(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
+def folder(
+    path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, values: Values | None = None
+) -> Images:
     """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
 
     Subfolders train (or training), test (testing) and validation (valid, val), in small or capital letters, are its splits; where only
     validation is missing, it is a seeded tenth of train. Without them the split is seeded, 80/10/10 and even over the classes. What is
     hidden (.ipynb_checkpoints, ._x.png, __MACOSX) is left out. `size`: see `convert`, required where the pictures differ in size;
     `channels`: 3 unless all pictures are grey; both are settled by all pictures of all splits. With attributes.csv (see
-    `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. All are held in memory as
-    uint8. Raises InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
+    `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. `values`: the numbers of
+    black and white, where they are not those of the files' type, such as (0, 4095) of 12 bits. All are held in memory as uint8. Raises
+    InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
     """
     check_split(split)
     check_size(size, channels)
@@ -41,7 +48,7 @@ def folder(path: str | Path, split: str = "train", *, size: Size | None = None, 
     if (root / TABLE).is_file():
         table = read_table(root)
         rows = partition(split, len(table.files), (0.1, 0.1), table.label)
-        x = decode_all([table.files[row] for row in rows.tolist()], size, _settled(table.files, size, channels))
+        x = decode_all([table.files[row] for row in rows.tolist()], size, _settled(table.files, size, channels), values)
         return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
     named = _splits(root)
     if not named:
@@ -57,7 +64,7 @@ def folder(path: str | Path, split: str = "train", *, size: Size | None = None, 
         whole = source == "test" or "validation" in named
         rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
     channels = _settled(every, size, channels)
-    x = decode_all([files[row] for row in rows.tolist()], size, channels)
+    x = decode_all([files[row] for row in rows.tolist()], size, channels, values)
     return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
 
 
@@ -123,9 +130,11 @@ class _Look(NamedTuple):
     height: int
     width: int
     grey: bool
+    deep: bool
+    """whether grey values have more than 8 bits"""
 
 
-def _look(file: Path) -> _Look:
+def look(file: Path) -> _Look:
     from PIL import Image
 
     try:
@@ -133,7 +142,7 @@ def _look(file: Path) -> _Look:
             wide, high = image.size
             if image.getexif().get(0x0112) in _TURNED:
                 wide, high = high, wide
-            return _Look(high, wide, _is_grey(image.mode))
+            return _Look(high, wide, _is_grey(image.mode), image.mode.startswith(DEEP))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} cannot be read as a picture: {error}") from error
 
@@ -146,7 +155,7 @@ def _settled(files: list[Path], size: Size | None, channels: int | None) -> int:
     """The channels of a whole data set, by all of its files; InputError where their sizes differ and none was given."""
     if size is not None and channels is not None:
         return channels
-    looks = [_look(file) for file in files]
+    looks = [look(file) for file in files]
     channels = channels or (1 if all(look.grey for look in looks) else 3)
     odd = next((i for i, look in enumerate(looks) if look[:2] != looks[0][:2]), None)
     if size is None and odd is not None:
@@ -155,27 +164,39 @@ def _settled(files: list[Path], size: Size | None, channels: int | None) -> int:
     return channels
 
 
-def decode_all(files: list[Path], size: Size | None, channels: int | None) -> Tensor:
+def decode_all(files: list[Path], size: Size | None, channels: int | None, values: Values | None = None) -> Tensor:
     """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
     images = []
     for file in files:
-        image = decode(file, str(file), size, channels)
+        image = decode(file, str(file), size, channels, values)
         if images and image.shape != images[0].shape:
             shapes = [f"{list(part.shape)} ({name})" for part, name in ((images[0], files[0].name), (image, file.name))]
             raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
         channels = channels or image.shape[0]
         images.append(image)
     x = torch.stack(images)
-    if 0 < x.max() <= 16:  # as of 12-bit values in 16-bit files
+    highest = int(x.max())
+    if values is None and 0 < highest < 64 and look(files[0]).deep:
+        bits = depth(256 * highest + 255)
         print(
-            f"thalweg: {files[0].parent}: no pixel is lighter than {int(x.max())} of 255, nearly black; scale them to the whole range",
+            f"thalweg: {files[0].parent}: 16-bit pictures in which no value reaches {2**bits}; they are read as 0 … 65535, and so nearly "
+            f"black; if they have {bits} bits, say --values 0,{2**bits - 1} (values= from Python)",
+            file=sys.stderr,
+        )
+    elif values is None and 0 < highest <= 16:
+        print(
+            f"thalweg: {files[0].parent}: no pixel is lighter than {highest} of 255, nearly black; if that is white, say --values "
+            f"0,{highest} (values= from Python)",
             file=sys.stderr,
         )
     return x
 
 
-def decode(source, name: str, size: Size | None = None, channels: int | None = None) -> Tensor:
-    """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt."""
+def decode(source, name: str, size: Size | None = None, channels: int | None = None, values: Values | None = None) -> Tensor:
+    """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt.
+
+    `values`: the numbers of black and white, by default 0 and 255, of 16-bit pictures 0 and 65535.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -186,14 +207,15 @@ def decode(source, name: str, size: Size | None = None, channels: int | None = N
                 below = Image.new("RGBA", above.size, "white")
                 upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
             grey = _is_grey(upright.mode)
-            if upright.mode == "F":
-                raise ValueError("it holds floats, whose black and white are not known; give an array, with values=(low, high)")
-            if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
-                values = (numpy.asarray(upright).astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
-            else:
-                values = numpy.array(upright.convert("L" if grey else "RGB"))
+            if upright.mode == "F" and values is None:
+                raise ValueError("it holds floats, whose black and white are not known; say values=(low, high)")
+            pixels = numpy.array(upright if upright.mode.startswith(DEEP) else upright.convert("L" if grey else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{name} cannot be read as a picture: {error}") from error
-    x = torch.from_numpy(values)
+    if values is not None:
+        pixels = ((mapped(torch.from_numpy(pixels.astype(numpy.float64)), name, values) + 1) * 127.5).round().byte().numpy()
+    elif pixels.dtype != numpy.uint8:  # 16-bit grey, which PIL would clip at 255
+        pixels = (pixels.astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
+    x = torch.from_numpy(pixels)
     x = x[None, None] if grey else x.permute(2, 0, 1)[None]
     return convert(x, size, channels)[0].contiguous()

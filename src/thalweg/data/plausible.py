@@ -21,7 +21,7 @@ def pictures(x: Tensor, name: str, values: tuple[float, float] | None = None) ->
     """
     x = channels_first(x, name)
     if values is not None:
-        return _mapped(x, name, values)
+        return mapped(x, name, values)
     if x.dtype == torch.bool or x.is_complex():
         raise InputError(f"{name}: images of {x.dtype}; give uint8 in 0 … 255 or floats in [−1, 1]")
     low, high = x.min().item(), x.max().item()
@@ -41,13 +41,22 @@ def pictures(x: Tensor, name: str, values: tuple[float, float] | None = None) ->
             )
         return x
     if low < 0 or high > 255:
-        raise InputError(f"{name}: integer images must be in 0 … 255, got values from {low} to {high}; or {_HINT}")
+        raise InputError(f"{name}: integer images must be in 0 … 255, got values from {low} to {high}; or {_HINT}{_of_depth(low, high)}")
     if high <= 16 and high > 0:
         raise InputError(
             f"{name}: integers from {low} to {high} would be nearly black among 0 … 255; {_HINT}, here ({low}, {high}), or "
             "(0, 255) if they are"
         )
     return x.to(torch.uint8)
+
+
+def depth(high: int) -> int:
+    """The bits of the scale that grey values up to `high` are likely of: 8, 10, 12, 14 or 16."""
+    return next((bits for bits in (8, 10, 12, 14) if high < 2**bits), 16)
+
+
+def _of_depth(low: int, high: int) -> str:
+    return f", (0, {2 ** depth(high) - 1}) if they have {depth(high)} bits" if low >= 0 and high < 2**16 else ""
 
 
 def fills_unit(x: Tensor) -> bool:
@@ -69,7 +78,7 @@ def channels_first(x: Tensor, name: str) -> Tensor:
     return x.contiguous()
 
 
-def _mapped(x: Tensor, name: str, values: tuple[float, float]) -> Tensor:
+def mapped(x: Tensor, name: str, values: tuple[float, float]) -> Tensor:
     if len(values) != 2 or not float(values[0]) < float(values[1]):
         raise InputError(f"{name}: values are the numbers of black and white, the first below the second, got {values!r}")
     low, high = map(float, values)

@@ -88,7 +88,8 @@ def trained_data(method: Any, split: str, given: Given | None = None) -> Data:
         return _check_data(_own_split(method, split, given), split, method.config)
     source, found, config = trained_source(method, given), method.trained_on, method.config
     size = None if source in TOYS or config.data_needs.autoencoder else image_size(config.shape)
-    options = dict(found.get("options", {})) if found and str(source).endswith(OPTIONAL) else {}
+    optional = str(source).endswith(OPTIONAL) or Path(str(source)).is_dir()
+    options = dict(found.get("options", {})) if found and optional else {}
     if source is None:
         source = config.data if config.data in NAMES and are(found, load(config.data, "train", size=size)) else None
     if source is None or (Path(source).is_absolute() and not Path(source).exists()):
