@@ -42,6 +42,7 @@ Batches = Annotated[Tensor, "batches"]
 
 STREAM = 1000  # examples of a stream that stand for it
 R = TypeVar("R")
+Numbered = Callable[[], Tensor] | None  # labels as the model numbers them, asked for where they are needed
 
 
 def takes(function: Callable[..., R]) -> Callable[..., R]:
@@ -65,7 +66,7 @@ def takes(function: Callable[..., R]) -> Callable[..., R]:
                 return False
             if to in options or (name not in options and not room):
                 raise InputError(f"{function.__name__}: labels are given twice, with {name} and as {to}")
-            found[to] = label
+            found[to] = label()
             return True
 
         for value in values:
@@ -97,8 +98,8 @@ def _model(values: Sequence[Any]) -> Any:
     return next((owner for owner in owners if isinstance(owner, torch.nn.Module) and hasattr(owner, "trained_on")), None)
 
 
-def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any, Tensor | None]:
-    """A value as a tensor, and the labels that came with it."""
+def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any, Numbered]:
+    """A value as a tensor, and what numbers the labels that came with it."""
     if kind is None or value is None or isinstance(value, Number) or (kind == "batches" and isinstance(value, tuple | list)):
         return value, None
     if kind == "kinds":
@@ -106,7 +107,8 @@ def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any
             raise InputError(f"{what} needs a dict of name -> examples, got {type(value).__name__}")
         return {name: _converted(f"{what} '{name}'", "examples", one, model)[0] for name, one in value.items()}, None
     if kind == "labelled":
-        return _converted(what, "examples", value, model), None
+        x, label = _converted(what, "examples", value, model)
+        return (x, None if label is None else label()), None
     if isinstance(value, Tensor) and value.dtype is not torch.uint8:
         return value, None
     if kind == "labels":
@@ -114,16 +116,16 @@ def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any
     return _examples(what, value, kind, model)
 
 
-def _examples(what: str, x: Any, kind: str, model: Any) -> tuple[Any, Tensor | None]:
+def _examples(what: str, x: Any, kind: str, model: Any) -> tuple[Any, Numbered]:
     if isinstance(x, str | Path):
         raise InputError(f"{what} is a name; load the split that is meant, as in tw.data.load({str(x)!r}, 'test')")
     if is_pair(x):
         found, label = _examples(what, x[0], kind, model)
-        if x[1] is not None:
-            label = as_classes(x[1], _classes(model), what)
-            if len(label) != len(found):
-                raise InputError(f"{what}: {len(found)} examples and {len(label)} labels, need one for each")
-        return found, label
+        if x[1] is None:
+            return found, label
+        if len(x[1]) != len(found):
+            raise InputError(f"{what}: {len(found)} examples and {len(x[1])} labels, need one for each")
+        return found, lambda: as_classes(x[1], _classes(model), what)
     if isinstance(x, Tensor | numpy.ndarray | list):
         return _array(what, x, kind), None
     if is_frame(x):
@@ -152,7 +154,7 @@ def _array(what: str, x: Any, kind: str) -> Tensor:
     return pictures(found, what) if fills_unit(found) else found.float()
 
 
-def _rows(what: str, data: Data, model: Any) -> tuple[Tensor, Tensor | None]:
+def _rows(what: str, data: Data, model: Any) -> tuple[Tensor, Numbered]:
     """All examples of data, of a stream its first, with labels by the model's classes."""
     if hasattr(data, "all"):
         found = in_own_units(data)
@@ -164,7 +166,8 @@ def _rows(what: str, data: Data, model: Any) -> tuple[Tensor, Tensor | None]:
     x = found.x
     if isinstance(data, Table) and (columns := _columns(what, data.columns, model)):
         x = x[:, [data.columns.index(column) for column in columns]]
-    return x, None if found.label is None else renumbered(found.label, data.classes, _classes(model), what)
+    label = found.label
+    return x, None if label is None else lambda: renumbered(label, data.classes, _classes(model), what)
 
 
 def _columns(what: str, columns: Sequence[str], model: Any) -> tuple[str, ...]:

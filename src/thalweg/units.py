@@ -24,6 +24,8 @@ class OwnUnits(nn.Module):
         self.abilities = method.abilities & set(KEPT)
         self.log_z, self.default_guidance, self.bin_width = method.log_z, method.default_guidance, None
         self.trained_on = method.trained_on
+        if kept := (self.trained_on or {}).get("held_out"):  # energies, which are those of z there
+            self.trained_on = {**method.trained_on, "held_out": [energy + float(method.units.log_volume) for energy in kept]}
 
     @property
     def device(self) -> torch.device:

@@ -96,7 +96,7 @@ def test_the_commands_take_the_class(run, home, capsys, monkeypatch):
     assert "KL(truth‖model)" in capsys.readouterr().out and (run / "report.html").exists()
     assert main(["export", "run", "--out", "exported", *own]) == 0
     assert main(["apply", "inpaint", "run", "--input", "x.npz", "--out", "b.npz", *own]) == 2
-    assert "apply is for models of images" in capsys.readouterr().err
+    assert "inpaint is for models of images" in capsys.readouterr().err
     # resumed by the same command
     assert main(["train", "my_method.py:Mine", "--data", "moons", "--out", "run", "--width", "12", "--lr", "0.01"]) == 0
     said = capsys.readouterr().err

@@ -165,3 +165,37 @@ def test_what_a_file_needs_said_is_kept_with_the_run(tmp_path, monkeypatch, caps
     assert main(["evaluate", "table", "--metrics", "accuracy,vectors", "-n", "10"]) == 0
     assert main(["sample", "table", "-n", "4", "--label", "v", "--out", "s.csv"]) == 0
     assert Path("s.csv").read_text().splitlines()[1].endswith(",v")
+
+
+def test_rows_are_classified_and_detected_by_the_names_of_their_columns(tables, tmp_path, monkeypatch, capsys):
+    """Also of an export, whose held-out energies are kept in the units of the model."""
+    monkeypatch.chdir(tmp_path)
+    model, data = tw.load(tables / "run"), tw.data.load(tables / "people.csv", "validation")
+    x = data.decode(data.all().x)
+    assert torch.allclose(torch.tensor(model.trained_on["held_out"]), model.energy(x), rtol=1e-4, atol=1e-3)
+    assert tw.save(model, "kept") and main(["export", str(tables / "run"), "--out", "exported"]) == 0
+    assert tw.load("kept").trained_on["held_out"] == tw.load("exported").trained_on["held_out"] == model.trained_on["held_out"]
+    rows = pandas.read_csv(tables / "people.csv").head(20)
+    others = pandas.concat([rows[NAMES] * 1.0, rows[NAMES] + 30 * STD])[NAMES[::-1]].assign(who="a name", label="unknown")
+    others.to_csv("new.csv", index=False)
+    np.savez("new.npz", x=others[NAMES].to_numpy())
+    for folder in (tables / "run", "exported"):
+        for file in ("new.csv", "new.npz"):
+            assert main(["apply", "detect", str(folder), "--input", file, "--out", "d.json"]) == 0
+            found = json.loads(Path("d.json").read_text())
+            assert [row["input"] for row in found[:2]] == [f"{file}[0]", f"{file}[1]"] and len(found) == 40
+            share = np.array([row["inliers_above"] for row in found])
+            assert 0.2 < share[:20].mean() < 0.8 and (share[20:] == 0).all()
+        assert main(["apply", "classify", str(folder), "--input", "new.csv", "--out", "c.json"]) == 0
+        classes = [row["class"] for row in json.loads(Path("c.json").read_text())[:20]]
+        assert np.mean([one == right for one, right in zip(classes, rows["label"])]) > 0.7
+    capsys.readouterr()
+    others[["height", "ratio"]].to_csv("less.csv", index=False)
+    for words, message in (
+        (["detect", "--input", "less.csv", "--out", "d.json"], "no column 'weight', which the model was trained on"),
+        (["detect", "--input", "none.csv", "--out", "d.json"], "no table there; give a .csv, .parquet, .npz or .npy file"),
+        (["denoise", "--std", "0.1", "--input", "new.csv", "--out", "x.npz"], "is of vectors [3], for which there are classify and detect"),
+        (["inpaint", "--input", "new.csv", "--out", "x.npz"], "inpaint is for models of images; this egc is of vectors [3]"),
+    ):
+        assert main(["apply", words[0], str(tables / "run"), *words[1:]]) == 2
+        assert message in (said := capsys.readouterr().err) and said.count("\n") == 1

@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 SHOWN = 100  # images that a picture of restored ones holds at most
 READS = {"images": "a folder with pictures, one picture, or an .npz", "views": "data with cameras, by name or folder"}
+OF_ROWS = "; for a model of vectors a .csv, .parquet, .npz or .npy"
 
 
 @dataclass
 class Options:
-    """Apply a model to images."""
+    """Apply a model to images, or to rows of a table."""
 
     model: Annotated[str, "positional"]
     """run folder, exported folder or hub name"""
     out: Path
     """what to write: FILE.json, FILE.png, FILE.npz or FILE.gif, as the task says"""
     input: str | None = None
-    """what to read: pictures, a folder of them or an .npz; data with cameras by name or folder"""
+    """what to read: pictures, a folder of them or an .npz; data with cameras by name or folder; of a model of vectors a .csv, .parquet or
+    .npz"""
     which: str = "last"
     """state of a run: last or best"""
     device: str = "auto"
@@ -42,21 +44,24 @@ def run(arguments: list[str]) -> None:
         return
     name, options = read_options(arguments)
     task = TASKS[name]
-    from thalweg.commands.files import read_images
+    from thalweg.commands.files import read_images, read_rows
     from thalweg.data.prepare import image_size
     from thalweg.latent import load
     from thalweg.methods.base import needs
 
     method = load(options.model, which=options.which, device=usable(options.device), kind=method_class(options.kind))
     shape = tuple(method.config.shape)
-    if len(shape) != 3:
-        raise InputError(f"apply is for models of images; this {method.name} was trained on points of shape {shape}")
+    if len(shape) != 3 and not task.rows:
+        others = " and ".join(other for other, one in TASKS.items() if one.rows)
+        raise InputError(f"{name} is for models of images; this {method.name} is of vectors {list(shape)}, for which there are {others}")
     told = next((option(key) for key in task.instead if getattr(options, key)), "")
     needs(f"{name} {told}".strip(), method, *task.needed(options))
     names: list[str] = []
     given: Any = None
     if options.input is not None:
-        if task.reads == "images":
+        if len(shape) != 3:
+            names, given = read_rows(options.input, () if method.units is None else method.units.columns)
+        elif task.reads == "images":
             values = (method.trained_on or {}).get("options", {}).get("values")
             names, given = read_images(options.input, image_size(shape), shape[0], values)
             if options.out.suffix == ".png" and not task.optional and len(given) > SHOWN:
@@ -82,7 +87,7 @@ def read_options(arguments: list[str]) -> tuple[str, Any]:
     if options.input is not None and not task.reads:
         raise InputError(f"{name} takes no --input: it works on what the model draws")
     if options.input is None and task.reads and not task.optional:
-        raise InputError(f"{name} needs --input PATH: {READS[task.reads]}")
+        raise InputError(f"{name} needs --input PATH: {READS[task.reads]}{OF_ROWS * task.rows}")
     options.check(options.input is not None)
     return name, options.for_file(options.out.suffix)
 
@@ -102,7 +107,7 @@ def options_of(name: str) -> type:
     """The dataclass of all options of a task: those of the command, then its own."""
     task = TASKS[name]
     made = make_dataclass(f"{name.capitalize()}Options", [], bases=(task.options, Options))
-    reads = f"Reads {READS[task.reads]}{' (or nothing)' * task.optional}" if task.reads else "Reads nothing"
+    reads = f"Reads {READS[task.reads]}{OF_ROWS * task.rows}{' (or nothing)' * task.optional}" if task.reads else "Reads nothing"
     made.__doc__ = f"{name}: {task.help}. {reads}; writes {', '.join(task.writes)}."
     return made
 

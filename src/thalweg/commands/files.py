@@ -10,8 +10,10 @@ from torch import Tensor
 
 from thalweg import checkpoint
 from thalweg.data.folders import Values, decode, look, pictures_in
+from thalweg.data.frames import TABLE_SUFFIXES, read_file
 from thalweg.data.images import Images, Size, convert, to_unit
 from thalweg.data.sources import read_arrays
+from thalweg.data.vectors import Table
 from thalweg.errors import InputError
 
 
@@ -57,3 +59,15 @@ def read_images(source: str, size: Size | None, channels: int, values: Values | 
         raise InputError(f"--input {source}: no picture there; give a folder with pictures, one picture, or an .npz")
     of = {file: values if values is not None and look(file).deep else None for file in files}
     return [str(file) for file in files], to_unit(torch.stack([decode(file, str(file), size, channels, of[file]) for file in files]))
+
+
+def read_rows(source: str, columns: Sequence[str]) -> tuple[list[str], Table]:
+    """Names and rows of a .csv, .parquet, .npz or .npy file; `columns`: those that a model was trained on. InputError for other files."""
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() not in (*TABLE_SUFFIXES, ".npz", ".npy"):
+        raise InputError(f"--input {source}: no table there; give a .csv, .parquet, .npz or .npy file")
+    table = path.suffix.lower() in TABLE_SUFFIXES
+    found = read_file(path, columns=columns, standardise=False) if table else read_arrays(path)
+    if not isinstance(found, Table):
+        raise InputError(f"--input {source}: it holds images {list(found.shape)}, need vectors [N, D]")
+    return [f"{path.name}[{i}]" for i in range(len(found))], found

@@ -87,9 +87,14 @@ def _floats(values: numpy.ndarray, column: str, name: str) -> numpy.ndarray:
     return found
 
 
-def read_file(path: Path, label: str | None = None, *, standardise: bool = True) -> Table:
-    """All rows of a .csv or .parquet file; see `of_columns`. A .csv whose first line holds numbers only has no names of columns."""
+def read_file(path: Path, label: str | None = None, *, columns: Sequence[str] = (), standardise: bool = True) -> Table:
+    """All rows of a .csv or .parquet file; see `of_columns`. A .csv whose first line holds numbers only has no names of columns.
+
+    `columns`: where the file has all of these, nothing else is looked at.
+    """
     cells = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    if columns and set(columns) <= cells.keys():
+        cells = {column: cells[column] for column in columns}
     return of_columns(cells, label, name=path.stem, standardise=standardise)
 
 

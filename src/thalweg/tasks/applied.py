@@ -8,7 +8,8 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.data.folders import SUFFIXES, decode
-from thalweg.data.prepare import everything, trained_data
+from thalweg.data.prepare import in_own_units, trained_data
+from thalweg.data.vectors import Table
 from thalweg.errors import InputError
 from thalweg.evaluate import energies
 from thalweg.tasks import (
@@ -34,16 +35,16 @@ class Outcome(NamedTuple):
     least: int = 32
 
 
-def classify(method: Any, x: Tensor, options: table.Options) -> Outcome:
-    return Outcome(records=prediction.classify(method, x.to(method.device)))
+def classify(method: Any, x: Tensor | Table, options: table.Options) -> Outcome:
+    return Outcome(records=prediction.classify(method, x))
 
 
-def detect(method: Any, x: Tensor, options: table.Detect) -> Outcome:
+def detect(method: Any, x: Tensor | Table, options: table.Detect) -> Outcome:
     """Among held-out examples: of the data that are given, as the model's folder keeps their energies, or of its data where they lie."""
     kept = (method.trained_on or {}).get("held_out")
     if options.data is None and kept:
         return Outcome(records=prediction.detect(energies(method, x), torch.tensor(kept)))
-    inliers = everything(trained_data(method, "validation", options.data)).x
+    inliers = in_own_units(trained_data(method, "validation", options.data)).x
     return Outcome(records=prediction.detect(energies(method, x), energies(method, inliers)))
 
 

@@ -16,7 +16,7 @@ def classify(method: Any, x: Examples, classes: Sequence[str] | None = None) -> 
     """
     needs("classify", method, "classify")
     classes = trained_classes(method) if classes is None else classes
-    probability, label = method.classify(x).exp().max(1)
+    probability, label = method.classify(x.to(method.device)).exp().max(1)
     return [{"class": classes[y], "probability": round(p, 6)} for y, p in zip(label.tolist(), probability.tolist())]
 
 

@@ -210,6 +210,8 @@ class Task:
     """endings of what it may write"""
     optional: bool = False
     """whether it can do without an input"""
+    rows: bool = False
+    """whether it is for models of vectors too, and reads the rows of a table for them"""
     instead: Mapping[str, str] = field(default_factory=dict)
     """the ability that is needed in place of `needs` where an option is given"""
 
@@ -219,7 +221,7 @@ class Task:
         return tuple(found) or self.needs
 
     def run(self, method: Any, given: Any, options: Options) -> Any:
-        """Do it: `given` is images [N, C, H, W] in [−1, 1], data with cameras, or None."""
+        """Do it: `given` is images [N, C, H, W] in [−1, 1], a table, data with cameras, or None."""
         module, name = self.function.split(":")
         function: Callable[..., Any] = getattr(importlib.import_module(f"thalweg.tasks.{module}"), name)
         return function(method, given, options)
@@ -227,9 +229,10 @@ class Task:
 
 # fmt: off
 TASKS: dict[str, Task] = {
-    "classify":    Task("the class of each image, and its probability", "applied:classify", Options, ("classify",), writes=(".json",)),
-    "detect":      Task("the energy of each image, and the share of held-out images that have a higher one", "applied:detect", Detect,
-                        ("energy",), writes=(".json",)),
+    "classify":    Task("the class of each example, and its probability", "applied:classify", Options, ("classify",), writes=(".json",),
+                        rows=True),
+    "detect":      Task("the energy of each example, and the share of held-out ones that have a higher one", "applied:detect", Detect,
+                        ("energy",), writes=(".json",), rows=True),
     "inpaint":     Task("fill in the missing pixels of images, of which the mask hides some", "applied:inpaint", Inpaint, ("constraint",),
                         instead={"search": "reconstruct"}),
     "restore":     Task("images that agree with what a linear operator left of the input", "applied:restore", Restore, ("constraint",),
