@@ -311,3 +311,17 @@ def test_what_an_encoding_does_not_have_is_written_plainly(encoding, here, monke
     for stream in (out, err):
         stream.flush()
     assert b"test accuracy" in out.buffer.getvalue() and b"Traceback" not in err.buffer.getvalue() and err.buffer.getvalue()
+
+
+def test_the_default_dtype_of_a_process_changes_no_command(here, monkeypatch):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert main(["train", "egc/digits", "--data", "../pics", "--out", "wide", "--images", "64", *FAST]) == 0
+        for model in ("../r", "wide"):
+            assert main(["evaluate", model, "--metrics", "accuracy,ood,fidelity", "-n", "80"]) == 0
+            assert main(["sample", model, "-n", "2", "--out", f"{Path(model).name}.npz"]) == 0
+            assert main(["apply", "inpaint", model, "--input", "../pics/a/000.png", "--out", "i.npz"]) == 0
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found, right = tw.load("wide").state_dict(), tw.load("../r").state_dict()
+    assert all(torch.equal(value, right[name]) for name, value in found.items())

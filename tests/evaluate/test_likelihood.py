@@ -343,8 +343,10 @@ def test_log_likelihood_takes_the_bounds_of_log_z():
         lambda x: -x.square().sum(1) / 2,
         lambda x: x[:, 0],
         lambda x: 1.5 * (1 + x.square().sum(1)).log() / 2,
+        lambda x: (1 + x.square().sum(1)).log(),
+        lambda x: -3 * (-x.square().sum(1)).exp(),
     ],
-    ids=["flat", "falling", "linear", "tails as 1/r^1.5 in two dimensions"],
+    ids=["flat", "falling", "linear", "tails as 1/r^1.5 in two dimensions", "as 1/r^2", "a bump on a plain"],
 )
 def test_an_infinite_log_z_never_passes_for_a_finite_one(energy):
     with pytest.raises(InputError, match="log Z is infinite: far out"):
@@ -357,9 +359,10 @@ def test_an_infinite_log_z_never_passes_for_a_finite_one(energy):
         lambda x: x.square().sum(1) / 2,
         lambda x: x.abs().sum(1),
         lambda x: 3 * (1 + x.square().sum(1)).log() / 2,  # Cauchy's in two dimensions
+        lambda x: 2.1 * (1 + x.square().sum(1)).log() / 2,
         lambda x: torch.where((x.abs() < 1e3).all(1), x.square().sum(1) / 2, torch.inf),
     ],
-    ids=["Gaussian", "Laplace", "Cauchy", "a box"],
+    ids=["Gaussian", "Laplace", "Cauchy", "tails as 1/r^2.1", "a box"],
 )
 def test_energies_that_confine_are_not_refused(energy):
     with warnings.catch_warnings():

@@ -66,6 +66,7 @@ def run(arguments: list[str]) -> None:
     from thalweg.data.prepare import held_out, prepare
     from thalweg.data.record import name_of
     from thalweg.distributed import speaks
+    from thalweg.gate import float32
     from thalweg.presets import TOYS
     from thalweg.train import fit
 
@@ -86,7 +87,8 @@ def run(arguments: list[str]) -> None:
     config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
     torch.manual_seed(options.seed)
     try:
-        method = kind(config)
+        with float32():
+            method = kind(config)
     except InputError as error:
         if len(shape) == 3 and len(data.shape) == 1:
             raise InputError(f"{options.preset} is for images, and {name} holds vectors {list(data.shape)}; see METHOD/vectors") from error
