@@ -300,6 +300,22 @@ def test_pictures_in_0_to_1_are_told(capsys):
     assert torch.equal(evaluate.energies(ABLE, (X + 1) / 2), ABLE.energy((X + 1) / 2))  # a tensor is as models give it
 
 
+def test_what_is_made_of_arrays_is_that_of_tensors(scene):
+    mean, wide = torch.tensor([0.5, -1.0]), torch.tensor([[2.0, 0.3], [0.3, 1.0]])
+    base = evaluate.Gaussian(array(mean), covariance=array(wide))
+    torch.testing.assert_close(base.log_prob(V), evaluate.Gaussian(mean, covariance=wide).log_prob(V))
+    assert evaluate.Gaussian([0.0, 0.0], 2.0).sample(3).dtype is torch.float32
+    for make, one in (
+        (lambda a: tasks.operators.matrix(a, (1, 8, 8)), torch.eye(64)[:9]),
+        (lambda a: tasks.operators.blur(kernel=a), torch.ones(3, 3) / 9),
+    ):
+        torch.testing.assert_close(make(array(one)).forward(SMALL), make(one).forward(SMALL))
+    assert evaluate.density(TOY.log_prob, "8gaussians", grid=16) == evaluate.density(TOY.log_prob, TOY, grid=16)
+    assert evaluate.mode_coverage(array(V), "8gaussians") == evaluate.mode_coverage(V, TOY)
+    with pytest.raises(InputError, match="ringz"):
+        evaluate.mode_coverage(V, "ringz")
+
+
 def test_a_stream_stands_by_its_first_examples(capsys):
     assert abs(evaluate.energy_distance(TOY.sample(500, generator=random.seeded(3)), TOY)) < 0.1
     assert "energy_distance: y: 8gaussians is a stream, of which the first 1,000 examples are taken" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from thalweg.data.frames import LABELS, of_frame
 from thalweg.data.plausible import as_classes, channels_first, fills_unit, pictures, renumbered
 from thalweg.data.prepare import in_own_units
 from thalweg.data.record import class_names
+from thalweg.data.toy import toy
 from thalweg.data.vectors import Table
 from thalweg.errors import InputError
 from thalweg.gate import float32
@@ -39,6 +40,8 @@ Kinds = Annotated[Mapping[str, Tensor], "kinds"]
 """Examples by name."""
 Batches = Annotated[Tensor, "batches"]
 """Examples, or a list or other iterable of batches, which stays as it is."""
+Truth = Annotated[Any, "toy"]
+"""A toy whose density is known, or the name of one."""
 
 STREAM = 1000  # examples of a stream that stand for it
 R = TypeVar("R")
@@ -106,6 +109,8 @@ def _converted(what: str, kind: str | None, value: Any, model: Any) -> tuple[Any
         if not isinstance(value, Mapping):
             raise InputError(f"{what} needs a dict of name -> examples, got {type(value).__name__}")
         return {name: _converted(f"{what} '{name}'", "examples", one, model)[0] for name, one in value.items()}, None
+    if kind == "toy":
+        return (toy(value) if isinstance(value, str) else value), None
     if kind == "labelled":
         x, label = _converted(what, "examples", value, model)
         return (x, None if label is None else label()), None

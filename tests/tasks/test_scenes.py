@@ -97,6 +97,8 @@ def test_what_cannot_be_done_is_said():
         tasks.recombine(tw.method("egc/digits"))
     with pytest.raises(InputError, match="needs a model trained without cameras, which infers them; this one is told its cameras"):
         tasks.pose(method(), numbered().all().x)
+    with pytest.raises(InputError, match=r"views: needs data with cameras, tw.data.Views, .* got Tensor"):
+        tasks.new_views(method(), numbered().all().x)
     with pytest.raises(InputError, match="needed is the ability 'cameras'"):
         tasks.new_views(method(poses="unknown"), numbered())
     with pytest.raises(InputError, match=r"an object of views has 5 images, shots \+ views = 6"):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
-from thalweg.given import Examples, takes
+from thalweg.given import Examples, Numbers, takes
 
 
 class Base(Protocol):
@@ -26,7 +26,8 @@ class Gaussian:
     covariance: [D, D] over the flattened x, D values in x. Raises InputError on shapes that differ or what is not positive.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor | float | None = None, *, covariance: Tensor | None = None):
+    @takes
+    def __init__(self, mean: Numbers, std: Numbers | float | None = None, *, covariance: Numbers | None = None):
         if (std is None) == (covariance is None):
             raise InputError("Gaussian: need one of std and covariance")
         self.mean = mean

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
-from thalweg.given import Examples, takes
+from thalweg.given import Examples, Truth, takes
 
 Energy = Callable[..., Tensor]
 
@@ -125,7 +125,10 @@ def log_density(energy: Energy, extent: float, grid: int, *, device: str | torch
     return (value - log_z).view(grid, grid), log_z
 
 
-def density(energy: Energy, toy: Toy, *, grid: int = 400, extent: float | None = None, device: str | torch.device = "cpu") -> DensityReport:
+@takes
+def density(
+    energy: Energy, toy: Truth, *, grid: int = 400, extent: float | None = None, device: str | torch.device = "cpu"
+) -> DensityReport:
     """Compare the density exp(−energy) with a toy's true one, both normalised on a grid over [−extent, extent]².
 
     energy: (x [B, 2]) -> [B] nats; called on `device`. extent: half-width, the toy's own when not given. Sums in float64.
@@ -156,7 +159,7 @@ def density(energy: Energy, toy: Toy, *, grid: int = 400, extent: float | None =
 
 
 @takes
-def histogram_variation(x: Examples, toy: Toy, *, cells: int = 40) -> HistogramVariation:
+def histogram_variation(x: Examples, toy: Truth, *, cells: int = 40) -> HistogramVariation:
     """Compare samples x [n, 2] with a toy by a histogram of cells × cells over [−extent, extent]²; what lies outside counts as wrong.
 
     A cell's exact mass is the mean of the density at 64 points of it. Raises InputError for other shapes and no samples.
@@ -195,7 +198,7 @@ def _modes_missing(truth: Tensor, model: Tensor, toy: Toy, extent: float, grid: 
 
 
 @takes
-def mode_coverage(samples: Examples, toy: Toy, *, at_least: int = 1) -> ModeCoverage:
+def mode_coverage(samples: Examples, toy: Truth, *, at_least: int = 1) -> ModeCoverage:
     """Count the modes that samples [N, 2] hit, and the share of samples within 4 standard deviations of a mode.
 
     A sample belongs to its nearest mode if that is within 4 `mode_std`; a mode is hit by `at_least` such samples (1, the

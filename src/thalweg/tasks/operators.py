@@ -196,7 +196,8 @@ def _gaussian(side: int, std: float) -> Tensor:
     return weight / weight.sum()
 
 
-def blur(std: float | None = None, kernel: Tensor | None = None, *, threshold: float = 0.01) -> Blur:
+@takes
+def blur(std: float | None = None, kernel: Numbers | None = None, *, threshold: float = 0.01) -> Blur:
     """The operator that blurs with a Gaussian of `std` pixels or with a `kernel` [h, w] of odd sides; edges wrap around.
 
     Singular values up to `threshold` in [0, 1) times the largest count as 0 in A⁺: what they carried is lost, and would come back
@@ -240,7 +241,8 @@ class Matrix(LinearOperator):
         return (y.flatten(1) @ self.inverse.to(y).T).view(-1, *self.shape)
 
 
-def matrix(a: Tensor, shape: tuple[int, ...], *, rtol: float = 1e-5) -> Matrix:
+@takes
+def matrix(a: Numbers, shape: tuple[int, ...], *, rtol: float = 1e-5) -> Matrix:
     """The operator of a matrix `a` [m, d] on images of `shape`, flattened to d entries: y [B, m].
 
     A⁺ is `torch.linalg.pinv` in float64; singular values up to `rtol` times the largest count as 0 (float32 images carry no

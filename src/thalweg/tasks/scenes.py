@@ -111,6 +111,10 @@ def new_views(method: Any, data: Views, *, objects: int = 6, shots: int = 2, vie
     objects or were trained without cameras, among which a new one has no place, and for objects with fewer images.
     """
     check_model("views", method, "views", "cameras")
+    if not isinstance(data, Views):
+        raise InputError(
+            f"views: needs data with cameras, tw.data.Views, such as tw.data.load('objects', 'test'); got {type(data).__name__}"
+        )
     for name, value in (("objects", objects), ("shots", shots), ("views", views)):
         check_count(name, value, 1)
     rows = data.with_views(1).all()
