@@ -23,7 +23,7 @@ from .vectors import Table
 OPTIONAL = (".csv", ".parquet", ".npz", ".npy")  # files that are loaded with more options than a size
 Given = str | Mapping[str, Any]
 """Where data are, a name or path; or what `data.of` takes, by split."""
-_IN_PYTHON = "or from Python data={'train': …, 'test': …}"
+_IN_PYTHON = "or in Python tw.metrics.Subject(model, settings, data={'train': …, 'test': …})"
 HELD_OUT = 512  # examples that the best state is chosen by
 
 
