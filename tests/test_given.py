@@ -311,6 +311,8 @@ def test_what_is_made_of_arrays_is_that_of_tensors(scene):
     ):
         torch.testing.assert_close(make(array(one)).forward(SMALL), make(one).forward(SMALL))
     assert evaluate.density(TOY.log_prob, "8gaussians", grid=16) == evaluate.density(TOY.log_prob, TOY, grid=16)
+    columns = frame(V)
+    assert evaluate.ood(columns["column 0"], columns["column 1"], bootstrap=20) == evaluate.ood(V[:, 0], V[:, 1], bootstrap=20)
     assert evaluate.mode_coverage(array(V), "8gaussians") == evaluate.mode_coverage(V, TOY)
     with pytest.raises(InputError, match="ringz"):
         evaluate.mode_coverage(V, "ringz")

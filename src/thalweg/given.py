@@ -11,7 +11,6 @@ from numbers import Number
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -131,7 +130,7 @@ def _examples(what: str, x: Any, kind: str, model: Any) -> tuple[Any, Numbered]:
         if len(x[1]) != len(found):
             raise InputError(f"{what}: {len(found)} examples and {len(x[1])} labels, need one for each")
         return found, lambda: as_classes(x[1], _classes(model), what)
-    if isinstance(x, Tensor | numpy.ndarray | list):
+    if not is_frame(x) and (isinstance(x, list) or hasattr(x, "__array__")):  # also a column of a table, and arrays of other libraries
         return _array(what, x, kind), None
     if is_frame(x):
         return _rows(what, of_frame(_chosen(what, x, model), standardise=False), model)

@@ -21,6 +21,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
         raise InputError(f"{name}: an array of {array.dtype}; examples must be numbers")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(numpy.int64)
+    array = array if array.flags.writeable else array.copy()  # as columns of a DataFrame are
     return torch.from_numpy(numpy.ascontiguousarray(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))))
 
 
