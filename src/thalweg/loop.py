@@ -30,6 +30,8 @@ from thalweg.progress import Progress
 from thalweg.stopping import Stopped, Watch, locked
 from thalweg.updates import SharedDivergence, Update
 
+PREPARED = 16_384, 2**25  # examples that a method is told of before the first step and after the last, and numbers in them, at most
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -84,6 +86,8 @@ class Run:
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
         self.guard = Guard(tries=options.tries)
+        if type(self.method).prepare is not Method.prepare:
+            self.method.prepare(self.examples().x)
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
         self.ema.trained_on = self.method.trained_on
         for name in self.method.sharded:
@@ -172,6 +176,21 @@ class Run:
         self.update.images, self.update.updates = state["images"], state["updates"]
         self.elapsed, self.best = state["elapsed"], state["best"]
         self.guard.load(state["guard"])
+
+    def examples(self) -> Batch:
+        """Training examples by which a method sets its buffers, the same on every rank."""
+        most, numbers = PREPARED
+        return _to(self.data.batch(0, max(2, min(most, numbers // math.prod(self.data.shape))), self.options.seed), self.device)
+
+    def conclude(self) -> None:
+        """After the last step the twin is told of examples, and both keep what it makes of them; the state is kept anew."""
+        ended = self.update.images >= self.options.images or self.world.any(self.out_of_time())
+        if type(self.method).conclude is Method.conclude or not ended:
+            return
+        self.ema.conclude(self.examples())
+        for fast, slow in zip(self.method.buffers(), self.ema.buffers()):
+            fast.copy_(slow)
+        self.save()
 
     def sync_buffers(self) -> None:
         """Copy the method's buffers (norms, spectral vectors, chains) to the twin before the twin is used; every rank must call it."""
@@ -343,6 +362,7 @@ class Run:
         if self.saved != self.update.images:
             self.save()
         self.sync_buffers()
+        self.conclude()
         for name in self.method.sharded:
             _set_buffer(self.method, name, self.ema.get_buffer(name).clone())
         if self.writer is not None:

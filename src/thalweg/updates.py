@@ -80,6 +80,9 @@ class Update:
         elif not hasattr(batch, "x"):
             batch = Batch(*batch)
         self.begin()
+        if not self.images:
+            for twin in (self.method, self.ema):
+                twin.prepare(batch.x)
         self.method.train()
         self.method.step(batch, self)
         self.images += len(batch.x)

@@ -55,7 +55,7 @@ def test_scores_are_what_they_are_called(batch):
     two, x = TwoClasses(), draws(10, 0)
     squares = torch.stack([(x.flatten(1) - m).square().sum(1) for m in two.means.detach()])
     found = outlier_scores(two, x, reference=draws(50, 1), batch=batch)
-    assert tuple(found) == SCORES
+    assert tuple(found) == tuple(name for name in SCORES if name != "levels")
     torch.testing.assert_close(found["energy"], -(-squares / 2).logsumexp(0))
     torch.testing.assert_close(found["joint"], squares.amin(0) / 2)
     assert all(not value.requires_grad for value in found.values()) and two.means.grad is None and two.means.requires_grad
@@ -95,3 +95,27 @@ def test_wrong_scores_are_named(name, options, message):
     with pytest.raises(InputError) as error:
         outlier_scores(Gaussian(), draws(4, 0), [name], **options)
     assert message in str(error.value)
+
+
+def test_levels_tell_constants_and_noise_from_gaussian_data():
+    """Of an exact model of N(0, I) in 64 dimensions: points at the centre, which are the likeliest, and far ones alike."""
+    model = tw.method("dual/vectors", shape=(64,), **{"net.width": 8, "net.depth": 1, "waves": 0})
+    draw = [random.normal(400, 64, generator=random.seeded(7, part)) for part in range(2)]
+    others = {"centre": 0.3 * draw[1], "far": 1.5 * draw[1]}
+    reports, _ = ood_table(model, draw[1], others, scores=("energy", "levels"), reference=draw[0], bootstrap=20)
+    assert reports["energy"]["centre"].auroc < 0.01
+    assert reports["levels"]["centre"].auroc > 0.99 and reports["levels"]["far"].auroc > 0.99
+    same, _ = ood_table(model, draw[1], {"same": random.normal(400, 64, generator=random.seeded(7, 3))}, scores=("levels",),
+                        reference=draw[0], bootstrap=20)  # fmt: skip
+    assert abs(same["levels"]["same"].auroc - 0.5) < 4.5 * 0.5 / math.sqrt(3 * 400) * 2
+
+
+def test_levels_need_a_reference_and_noise_levels():
+    model = tw.method("dual/vectors", shape=(2,), **{"net.width": 8, "net.depth": 1, "waves": 0})
+    x = torch.zeros(3, 2)
+    with pytest.raises(tw.InputError, match="'levels' needs training examples"):
+        outlier_scores(model, x, ["levels"])
+    with pytest.raises(tw.InputError, match="100 training examples"):
+        outlier_scores(model, x, ["levels"], reference=x)
+    with pytest.raises(tw.InputError, match="energies at all noise levels"):
+        outlier_scores(Gaussian(), x, ["levels"], reference=x)

@@ -4,6 +4,7 @@
 |---|---|
 | gaussian | the standard normal |
 | 8gaussians | 8 equal Gaussians of std 0.15 on the circle of radius 2 |
+| 2gaussians | two Gaussians of std 0.4 at (±3.2, 0), of weights 0.8 and 0.2: between them the score says nothing of the weights |
 | 25gaussians | 25 equal Gaussians of std 0.05 on the grid {−2, −1, 0, 1, 2}² |
 | rings | 4 equal circles of radius 0.75, 1.5, 2.25, 3, uniform angle, convolved with a Gaussian of std 0.08 |
 | moons | 2 equal half circles of radius 2, uniform angle, convolved with std 0.2 |
@@ -124,14 +125,20 @@ def _mixture(means: Tensor, log_weights: Tensor, std: float) -> Callable[[Tensor
     return log_density
 
 
-def _points(means: Tensor, std: float, classes: tuple[str, ...] = ()) -> _Law:
+def _points(means: Tensor, std: float, classes: tuple[str, ...] = (), weights: tuple[float, ...] = ()) -> _Law:
+    """Equal Gaussians round `means` [M, 2], equally likely unless there are `weights`."""
     count = len(means)
 
     def draw(n: int, generator: Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        component = integers(n, 0, count, generator, device)
+        if weights:
+            bounds = torch.tensor(weights[:-1], device=device).cumsum(0)
+            component = torch.bucketize(uniform(n, generator=generator, device=device), bounds, right=True)
+        else:
+            component = integers(n, 0, count, generator, device)
         return means.to(device)[component] + std * normal(n, 2, generator=generator, device=device), component
 
-    log_density = _mixture(means, torch.full((count,), -math.log(count), dtype=torch.float64), std)
+    log_weights = torch.tensor(weights or (1 / count,) * count, dtype=torch.float64).log()
+    log_density = _mixture(means, log_weights, std)
     extent = means.abs().max().item() + 5.5 * std
     return _Law(log_density, draw, extent, classes, modes=means.float(), mode_std=std)
 
@@ -175,6 +182,11 @@ def _polar(radius: Tensor | float, angle: Tensor) -> Tensor:
 
 def _gaussian() -> _Law:
     return _points(torch.zeros(1, 2, dtype=torch.float64), 1.0)
+
+
+def _two_gaussians() -> _Law:
+    means = torch.tensor([[-3.2, 0.0], [3.2, 0.0]], dtype=torch.float64)
+    return _points(means, 0.4, ("left", "right"), weights=(0.8, 0.2))
 
 
 def _eight_gaussians() -> _Law:
@@ -270,6 +282,7 @@ def _checkerboard() -> _Law:
 
 _LAWS: dict[str, Callable[[], _Law]] = {
     "gaussian": _gaussian,
+    "2gaussians": _two_gaussians,
     "8gaussians": _eight_gaussians,
     "25gaussians": _twenty_five_gaussians,
     "rings": _rings,

@@ -27,6 +27,7 @@ from thalweg.evaluate.fidelity import (
     frechet_from_features,
 )
 from thalweg.evaluate.latents import KNNProbe, LinearProbe, knn, linear_probe, tsne
+from thalweg.evaluate.levels import LevelBounds, level_bounds
 from thalweg.evaluate.likelihood import Bound, LogLikelihood, LogPartition, bits_per_dimension, log_likelihood, log_partition
 from thalweg.evaluate.modes import ModeCount, StackedModes, count_modes, perfect_sampler, stacked_modes
 from thalweg.evaluate.neighbours import Memorisation, Neighbours, memorisation, nearest_neighbours
@@ -60,6 +61,7 @@ __all__ = [
     "HistogramVariation",
     "Inception",
     "KNNProbe",
+    "LevelBounds",
     "LinearProbe",
     "LogLikelihood",
     "LogPartition",
@@ -94,6 +96,7 @@ __all__ = [
     "grey_bins",
     "histogram_variation",
     "knn",
+    "level_bounds",
     "linear_probe",
     "log_likelihood",
     "log_partition",

@@ -5,21 +5,27 @@ joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that cl
              a model's own joint score, where it has one (LIEBM, eq. 15)
 mass         ‖∇E(x)‖: little probability mass lies where the density is steep (JEM, "approximate mass")
 typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
+levels       for models with energies at all noise levels: how far energies, slopes in log σ and gradient norms at several levels are
+             from those of training images, all together (`LevelScore`)
 """
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.energy import score as score_of
+from thalweg.energy import value_and_score
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.ood import OODReport, ood
 from thalweg.given import Examples, Kinds, takes
 from thalweg.nn.layers import frozen
 
-SCORES = ("energy", "joint", "mass", "typicality")
+SCORES = ("energy", "joint", "mass", "typicality", "levels")
 REFERENCE = 5_000  # training examples whose mean energy is known well enough
+LEVELS = 8  # noise levels of the score "levels"
 
 
 @takes
@@ -35,17 +41,65 @@ def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -
 
 
 def fitting_scores(method) -> tuple[str, ...]:
-    """The scores that a method has: all of `SCORES`, `joint` only where it classifies or has an `outlier_score`."""
-    return tuple(name for name in SCORES if name != "joint" or {"classify", "outlier_score"} & method.abilities)
+    """The scores that a method has: all of `SCORES`, `joint` only where it classifies or has an `outlier_score`, `levels` where it has some."""
+    lacking = set() if {"classify", "outlier_score"} & method.abilities else {"joint"}
+    lacking |= set() if "levels" in method.abilities else {"levels"}
+    return tuple(name for name in SCORES if name not in lacking)
+
+
+class LevelScore:
+    """How unlike training examples x is by what a model says of it at `LEVELS` noise levels: fitted to `reference` [R, ...], R ≥ 100.
+
+    At each σ, from the square root of the lowest level's ratio to the highest upwards: U(x, σ), its slope in log σ, and
+    log ‖σ ∇U‖², of x without noise. The score is the distance of these numbers from their mean over the reference, in the metric of their
+    covariance there (Mahalanobis), shrunk by a hundredth. No outlier is looked at.
+    """
+
+    def __init__(self, method: Any, reference: Tensor, *, batch: int = 256) -> None:
+        if len(reference) < 100:
+            raise InputError(f"score 'levels' needs 100 training examples or more as reference, got {len(reference)}")
+        c = method.config
+        low, high = math.log(c.sigma_min), math.log(c.sigma_max)
+        self.sigmas = [math.exp(low + (high - low) * (i + 0.5) / LEVELS) for i in range(LEVELS)]
+        self.method, self.batch = method, batch
+        found = self.features(reference)
+        self.mean = found.mean(0)
+        self.std = found.std(0).clamp_min(1e-9)
+        z = (found - self.mean) / self.std
+        correlation = 0.99 * z.T @ z / len(z) + 0.01 * torch.eye(z.shape[1], dtype=z.dtype)
+        self.whiten = torch.linalg.cholesky(torch.linalg.inv(correlation))
+
+    def features(self, x: Tensor) -> Tensor:
+        """[N, ...] -> [N, 3 · LEVELS] on the CPU in float64."""
+        return torch.cat([self._features(part.to(self.method.device)).double().cpu() for part in x.split(self.batch)])
+
+    def _features(self, x: Tensor) -> Tensor:
+        columns = []
+        with frozen(self.method):
+            for sigma in self.sigmas:
+                value, score = value_and_score(self.method.energy, x, sigma=sigma)
+                columns += [value, self.method.slope(x, sigma=sigma), (sigma * score).flatten(1).square().sum(1).log()]
+        return torch.stack(columns, 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The score of x [N, ...], [N]; higher is more outlying."""
+        return (((self.features(x) - self.mean) / self.std) @ self.whiten).norm(dim=1)
 
 
 @takes
 def outlier_scores(
-    method, x: Examples, names: Iterable[str] | None = None, *, reference: Examples | float | None = None, batch: int = 512
+    method,
+    x: Examples,
+    names: Iterable[str] | None = None,
+    *,
+    reference: Examples | float | None = None,
+    level_score: LevelScore | None = None,
+    batch: int = 512,
 ) -> dict[str, Tensor]:
     """Some of `SCORES` (all that fit when None) of x [N, ...] under a trained method: name -> [N] on the CPU, higher is more outlying.
 
-    reference: training examples [R, ...], or their mean energy, needed by `typicality`. Energies are computed once for all scores.
+    reference: training examples [R, ...], needed by `typicality`, for which their mean energy will do, and by `levels`, for which a
+    `LevelScore` will. Energies are computed once for all scores.
     Raises InputError for an unknown score, one that the method does not have, or a missing reference.
     """
     names = fitting_scores(method) if names is None else tuple(names)
@@ -53,13 +107,18 @@ def outlier_scores(
         if name not in SCORES:
             raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}. Scores: {', '.join(SCORES)}")
         if name not in fitting_scores(method):
-            raise InputError(f"score '{name}' needs a model that classifies; {method.name} does not")
+            lacks = "has energies at all noise levels" if name == "levels" else "classifies"
+            raise InputError(f"score '{name}' needs a model that {lacks}; {method.name} does not")
     if "typicality" in names and (reference is None or (isinstance(reference, Tensor) and not len(reference))):
         raise InputError("score 'typicality' needs training examples as reference")
+    if "levels" in names and level_score is None and not isinstance(reference, Tensor):
+        raise InputError("score 'levels' needs training examples as reference")
     found = {}
-    energy = energies(method, x, batch=batch) if set(names) != {"mass"} else None
+    energy = energies(method, x, batch=batch) if set(names) - {"mass", "levels"} else None
     for name in names:
-        if name == "energy":
+        if name == "levels":
+            found[name] = (level_score or LevelScore(method, reference))(x)
+        elif name == "energy":
             found[name] = energy
         elif name == "joint" and "outlier_score" in method.abilities:
             found[name] = _batched(method, x, batch, method.outlier_score)
@@ -92,10 +151,14 @@ def ood_table(
     mean energy for `typicality`. Intervals as in `ood`.
     """
     names = fitting_scores(method) if scores is None else tuple(scores)
-    centre = None
+    centre = levels = None
     if "typicality" in names and reference is not None and len(reference):
         centre = float(energies(method, reference[:REFERENCE]).mean())
-    by_kind = {kind: outlier_scores(method, x, names, reference=centre) for kind, x in {"held-out": inliers, **outliers}.items()}
+    if "levels" in names and reference is not None:
+        levels = LevelScore(method, reference[:REFERENCE])
+    by_kind = {
+        kind: outlier_scores(method, x, names, reference=centre, level_score=levels) for kind, x in {"held-out": inliers, **outliers}.items()
+    }
     values = {name: {kind: found[name] for kind, found in by_kind.items()} for name in names}
     reports = {
         name: {kind: ood(values[name]["held-out"], values[name][kind], bootstrap=bootstrap, seed=seed) for kind in outliers}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thalweg.methods.base import Method
 
 METHODS = {
+    "dual": ("thalweg.methods.dual", "Dual"),
     "short_run": ("thalweg.methods.short_run", "ShortRun"),
     "egc": ("thalweg.methods.egc", "EGC"),
     "cdrl": ("thalweg.methods.cdrl", "CDRL"),

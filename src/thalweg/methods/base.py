@@ -20,6 +20,7 @@ ABILITIES = {
     "concepts": "sample(label=[n, M]) composes several concepts",
     "energy": "energy(x) is −log p(x) in nats up to log Z",
     "normalised": "log_z is known, so that −energy(x) − log_z is log p(x)",
+    "levels": "energy(x, sigma=σ) at every noise level from sigma_min to sigma_max, of which `base` is the law at the last",
     "classify": "classify(x) is log p(label | x)",
     "outlier_score": "outlier_score(x) is a score of its own, besides the energy",
     "denoise": "denoise(y, std) takes Gaussian noise off",
@@ -104,6 +105,12 @@ class Method(nn.Module, ABC):
     def abilities(self) -> frozenset[str]:
         """Which of `ABILITIES` this model has, as it is configured; by default "sample", and those named like a function of the class."""
         return frozenset({"sample"} | {name for name in ("energy", "classify", "denoise", "encode") if callable(getattr(self, name, None))})
+
+    def prepare(self, x: Tensor) -> None:
+        """Told of training examples x [N, ...] before the first step; buffers may be set by them once. By default nothing."""
+
+    def conclude(self, batch: Batch) -> None:
+        """Told of training examples after the last step, as the EMA twin; buffers may be set by them. By default nothing."""
 
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -1,17 +1,23 @@
 """Of energies: log-likelihood, exact or between bounds."""
 
+import math
 import warnings
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from thalweg import diffusion, random
 from thalweg import evaluate as ev
-from thalweg import random
 from thalweg.data.toy import TOYS
 from thalweg.methods.base import has
 from thalweg.metrics.base import Row, Subject, line
+from thalweg.metrics.outliers import spread
 from thalweg.units import standardised
+
+# of the other ways to a log-likelihood: examples and walks, levels of the flow and of the walks, dimensions up to which a divergence is exact
+WALKS, FLOW, STEPS, EXACT = 256, 100, 400, 32
 
 
 def likelihood(s: Subject) -> dict[str, Any]:
@@ -34,6 +40,8 @@ def likelihood(s: Subject) -> dict[str, Any]:
             test = model.dequantise(test, random.uniform(*test.shape, generator=draws))
         elif bins is not None:
             test = ev.dequantise(test, bins, draws)
+        if has(model, "levels"):
+            more |= _other_ways(model, train, test, bins, s)
         return {"log_likelihood": _told(model, test, model.log_z, bins, s)} | more
     test = test if bins is None else ev.dequantise(test, bins, draws)
     with warnings.catch_warnings():
@@ -42,6 +50,32 @@ def likelihood(s: Subject) -> dict[str, Any]:
             model.energy, ev.fitted_base(train), samples=samples, chains=64, temperatures=300, seed=s.settings.seed, device=s.device
         )
     return {"log_partition": asdict(partition), "log_likelihood": _told(model, test, partition, bins, s)} | more
+
+
+def _other_ways(model: Any, train: Tensor, test: Tensor, bins: ev.Bins | None, s: Subject) -> dict[str, Any]:
+    """Two more ways to the log-likelihood of an energy of all noise levels: by the flow of its gradients, and log Z between bounds.
+
+    Flow and energy are asked of the same examples; walks up begin with these and noise of the lowest level, whose density it is.
+    """
+    sigma, few = model.config.sigma_min, spread(test, WALKS).to(s.device)
+    noised = few + sigma * random.normal(*few.shape, generator=random.seeded(s.settings.seed, 13)).to(s.device)
+    probes = 0 if few[0].numel() <= EXACT else 1
+    levels = diffusion.sigmas(STEPS, sigma, model.config.sigma_max)
+    with torch.no_grad():
+        own = -torch.cat([model.energy(part) for part in few.split(256)]).double().cpu()
+    flow = torch.cat([model.flow_log_prob(part, steps=FLOW, probes=probes) for part in few.split(256)]).double().cpu()
+    gap = flow - own
+    bounds = ev.level_bounds(model.energy, model.base, levels, x=noised, walks=WALKS, seed=s.settings.seed, device=s.device)
+    d, n = few[0].numel(), len(few)
+    return {
+        "sigma": sigma,
+        "flow": {
+            "own": float(own.mean()), "flow": float(flow.mean()), "difference": float(gap.mean()),
+            "standard_error": float(gap.std()) / math.sqrt(n), "n": n, "probes": probes, "steps": FLOW,
+            "bits_per_dimension": None if bins is None else ev.bits_per_dimension(float(flow.mean()), d, bins.width),
+        },
+        "level_bounds": asdict(bounds),
+    }  # fmt: skip
 
 
 def _told(model: Any, x: Tensor, log_z: Any, bins: ev.Bins | None, s: Subject) -> dict[str, Any]:
@@ -57,6 +91,22 @@ def _bits(q: dict[str, Any]) -> str:
 
 
 def likelihood_rows(r: dict[str, Any]) -> list[Row]:
+    return _own_rows(r) + (_other_rows(r) if "flow" in r else [])
+
+
+def _other_rows(r: dict[str, Any]) -> list[Row]:
+    f, z = r["flow"], r["level_bounds"]
+    bits = "" if f["bits_per_dimension"] is None else f"; {f['bits_per_dimension']:.3f} bits a dimension"
+    span = 1.96 * f["standard_error"]
+    note = f"nats by the flow of its gradients less its own, {f['n']} held-out examples of {f['own']:.2f}{bits}"
+    bounds = f"nats, estimate; walks along the levels give {z['lower']['value']:.2f} to {z['upper']['value']:.2f}"
+    return [
+        line("log-likelihood by the flow", f["difference"], "+.2f", (f["difference"] - span, f["difference"] + span), note),
+        line("log Z by walks", z["estimate"]["value"], "+.2f", (z["lower"]["low"], z["upper"]["high"]), bounds),
+    ]
+
+
+def _own_rows(r: dict[str, Any]) -> list[Row]:
     z, q = r.get("log_partition"), r["log_likelihood"]
     of = f" of standardised columns, {r['log_volume']:.2f} less in the data's own units" if "log_volume" in r else ""
     if z is None:

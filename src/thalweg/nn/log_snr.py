@@ -31,6 +31,7 @@ def see_log_snr(network: nn.Module, log_snr: list[float]) -> nn.Module:
 def start_at_zero(network: nn.Module) -> nn.Module:
     """`network` with zero weights in the layer of its numbers, or of all that an MLP puts out; maps of the other networks start at zero."""
     last: Any = network.net.last if isinstance(network, VectorNet) else network.vector if hasattr(network, "vector") else network.last
+    last = last[-1] if isinstance(last, nn.Sequential) else last
     if last is not None:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

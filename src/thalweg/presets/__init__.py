@@ -12,6 +12,7 @@ FIRST = "egc/digits"  # what a newcomer trains first, and the toy after that
 FIRST_TOY = "short_run/moons"
 # number of labels of each toy of thalweg/data/toy.py
 TOYS = {
+    "2gaussians": 2,
     "8gaussians": 8,
     "25gaussians": 25,
     "pinwheel": 5,

@@ -18,12 +18,15 @@ _HOMES = {
     "Turntable": "scenes",
     "classify": "prediction",
     "consistency": "restoration",
+    "coverage": "restoration",
     "denoise": "denoising",
     "detect": "prediction",
     "diversity": "restoration",
     "draw_objects": "scenes",
+    "estimate_noise": "levels",
     "inpaint": "restoration",
     "interpolate": "interpolation",
+    "intrinsic_dimension": "levels",
     "latents": "interpolation",
     "mean_fill": "baselines",
     "nearest_fill": "baselines",
@@ -48,10 +51,11 @@ if TYPE_CHECKING:
     from thalweg.tasks.denoising import denoise
     from thalweg.tasks.interpolation import interpolate, latents, slerp
     from thalweg.tasks.latent_restoration import LatentRestoration, restore_latent
+    from thalweg.tasks.levels import estimate_noise, intrinsic_dimension
     from thalweg.tasks.operators import LinearOperator
     from thalweg.tasks.prediction import classify, detect
     from thalweg.tasks.reconstruction import reconstruct
-    from thalweg.tasks.restoration import Measured, consistency, diversity, inpaint, restore
+    from thalweg.tasks.restoration import Measured, consistency, coverage, diversity, inpaint, restore
     from thalweg.tasks.scenes import (
         NewViews,
         Poses,

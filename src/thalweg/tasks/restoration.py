@@ -138,6 +138,21 @@ def diversity(completions: Numbers, mask: Numbers | None = None) -> Tensor:
     return (spread * missing).flatten(1).sum(1) / missing.flatten(1).sum(1)
 
 
+def coverage(completions: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+    """The share of missing pixels of each true image x [B, C, H, W] between the least and the greatest of its K completions, [B].
+
+    completions [K, B, C, H, W], K ≥ 2; mask as `operators.mask` takes it. Draws of the true posterior have (K − 1)/(K + 1) on average, if
+    all pixels are continuous: less says that completions are too alike, more that they are too unlike.
+    """
+    if completions.dim() != 5 or len(completions) < 2 or completions.shape[1:] != x.shape:
+        raise InputError(f"coverage: got {list(completions.shape)} and {list(x.shape)}, need [K, B, C, H, W] with K ≥ 2 and [B, C, H, W]")
+    missing = 1 - operators.mask(mask).to(x.device).forward(torch.ones_like(x))
+    if not missing.flatten(1).any(1).all():
+        raise InputError("coverage: the mask leaves nothing to fill in")
+    inside = ((completions.amin(0) <= x) & (x <= completions.amax(0))).to(x)
+    return (inside * missing).flatten(1).sum(1) / missing.flatten(1).sum(1)
+
+
 def _one_each(value: Any, images: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == images
 

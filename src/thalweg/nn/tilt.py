@@ -1,0 +1,139 @@
+"""The Gaussian that a normalised energy of all noise levels tilts, and how a network's outputs enter: U = −log N(y; μ, C + σ²) + read-outs.
+
+    u = (y − μ)/√(s² + σ²), s² the diagonal of C         what the network sees, of size 1 at every level
+    ⟨r u, m⟩, r = s/√(σ² + δ² s²)                         its map: a direct path to the slope at each pixel; vanishes at high noise
+    c √d l, c = s̄²/(s̄² + σ²)                              its number
+
+With `ends`, for images of grey values, which pile up at the ends of their range: bumps g = exp(−½ v²) and v g, v the distance of y from an
+end in units of twice the noise, as inputs and as read-outs c ⟨g, m⟩ of their own, and c ⟨1, m⟩. Of networks for images with few resolutions
+no convolution sees edges that are a grey value wide.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Tilted(NamedTuple):
+    """What a network is given at y and what its outputs are multiplied by: `energy` [B] of the Gaussian; `inputs` [B, k·C, ...] ;
+    `weights` [B, maps, *shape] of the map; `cut` [B] of the number; `share` the noise's part of u's deviation."""
+
+    energy: Tensor
+    inputs: Tensor
+    weights: Tensor
+    cut: Tensor
+    share: Tensor
+
+
+class Base:
+    """N(μ, C + σ²) at one level, with draws and densities; `basis` [D, D] holds the directions of a full covariance in its columns."""
+
+    def __init__(self, mean: Tensor, variance: Tensor, basis: Tensor | None) -> None:
+        self.mean, self.variance, self.basis = mean, variance, basis
+
+    def of_noise(self, z: Tensor) -> Tensor:
+        """The draw that noise z [B, ...] makes."""
+        scaled = z.flatten(1) * self.variance.sqrt()
+        return self.mean + (scaled if self.basis is None else scaled @ self.basis.T).view_as(z)
+
+    def noise_of(self, y: Tensor) -> Tensor:
+        """The noise [B, ...] that makes y."""
+        return (self._along(y) / self.variance.sqrt()).view_as(y)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """`n` draws [n, ...]."""
+        device = self.mean.device if generator is None else generator.device
+        return self.of_noise(torch.randn(n, *self.mean.shape, generator=generator, device=device).to(self.mean.device))
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """Log-density in nats, [B, ...] -> [B]."""
+        return -0.5 * (self._along(y).square() / self.variance + (2 * math.pi * self.variance).log()).sum(1)
+
+    def _along(self, y: Tensor) -> Tensor:
+        centred = (y - self.mean).flatten(1)
+        return centred if self.basis is None else centred @ self.basis
+
+
+class Tilt(nn.Module):
+    """The Gaussian, fitted once to data, and the read-outs of a network: call it with y [B, *shape] and log σ [B].
+
+    `full`: all of the data's covariance, which costs D² numbers and two products with them; then the network also sees the mean of x
+    given y. `ends`: the width of a grey value, None for no bumps. `flatness` is δ, `least_std` the least deviation in any direction.
+    """
+
+    mean: Tensor
+    std: Tensor
+    variance: Tensor
+    basis: Tensor
+    fitted: Tensor
+
+    def __init__(self, shape: tuple[int, ...], *, full: bool, ends: float | None, flatness: float, least_std: float) -> None:
+        super().__init__()
+        dim = math.prod(shape)
+        self.full, self.ends, self.flatness, self.least_std = full, ends, flatness, least_std
+        self.inputs, self.maps = 1 + full + (4 if ends else 0), 1 + (5 if ends else 0)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("variance", torch.ones(dim))
+        self.register_buffer("basis", torch.eye(dim) if full else torch.zeros(0, 0))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Take mean and covariance of x [N, *shape]; later calls change nothing."""
+        if bool(self.fitted):
+            return
+        flat = x.flatten(1).double()
+        mean, std = flat.mean(0), flat.std(0, correction=0).clamp_min(self.least_std)
+        variance = std.square()
+        if self.full:
+            centred = flat - mean
+            variance, basis = torch.linalg.eigh(centred.T @ centred / len(flat))
+            variance = variance.clamp_min(self.least_std**2)
+            self.basis.copy_(basis)
+        self.mean.copy_(mean.view_as(self.mean))
+        self.std.copy_(std.view_as(self.std))
+        self.variance.copy_(variance)
+        self.fitted.fill_(True)
+
+    def base(self, sigma: float) -> Base:
+        """The Gaussian with noise of `sigma`."""
+        return Base(self.mean, self.variance + sigma**2, self.basis if self.full else None)
+
+    def forward(self, y: Tensor, log_sigma: Tensor) -> Tilted:
+        rows = (-1, *[1] * (y.dim() - 1))
+        sigma = log_sigma.exp().view(rows)
+        deviation = (self.std.square() + sigma.square()).sqrt()
+        u = (y - self.mean) / deviation
+        noisy = self.variance + (2 * log_sigma).exp()[:, None]
+        inputs = [u]
+        with torch.autocast(y.device.type, enabled=False):  # products of the covariance are of the energy itself
+            along = (y - self.mean).flatten(1) @ self.basis if self.full else (y - self.mean).flatten(1)
+            if self.full:
+                inputs.append(self.mean + ((along * (self.variance / noisy)) @ self.basis.T).view_as(y))
+        energy = 0.5 * (along.square() / noisy + (2 * math.pi * noisy).log()).sum(1)
+        cut = self._cut(sigma)
+        weights = [self.std / (sigma.square() + (self.flatness * self.std).square()).sqrt() * u]
+        if self.ends:
+            bumps = self._bumps(y, sigma, self.ends)
+            inputs += [cut * bump for bump in bumps]
+            weights += [cut.expand_as(y), *(cut * bump for bump in bumps)]
+        root = math.sqrt(y[0].numel())
+        stacked = torch.cat(inputs, 1) if len(inputs) > 1 else u
+        return Tilted(energy, stacked, torch.stack(weights, 1), root * cut.flatten(), sigma / deviation)
+
+    def _cut(self, sigma: Tensor) -> Tensor:
+        spread = self.std.square().mean()
+        return spread / (spread + sigma.square())
+
+    @staticmethod
+    def _bumps(y: Tensor, sigma: Tensor, bin_width: float) -> list[Tensor]:
+        width = 2 * (sigma.square() + bin_width**2 / 12).sqrt()  # of noise and of a grey value that is spread evenly
+        found = []
+        for end in (-1.0, 1.0):
+            distance = (y - end) / width
+            bump = torch.exp(-0.5 * distance.square())
+            found += [bump, distance * bump]
+        return found
