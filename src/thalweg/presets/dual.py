@@ -7,6 +7,13 @@ _TOY = dict(
     data="8gaussians", shape=(2,), net=MLP(width=128, depth=3), sigma_min=0.0375, sigma_max=6.0, compile=True, batch=512, lr=2e-3, ema=0.998,
     images=8_000_000,
 )  # fmt: skip
+# pictures of 8 bits: half of the levels about 0.4, which decide samples, half of all, which carry the normalisation
+_IMAGES = dict(
+    grey_values=256, reference="full", ends=True, sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
+    least_std=0.03, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
+)  # fmt: skip
+_FASHION = dict(_IMAGES, data="fashion-mnist", shape=(1, 28, 28), net=PatchUNet(width=48, deep_width=96, hidden=128), time_weight=5.0,
+                images=1_500_000)
 
 # fmt: off
 PRESETS = {
@@ -19,7 +26,11 @@ PRESETS = {
     "checkerboard":  dict(_TOY, data="checkerboard", sigma_min=0.0125, sigma_max=5.0),
     # standardised tables of one's own, whose shape is the data's
     "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, compile=False, images=1_000_000),
-    "fashion-mnist": dict(data="fashion-mnist", shape=(1, 28, 28), net=PatchUNet(), grey_values=256, sigma_min=0.002, sigma_max=20.0,
-                          flatness=0.0, focus=0.5, batch=64, images=3_000_000),
+    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), net=MLP(width=512, depth=3), waves=0, grey_values=17, sigma_min=0.01,
+                          batch=128, images=1_000_000),
+    "fashion-mnist": dict(_FASHION),
+    "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3),
+    "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), reference="diagonal", net=PatchUNet(width=64, deep_width=128),
+                          images=1_500_000),
 }
 # fmt: on
