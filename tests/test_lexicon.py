@@ -104,6 +104,7 @@ def test_a_library_file_is_no_longer_than_350_lines(path):
 
 # what a reader of a method's box looks for: its densities, its losses, its step, and what the step is made of
 ALGORITHM = {
+    "dual": "energy tilted _log_z_at base step losses _slopes level_loss draw_several draw_levels dequantise",
     "short_run": "energy step _start _chain _fresh",
     "egc": "joint energy classify step losses _of_label _kept _own_pass",
     "cdrl": "energy marginal posterior bridge proposal_mean propose refine step",

@@ -2,8 +2,8 @@
 
     log Z(τ_top) = log E exp(U₀ − U),   d log Z/dτ = −E ∂U/∂τ = −E ∂(U − U₀)/∂τ,   τ = log σ
 
-U₀ is the exact energy of a Gaussian with the data's mean and covariance, whose part has the expectation 0. Data stand in for the model: what
-is found is off by about the divergence between them, which is second order, and blind to mass that the model has where no data are.
+U₀ is the exact energy of a Gaussian with the data's mean and covariance, whose part has the expectation 0. Data stand in for the model:
+what is found is off by about the divergence between them, and blind to mass that the model has where no data are.
 """
 
 import math

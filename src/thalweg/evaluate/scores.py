@@ -41,7 +41,7 @@ def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -
 
 
 def fitting_scores(method) -> tuple[str, ...]:
-    """The scores that a method has: all of `SCORES`, `joint` only where it classifies or has an `outlier_score`, `levels` where it has some."""
+    """The scores that a method has: `joint` only where it classifies or has an `outlier_score`, `levels` where it has noise levels."""
     lacking = set() if {"classify", "outlier_score"} & method.abilities else {"joint"}
     lacking |= set() if "levels" in method.abilities else {"levels"}
     return tuple(name for name in SCORES if name not in lacking)
@@ -157,7 +157,8 @@ def ood_table(
     if "levels" in names and reference is not None:
         levels = LevelScore(method, reference[:REFERENCE])
     by_kind = {
-        kind: outlier_scores(method, x, names, reference=centre, level_score=levels) for kind, x in {"held-out": inliers, **outliers}.items()
+        kind: outlier_scores(method, x, names, reference=centre, level_score=levels)
+        for kind, x in {"held-out": inliers, **outliers}.items()
     }
     values = {name: {kind: found[name] for kind, found in by_kind.items()} for name in names}
     reports = {

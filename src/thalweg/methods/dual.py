@@ -13,7 +13,6 @@ data's mean and covariance, tilted by read-outs r m and c l that vanish at high 
 import functools
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -37,6 +36,7 @@ from thalweg.normalising import log_z_by_level
 from thalweg.sample import Constraint, Trace
 
 INTERVALS = 64  # between levels at which log Z is found
+LEVEL_SHARE = 8  # of a batch, one part in so many tells levels
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -79,8 +79,8 @@ class Config(Common):
     least_std: Positive = 0.02
     """least deviation of a coordinate, and of any direction, so that what is constant has room"""
     level_weight: NotNegative = 0.0
-    """weight of telling a level by its energies (DiffCLF), an option; see `Dual.level_loss`"""
-    level_start: Fraction = 0.5
+    """weight of telling a level by its energies (DiffCLF), 0 for none; see `Dual.level_loss`"""
+    level_start: Fraction = 0.25
     """share of training after which that begins: the scores must have been learned"""
     calibration: Count = 500_000
     """draws by which log Z is found at the end of training"""
@@ -226,7 +226,9 @@ class Dual(Method):
         score, time, value = losses(x, self.draw_levels(len(x), g), random.normal_like(x, g), label)
         loss = score.mean() + c.time_weight * time.mean()
         if c.level_weight and update.images >= c.level_start * c.images:
-            levels = self.level_loss(x, label, g)
+            few = x[: max(1, len(x) // LEVEL_SHARE)]
+            level_loss = _compiled(self.level_loss) if c.compile else self.level_loss
+            levels = level_loss(few, *self.draw_several(few, g), None if label is None else label[: len(few)])
             loss = loss + c.level_weight * levels.mean()
             update.log(level_loss=levels)
         update("energy", loss)
@@ -254,22 +256,26 @@ class Dual(Method):
         value, score = value_and_score(joined, point, create_graph=torch.is_grad_enabled())
         return value, (-score[:, :-1].view_as(y), -score[:, -1])
 
-    def level_loss(self, x: Tensor, label: Tensor | None, generator: random.Generator, levels: int = 4) -> Tensor:
-        """−log of the share that the right one of `levels` levels has in p_σ(y), [B]: it sees the weights of far modes (DiffCLF).
+    def level_loss(self, x: Tensor, log_sigma: Tensor, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """−log of the share that the right one of L levels has in p_σ(y), [B]: it sees the weights of far modes (DiffCLF).
 
-        For each x, y_j = x + σ_j z_j at distinct levels; −mean_j log [p_σj(y_j)/Σ_i p_σi(y_j)] (arXiv:2510.21592, eq. 8), without
-        constants to learn, as the densities are normalised.
+        And it closes holes: where there are no data at a level, nothing else keeps the energy there from being low. For each x,
+        y_j = x + σ_j z_j at L distinct levels, log σ [B, L] and z [B, L, ...]; −mean_j log [p_σj(y_j)/Σ_i p_σi(y_j)]
+        (arXiv:2510.21592, eq. 8), without constants to learn, as the densities are normalised.
         """
-        low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
-        place = (torch.arange(levels, device=x.device) + random.uniform(len(x), levels, generator=generator, device=x.device)) / levels
-        log_sigma = low + (high - low) * place  # [B, levels]
-        many = x.repeat_interleave(levels, 0)
-        y = many + rows(log_sigma.flatten().exp(), many) * random.normal_like(many, generator)
+        n, levels = log_sigma.shape
+        y = (x[:, None] + rows(log_sigma.exp().flatten(), x).view(n, levels, *[1] * (x.dim() - 1)) * z).flatten(0, 1)
         all_y = y.repeat_interleave(levels, 0)  # each y_j at each level i
         all_levels = log_sigma.repeat_interleave(levels, 0).flatten()
         of_each = None if label is None else label.repeat_interleave(levels * levels, 0)
-        log_p = -self.tilted(all_y, all_levels, of_each).view(len(x), levels, levels)
+        log_p = -self.tilted(all_y, all_levels, of_each).view(n, levels, levels)
         return -log_p.log_softmax(2).diagonal(dim1=1, dim2=2).mean(1)
+
+    def draw_several(self, x: Tensor, generator: random.Generator, levels: int = 4) -> tuple[Tensor, Tensor]:
+        """What `level_loss` of x [B, ...] needs: log σ [B, L], one from each of L equal parts of the range, and noise [B, L, ...]."""
+        low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
+        place = torch.arange(levels, device=x.device) + random.uniform(len(x), levels, generator=generator, device=x.device)
+        return low + (high - low) * place / levels, random.normal(len(x), levels, *x.shape[1:], generator=generator, device=x.device)
 
     def draw_levels(self, n: int, generator: random.Generator) -> Tensor:
         """log σ [n], one from each of n equal parts of their distribution: uniform but for the share `focus` about `focus_sigma`."""

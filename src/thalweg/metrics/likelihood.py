@@ -16,7 +16,7 @@ from thalweg.metrics.base import Row, Subject, line
 from thalweg.metrics.outliers import spread
 from thalweg.units import standardised
 
-# of the other ways to a log-likelihood: examples and walks, levels of the flow and of the walks, dimensions up to which a divergence is exact
+# of the other ways to a log-likelihood: examples and walks; levels of the flow, of the walks; dimensions of an exact divergence
 WALKS, FLOW, STEPS, EXACT = 256, 100, 400, 32
 
 

@@ -1,4 +1,4 @@
-"""What networks of continuous noise levels have in common: they see log σ, and vectors also as waves no finer than the noise leaves them."""
+"""What networks of continuous noise levels have in common: they see log σ, and vectors as waves too, no finer than noise leaves them."""
 
 import math
 from typing import Any
