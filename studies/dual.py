@@ -2,31 +2,43 @@
 
 `toys`: every toy, trained for `--seconds` of one thread, beside short_run, cdrl and a spline flow of as many seconds: KL(truth‖model) by
 the model's own normalisation and by that on a grid, and log Z by the grid. `mixtures`: 8 unequal Gaussians in 16 and 64 dimensions.
-`digits`: bits a dimension of dequantised test images in three ways, beside a flow.
+`digits`: bits a dimension of dequantised test images in three ways, beside a flow. Of a trained run: `pictures`: the distance of samples,
+free and by label, from data, error of the predicted noise by level, bits in three ways, accuracy, neighbours; `outliers`: by the energy
+and by all levels; `uses`: denoising, the level found by likelihood, coverage of what was hidden by completions, directions at each level.
 
     python -m studies.dual toys --seconds 120 --jobs 2
     python -m studies.dual mixtures digits --seconds 300 --jobs 2
+    thalweg train dual/fashion-mnist-conditional --precision bf16 --threads 1 --out runs/dual
+    python -m studies.dual pictures outliers uses --data fashion-mnist --precision bf16
 """
 
 import argparse
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import thalweg as tw
-from studies.measures import means, sets_of, trained
-from studies.runner import Options, Part, Row, Study
+from studies.measures import means, parameters, psnr_hidden, sets_of, trained
+from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Section, Shown, Table
+from thalweg.checkpoint import read_stats
 from thalweg.data.toy import TOYS
 from thalweg.errors import require
+from thalweg.evaluate.ood import OUTLIERS
+from thalweg.nn.layers import frozen
 
 TRIAL = 40  # steps whose CPU time says how many images a training of so many seconds can have
 BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
+SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)
+GUIDANCE = (1.0, 1.5, 2.0)
+OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
 
 
 def median(values: list[float | None]) -> float | None:
@@ -181,7 +193,131 @@ def digits_one(row: str, seed: int, options: Options) -> Row:
     return found
 
 
+# --- of a trained run
+
+
+def run_of(options: Options) -> tuple[Any, Any, Any, Row]:
+    """The model of the run, training and test images, and how it was trained."""
+    model = tw.load(options.run)
+    train, test = (tw.data.load(model.config.data, split).all() for split in ("train", "test"))
+    stats = [row for row in read_stats(options.run) if "loss/energy" in row]
+    row = {"parameters": parameters(model), "images": stats[-1]["images"], "train_seconds": round(stats[-1]["seconds"])} if stats else {}
+    events = sum("event" in row for row in read_stats(options.run))
+    return model, train, test, row | {"guard_events": events, "preset": f"dual/{model.config.data}", "batch": model.config.batch}
+
+
+def drawn(model: Any, n: int, options: Options, **asked: Any) -> tuple[Tensor, float]:
+    """`n` samples, 250 at a time, in the precision of training, and the CPU seconds of one; `label` is cut alike."""
+    started, parts = time.process_time(), []
+    for i in range(0, n, 250):
+        here = {key: value[i : i + 250] if isinstance(value, Tensor) else value for key, value in asked.items()}
+        with precise(options.precision):
+            parts.append(model.sample(min(250, n - i), seed=i + 1, **here).float())
+    return torch.cat(parts), (time.process_time() - started) / n
+
+
+def noise_errors(model: Any, x: Tensor, label: Tensor | None, options: Options) -> dict[str, float]:
+    """Mean squared error of the predicted noise, a pixel, by σ, on dequantised test images."""
+    g, found = tw.random.seeded(1), {}
+    x = model.dequantise(x, tw.random.uniform(*x.shape, generator=g))
+    for sigma in SIGMAS:
+        z = tw.random.normal_like(x, g)
+        with precise(options.precision), frozen(model):
+            predict = tw.diffusion.noise_of(model.energy)
+            parts = [predict(y, sigma) for y in (x + sigma * z).split(250)]
+        found[f"{sigma:g}"] = float((torch.cat(parts).float() - z).square().mean())
+    return found
+
+
+def pictures(options: Options) -> Row:
+    """Samples, errors by level, bits, accuracy and neighbours of the run's model."""
+    torch.set_num_threads(1)
+    model, train, test, row = run_of(options)
+    n, c = options.samples, model.config
+    judge = tw.evaluate.extractor((tuple(train), tuple(test)), name=c.data)
+    ways: dict[str, dict[str, Any]] = {"free": {}}
+    if c.conditional:
+        label = torch.arange(n) % c.classes
+        ways |= {f"guidance {w:g}": dict(label=label, guidance=w) for w in GUIDANCE}
+    row["samples"] = {}
+    for way, asked in ways.items():
+        x, cost = drawn(model, n, options, **asked)
+        found = tw.evaluate.fidelity(train.x, x, judge, held_out=test.x, n=n, metrics=("frechet", "kid", "prdc"))
+        figures = {key: getattr(found, key) for key in ("frechet", "kid", "precision", "recall")}
+        row["samples"][way] = {key: f.value for key, f in figures.items()} | {
+            "floor": found.frechet.held_out, "n": n, "evaluations": c.sample_steps + 1, "cpu_seconds_sample": cost,
+        }  # fmt: skip
+        if "label" in asked:
+            row["samples"][way]["class_accuracy"] = tw.evaluate.class_accuracy(x, label, judge).value
+            shown = torch.cat([x[label == k][:10] for k in range(c.classes)])
+        else:
+            shown = x[:100]
+            row["neighbours"] = asdict(tw.evaluate.memorisation(x, train.x, test.x))
+            nearest = tw.evaluate.nearest_neighbours(x[:10], train.x, k=7).indices
+            tw.plot.neighbours(x[:10], train.x, nearest, options.pictures / f"dual_neighbours_{c.data}.png")
+        tw.plot.grid(shown, options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")), columns=10)
+    row["noise_error"] = noise_errors(model, test.x[:1000], None, options)
+    if c.conditional:
+        with precise(options.precision):
+            log_p = torch.cat([model.classify(x, sigma=options.classify_sigma) for x in test.x.split(250)])
+        row["accuracy"] = float((log_p.argmax(1) == test.label).float().mean())
+    measured = tw.metrics.METRICS["likelihood"].measure(tw.metrics.Subject(model, tw.metrics.Settings()))
+    own = measured["log_likelihood"]
+    return (
+        row
+        | {"bits": own["bits_per_dimension"], "nats": own["value"]["value"]}
+        | {k: measured[k] for k in ("flow", "level_bounds", "sigma")}
+    )
+
+
+def outliers(options: Options) -> Row:
+    """AUROC of the energy alone and of all levels together, of 1,000 test images against as many of each kind."""
+    model, train, test, row = run_of(options)
+    x, data = test.x[:1000], model.config.data
+    others = {name: tw.data.load(name, "test", size=x.shape[-1]).all().x[:1000] for name in OTHERS.get(data, ())}
+    made = {kind: tw.evaluate.outliers(kind, x, len(x)) for kind in OUTLIERS}
+    made |= {f"all {value:+g}": torch.full((50, *x.shape[1:]), float(value)) + 1e-3 * torch.randn(50, *x.shape[1:]) for value in (-1, 0, 1)}
+    scores = ("energy", "typicality", "mass", "levels")
+    with precise(options.precision):
+        reports, _ = tw.evaluate.ood_table(model, x, {**others, **made}, scores=scores, reference=train.x[:5000], bootstrap=20)
+    return {"auroc": {score: {kind: report.auroc for kind, report in by.items()} for score, by in reports.items()}} | row
+
+
+def uses(options: Options) -> Row:
+    """What else the one energy is good for, in figures."""
+    model, _, test, row = run_of(options)
+    c, x, g = model.config, test.x[:200], tw.random.seeded(3)
+    row["denoising"], row["level"] = {}, {}
+    for sigma in (0.1, 0.2, 0.5, 1.0):
+        y = x + sigma * tw.random.normal_like(x, g)
+        with precise(options.precision):
+            gain = tw.evaluate.psnr(tw.tasks.denoise(model, y, sigma), x).mean() - tw.evaluate.psnr(y.clamp(-1, 1), x).mean()
+            found = tw.tasks.estimate_noise(model, y)
+        row["denoising"][f"{sigma:g}"] = float(gain)
+        row["level"][f"{sigma:g}"] = {
+            "median": float(found.median()),
+            "off by more than a tenth": float(((found / sigma - 1).abs() > 0.1).float().mean()),
+        }
+    mask = torch.ones(c.shape[-2:])
+    mask[c.shape[-2] // 2 :] = 0
+    row["completions"] = {}
+    for corrections in (0, 3):
+        with precise(options.precision):
+            filled = tw.tasks.inpaint(model, x[:50], mask, completions=8, corrections=corrections)
+        shown = torch.cat([x[:8, None], (x[:8] * mask - (1 - mask))[:, None], filled[:4, :8].transpose(0, 1)], 1).flatten(0, 1)
+        tw.plot.grid(shown, options.pictures / f"dual_completions_{c.data}_{corrections}.png", columns=6)
+        share = tw.tasks.coverage(filled, x[:50], mask)
+        hidden = (1 - mask).bool()
+        of_mean, of_one = (float(psnr_hidden(x[:50], guess, hidden).mean()) for guess in (filled.mean(0), filled[0]))
+        figures = {"coverage": float(share.mean()), "nominal": 7 / 9, "psnr_of_mean": of_mean, "psnr_of_one": of_one}
+        row["completions"][str(corrections)] = figures
+    row["dimension"] = {f"{s:g}": float(tw.tasks.intrinsic_dimension(model, x, s).mean()) for s in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)}
+    return row
+
+
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--samples", type=int, default=2000, help="of each way, and as many held-out images")
+    parser.add_argument("--classify-sigma", type=float, default=0.3, help="level at which energies given each label are compared")
     parser.set_defaults(images=10**9)
 
 
@@ -193,8 +329,13 @@ STUDY = Study(
         "mixtures": Part(
             [f"dimensions {d}" for d in DIMENSIONS], mixture_one, lambda name, mine, rows: means(mine, ("gap", "share_error", "log_z"))
         ),
+        "pictures": pictures,
+        "outliers": outliers,
+        "uses": uses,
         "digits": Part(("dual", "flow"), digits_one, lambda name, mine, rows: means(mine, ("bits", "nats"))),
     },
+    run=Path("runs/dual"),
+    of_run=("pictures", "outliers", "uses"),
     add=add,
 )
 

@@ -293,3 +293,14 @@ def test_weights_that_do_not_fit_are_refused():
 
 def test_the_package_hands_out_the_same_functions():
     assert tw.score is energies.score and tw.combine is energies.combine and tw.tilt is energies.tilt
+
+
+def test_a_mixture_of_normalised_densities_is_normalised():
+    x = torch.linspace(-12, 12, 4001)[:, None]
+    parts = [lambda x, m=m: 0.5 * (x[:, 0] - m).square() + 0.5 * math.log(2 * math.pi) for m in (-3.0, 2.0)]
+    mixed = energies.mixture(parts, [3, 1])
+    density = (-mixed(x).double()).exp() * 24 / 4000
+    assert float(density.sum()) == pytest.approx(1, abs=1e-4) and float(density[x[:, 0] < -0.5].sum()) == pytest.approx(0.75, abs=0.01)
+    for wrong in ([1.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="one weight above 0"):
+            energies.mixture(parts, wrong)

@@ -142,6 +142,22 @@ def combine(energies: Sequence[Energy], weights: Sequence[float] | None = None) 
     return combined
 
 
+def mixture(energies: Sequence[Energy], weights: Sequence[float] | None = None) -> Energy:
+    """−log Σ wᵢ exp(−Eᵢ), the mixture of densities, each normalised; equal weights unless given, which are brought to the sum 1.
+
+    Raises ValueError where the counts differ or a weight is not above 0. Of energies whose log Z differ the shares are not the weights.
+    """
+    weights = [1.0] * len(energies) if weights is None else list(weights)
+    if not energies or len(weights) != len(energies) or not all(weight > 0 for weight in weights):
+        raise ValueError(f"mixture needs one weight above 0 for each energy, got {len(energies)} energies and {list(weights)}")
+    logs = [math.log(weight / sum(weights)) for weight in weights]
+
+    def mixed(x: Tensor, **condition: Any) -> Tensor:
+        return -torch.stack([log - energy(x, **condition) for log, energy in zip(logs, energies)]).logsumexp(0)
+
+    return mixed
+
+
 def compose(concepts: Sequence[Energy], unconditional: Energy, weights: Sequence[float] | None = None) -> Energy:
     """p(x | c₁, …, c_M) for concepts that are independent given x: E = E₀ + Σ wᵢ (Eᵢ − E₀).
 

@@ -1,6 +1,6 @@
 """Presets of `dual`. docs/methods/dual.md"""
 
-from thalweg.nn.build import MLP, PatchUNet
+from thalweg.nn.build import MLP, PatchUNet, UNet
 
 # toys: levels from a quarter of the finest structure to four times the extent (studies/dual toys)
 _TOY = dict(
@@ -15,6 +15,7 @@ _IMAGES = dict(
 _FASHION = dict(
     _IMAGES, data="fashion-mnist", shape=(1, 28, 28), net=PatchUNet(width=48, deep_width=96, hidden=128), time_weight=5.0, images=1_500_000
 )
+_PAPER = dict(_IMAGES, reference="diagonal", batch=128, lr=5e-4, ema=0.9999)
 
 # fmt: off
 PRESETS = {
@@ -33,5 +34,13 @@ PRESETS = {
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3),
     "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), reference="diagonal", net=PatchUNet(width=64, deep_width=128),
                           images=1_500_000),
+    # latents of 28×28 pixels are 4×7×7, of deviation 1; not measured
+    "fashion-mnist-latent": dict(data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", net=MLP(width=512, depth=3),
+                                 waves=0, reference="full", sigma_min=0.02, sigma_max=10.0, batch=128, images=1_000_000),
+    # rate, batch and length of the paper's ImageNet at 64×64 (appendix); its UNet is bias-free, with a norm of its own; not run here
+    "cifar10":       dict(_PAPER, data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=UNet(width=128, multipliers=(1, 2, 2), blocks=3,
+                          attention=16), images=64_000_000),
+    "imagenet64":    dict(_PAPER, data="hf:ILSVRC/imagenet-1k", shape=(3, 64, 64), net=UNet(width=128, multipliers=(1, 2, 3), blocks=3,
+                          attention=16), images=128_000_000),
 }
 # fmt: on
