@@ -1,6 +1,7 @@
 """Every public function of `tw.evaluate` and `tw.tasks` takes what `tw.data.of` takes, with the result that tensors give."""
 
 import inspect
+import math
 from dataclasses import astuple, is_dataclass
 from types import SimpleNamespace
 
@@ -84,6 +85,13 @@ def bowl(x: Tensor) -> Tensor:
     return x.square().flatten(1).sum(1) / 2
 
 
+def noisy_bowl(y: Tensor, *, sigma: float) -> Tensor:
+    """That of N(0, (1 + σ²) I), normalised."""
+    return (y.square() / (1 + sigma**2) + math.log(2 * math.pi * (1 + sigma**2))).flatten(1).sum(1) / 2
+
+
+DUAL = tw.method("dual/vectors", shape=(2,), sigma_max=1000.0, **{"net.width": 8, "net.depth": 1}).requires_grad_(False).eval()
+
 CALLS = {
     "accuracy": dict(logits=ABLE.classify, x=X, y=Y),
     "calibration": dict(logits=ABLE.classify, x=X, y=Y, bootstrap=20),
@@ -102,6 +110,7 @@ CALLS = {
     "histogram_variation": dict(x=V / 100, toy=TOY),
     "knn": dict(train_z=V[:40], train_y=W[:40], test_z=V[40:], test_y=W[40:]),
     "linear_probe": dict(train_z=V[:40], train_y=W[:40], test_z=V[40:], test_y=W[40:]),
+    "level_bounds": dict(energy=noisy_bowl, base=BASE, levels=[2.0, 1.0, 0.5], x=V / 100, walks=4),
     "log_likelihood": dict(energy=bowl, x=V, log_z=1.0),
     "log_partition": dict(energy=bowl, base=BASE, samples=V / 100, chains=8, temperatures=4, step=0.1),
     "memorisation": dict(samples=X[:20], train=X[20:40], held_out=X[40:]),
@@ -122,10 +131,13 @@ CALLS = {
     "tsne": dict(z=V, perplexity=5.0),
     "classify": dict(method=ABLE, x=SMALL),
     "consistency": dict(operator=tasks.operators.mask(MASK), x=SMALL, y=SMALL.flip(3)),
+    "coverage": dict(completions=torch.stack([SMALL, -SMALL]), x=SMALL, mask=MASK),
     "denoise": dict(method=ABLE, y=SMALL, std=0.1),
     "detect": dict(energies=V[:5, 0], inliers=V[5:, 0]),
     "diversity": dict(completions=torch.stack([SMALL, -SMALL]), mask=MASK),
+    "estimate_noise": dict(method=DUAL, y=V[:4]),
     "inpaint": dict(method=ABLE, x=SMALL, mask=MASK, completions=2),
+    "intrinsic_dimension": dict(method=DUAL, x=V[:4], sigma=1.0),
     "interpolate": dict(method=ABLE, a=SMALL[0], b=SMALL[1], steps=3),
     "latents": dict(method=ABLE, x=SMALL),
     "mean_fill": dict(x=SMALL, mask=MASK, train=X),

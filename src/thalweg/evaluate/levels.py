@@ -22,6 +22,7 @@ from thalweg.energy import Energy
 from thalweg.errors import InputError
 from thalweg.evaluate.bases import Base
 from thalweg.evaluate.likelihood import Bound, _log_mean_exp, _mean, effective_share
+from thalweg.given import Examples, takes
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class LevelBounds:
     walks: int
 
 
+@takes
 def level_bounds(
     energy: Energy,
     base: Base,
     levels: Sequence[float],
     *,
-    x: Tensor | None = None,
+    x: Examples | None = None,
     walks: int = 128,
     batch: int = 128,
     seed: int = 0,

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+from thalweg.given import Examples, takes
 from thalweg.methods.base import needs
 from thalweg.nn.layers import frozen
 
 SEARCHED = 24  # levels that are tried before the best is refined
 
 
+@takes
 @torch.no_grad()
-def estimate_noise(method: Any, y: Tensor, *, low: float | None = None, high: float | None = None) -> Tensor:
+def estimate_noise(method: Any, y: Examples, *, low: float | None = None, high: float | None = None) -> Tensor:
     """The standard deviation σ of the noise in each y = x + σ ε, by maximum likelihood: argmin over σ of U(y, σ), [B, ...] -> [B].
 
     Between `low` and `high`, by default all levels of the model: the best of 24 even steps in log σ, refined by the parabola through it
@@ -37,7 +39,8 @@ def estimate_noise(method: Any, y: Tensor, *, low: float | None = None, high: fl
     return (places.to(best.device)[best] + shift * step).exp().cpu()
 
 
-def intrinsic_dimension(method: Any, x: Tensor, sigma: float) -> Tensor:
+@takes
+def intrinsic_dimension(method: Any, x: Examples, sigma: float) -> Tensor:
     """The number of directions in which the data extend beyond σ at each x, [B, ...] -> [B]: d − ∂U(x, σ)/∂log σ.
 
     Around x the density of y = x + σ ε falls as σ^−(d − k) where the data lie on k dimensions (Tempczyk et al. 2022, LIDL;

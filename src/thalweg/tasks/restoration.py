@@ -138,7 +138,8 @@ def diversity(completions: Numbers, mask: Numbers | None = None) -> Tensor:
     return (spread * missing).flatten(1).sum(1) / missing.flatten(1).sum(1)
 
 
-def coverage(completions: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+@takes
+def coverage(completions: Numbers, x: Examples, mask: Numbers) -> Tensor:
     """The share of missing pixels of each true image x [B, C, H, W] between the least and the greatest of its K completions, [B].
 
     completions [K, B, C, H, W], K ≥ 2; mask as `operators.mask` takes it. Draws of the true posterior have (K − 1)/(K + 1) on average, if
