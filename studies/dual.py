@@ -2,9 +2,11 @@
 
 `toys`: every toy, trained for `--seconds` of one thread, beside short_run, cdrl and a spline flow of as many seconds: KL(truth‖model) by
 the model's own normalisation and by that on a grid, and log Z by the grid. `mixtures`: 8 unequal Gaussians in 16 and 64 dimensions.
-`digits`: bits a dimension of dequantised test images in three ways, beside a flow. Of a trained run: `pictures`: the distance of samples,
-free and by label, from data, error of the predicted noise by level, bits in three ways, accuracy, neighbours; `outliers`: by the energy
-and by all levels; `uses`: denoising, the level found by likelihood, coverage of what was hidden by completions, directions at each level.
+`digits`: bits a dimension of dequantised test images in three ways, beside a flow. `halves`: two models of disjoint halves of the data,
+on the same held-out images. `cost`: a step beside a plain denoiser's of the same body, and as a share of the machine's peak.
+Of a trained run: `pictures`: the distance of samples, free and by label, from data, error of the predicted noise by level, bits in three
+ways, accuracy, neighbours; `outliers`: by the energy and by all levels; `uses`: denoising, the level found by likelihood, coverage of
+what was hidden by completions, directions at each level.
 
     python -m studies.dual toys --seconds 120 --jobs 2
     python -m studies.dual mixtures digits --seconds 300 --jobs 2
@@ -14,28 +16,33 @@ and by all levels; `uses`: denoising, the level found by likelihood, coverage of
 
 import argparse
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
-from studies.measures import means, parameters, psnr_hidden, sets_of, trained
+from studies.measures import Bare, means, parameters, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Section, Shown, Table
 from thalweg.checkpoint import read_stats
 from thalweg.data.toy import TOYS
 from thalweg.errors import require
 from thalweg.evaluate.ood import OUTLIERS
+from thalweg.methods.dual import Dual
 from thalweg.nn.layers import frozen
 
 TRIAL = 40  # steps whose CPU time says how many images a training of so many seconds can have
 BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
+ROUNDS = 15  # of steps whose time is compared
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)
 GUIDANCE = (1.0, 1.5, 2.0)
 OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
@@ -193,6 +200,105 @@ def digits_one(row: str, seed: int, options: Options) -> Row:
     return found
 
 
+# --- cost
+
+
+class Denoiser(Dual):
+    """The body of dual as a plain predictor of the noise, ‖m(u, σ) − z‖²/d, with what it sees."""
+
+    def losses(self, x: Tensor, log_sigma: Tensor, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        at = self.tilt(x + log_sigma.exp().view(-1, *[1] * (x.dim() - 1)) * z, log_sigma)
+        fields, _ = self.net(at.inputs, log_sigma)
+        error = (fields.float()[:, : x.shape[1]] - z).flatten(1).square().mean(1)
+        return error, torch.zeros_like(error), torch.zeros_like(error)
+
+
+def peak(precision: str) -> float:
+    """GFLOP a second that one thread reaches on convolutions of 96 channels, the best of several sizes."""
+    best = 0.0
+    for size, channels in ((14, 96), (14, 256), (28, 128)):
+        layer, x = (
+            torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last),
+            torch.randn(64, channels, size, size),
+        )
+        x = x.to(memory_format=torch.channels_last)
+        run = precisely(partial(no_grad_call, layer, x), precision)
+        _, seconds = seconds_in_turn({"conv": run}, 10)
+        best = max(best, 2 * 9 * channels**2 * x.shape[0] * size**2 / statistics.median(seconds["conv"]) / 1e9)
+    return best
+
+
+@torch.no_grad()
+def no_grad_call(layer: torch.nn.Module, x: Tensor) -> Tensor:
+    return layer(x)
+
+
+def cost(options: Options) -> Row:
+    """CPU seconds of a step beside that of a plain denoiser of the same body, floating-point operations and the share of the peak."""
+    torch.set_num_threads(1)
+    train, _ = sets_of(options)
+    data = options.data
+    batch = train.batch(0, tw.methods.preset(f"dual/{data}")[1].batch, 0)
+    models = {kind.__name__.lower(): kind(tw.method(f"dual/{data}").config) for kind in (Dual, Denoiser)}
+    steps = {}
+    for name, model in models.items():
+        model.prepare(train.batch(0, 2000, 0).x)
+        model.to(memory_format=torch.channels_last)
+        steps[name] = precisely(partial(model.step, batch, Bare(model)), options.precision)
+    with FlopCounterMode(display=False) as counter:
+        steps["dual"]()
+    flops = counter.get_total_flops()
+    first, seconds = seconds_in_turn(steps, ROUNDS)
+    found = {name: statistics.median(values) for name, values in seconds.items()}
+    top = peak(options.precision)
+    return {
+        "batch": len(batch.x), "rounds": ROUNDS, "seconds_a_step": found, "first_step_seconds": first,
+        "ratio": ratio(seconds["dual"], seconds["denoiser"]), "gflop_a_step": flops / 1e9, "peak_gflops": top,
+        "share_of_peak": flops / 1e9 / found["dual"] / top, "parameters": parameters(models["dual"]),
+    }  # fmt: skip
+
+
+# --- generalisation: two models of disjoint halves of the data
+
+
+class Half:
+    """Every other example of a data set, from the first or from the second on."""
+
+    def __init__(self, data: Any, first: int) -> None:
+        x, label = data.all()
+        self.data = tw.data.Images(x[first::2], None if label is None else label[first::2], data.classes, name=f"{data.name}:{first}")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+
+def half_one(row: str, seed: int, options: Options) -> Row:
+    """Held-out and training energies, nats, of a model of one half."""
+    train, test = sets_of(options)
+    data = Half(train, int(row == "second half")).data
+    model, found = priced(f"dual/{options.data}", {}, data, seed, options, options.seconds or 300.0)
+    if model is None:
+        return found
+    g = tw.random.seeded(4)
+    x = model.dequantise(test.all().x[:1000], tw.random.uniform(*test.all().x[:1000].shape, generator=g))
+    own = model.dequantise(data.all().x[:1000], tw.random.uniform(*data.all().x[:1000].shape, generator=g))
+    with torch.no_grad(), precise(options.precision):
+        held_out, seen = (torch.cat([-model.energy(part) for part in images.split(250)]) for images in (x, own))
+    return found | {"log_p": held_out.tolist(), "log_p_seen": float(seen.mean())}
+
+
+def halves_more(options: Options, rows: list[Row]) -> Row:
+    """Correlation and difference of the two models' log-densities of the same held-out images, and what each gains on its own."""
+    found = {row["row"]: torch.tensor(row["log_p"]).double() for row in rows if "log_p" in row and row["seed"] == 0}
+    if len(found) < 2:
+        return {}
+    a, b = found.values()
+    return {
+        "correlation": float(torch.corrcoef(torch.stack([a, b]))[0, 1]), "difference": float((a - b).mean()),
+        "spread_of_difference": float((a - b).std()), "spread": float(a.std()), "images": len(a),
+    }  # fmt: skip
+
+
 # --- of a trained run
 
 
@@ -329,6 +435,8 @@ STUDY = Study(
         "mixtures": Part(
             [f"dimensions {d}" for d in DIMENSIONS], mixture_one, lambda name, mine, rows: means(mine, ("gap", "share_error", "log_z"))
         ),
+        "halves": Part(("first half", "second half"), half_one, None, more=halves_more),
+        "cost": cost,
         "pictures": pictures,
         "outliers": outliers,
         "uses": uses,
