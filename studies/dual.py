@@ -112,7 +112,8 @@ def toy_one(row: str, seed: int, options: Options) -> Row:
         model: Any = SplineFlow(2, lambda i: toy.batch(i * 512, 512, seed).x, seconds, seed)
         found: Row = {"diverged": None, "updates": model.updates}
     else:
-        model, found = priced(f"{method}/{name}", {}, toy, seed, options, seconds)
+        fields = {"compile": True} if method == "dual" else {}
+        model, found = priced(f"{method}/{name}", fields, toy, seed, options, seconds)
         if model is None:
             return found
     report = tw.evaluate.density(model.energy, toy, grid=400)
@@ -158,7 +159,7 @@ class Mixture:
 def mixture_one(row: str, seed: int, options: Options) -> Row:
     """The gap of the held-out log-density to the truth's, by the model's own normalisation, and the weights of modes in its samples."""
     data = Mixture(int(row.split()[-1]))
-    model, found = priced("dual/vectors", {}, data, seed, options, options.seconds or 120.0)
+    model, found = priced("dual/vectors", {"compile": True}, data, seed, options, options.seconds or 120.0)
     if model is None:
         return found
     x = data.batch(0, 20_000, seed + 1000).x

@@ -4,8 +4,8 @@ from thalweg.nn.build import MLP, PatchUNet, UNet
 
 # toys: levels from a quarter of the finest structure to four times the extent (studies/dual toys)
 _TOY = dict(
-    data="8gaussians", shape=(2,), net=MLP(width=128, depth=3), sigma_min=0.0375, sigma_max=6.0, level_weight=0.02, compile=True,
-    batch=512, lr=2e-3, ema=0.998, images=8_000_000,
+    data="8gaussians", shape=(2,), net=MLP(width=128, depth=3), sigma_min=0.0375, sigma_max=6.0, level_weight=0.02,
+    batch=512, lr=2e-3, ema=0.998, images=4_000_000,
 )  # fmt: skip
 # pictures of 8 bits: half of the levels about 0.4, which decide samples, half of all, which carry the normalisation
 _IMAGES = dict(
@@ -27,7 +27,7 @@ PRESETS = {
     "moons":         dict(_TOY, data="moons", sigma_min=0.05),
     "checkerboard":  dict(_TOY, data="checkerboard", sigma_min=0.0125, sigma_max=5.0),
     # standardised tables of one's own, whose shape is the data's
-    "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, compile=False, images=1_000_000),
+    "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, images=1_000_000),
     "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), net=MLP(width=512, depth=3), waves=0, grey_values=17, sigma_min=0.01,
                           batch=128, images=1_000_000),
     "fashion-mnist": dict(_FASHION),
