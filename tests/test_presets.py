@@ -14,7 +14,7 @@ from thalweg.errors import InputError
 from thalweg.methods import METHODS, find, preset, presets_of
 
 PRESETS = [(name, key) for name in METHODS for key in presets_of(find(name))]
-SHORTENED = ("steps", "sample_steps", "prior_steps", "posterior_steps", "samples", "rays")
+SHORTENED = ("steps", "sample_steps", "prior_steps", "posterior_steps", "samples", "rays", "calibration")
 LARGE = 5_000_000  # parameters from which a preset is only built, not run
 
 

@@ -82,8 +82,8 @@ class Config(Common):
     """weight of telling a level by its energies (DiffCLF), 0 for none; see `Dual.level_loss`"""
     level_start: Fraction = 0.25
     """share of training after which that begins: the scores must have been learned"""
-    calibration: Count = 500_000
-    """draws by which log Z is found at the end of training"""
+    calibration: Count = 50_000
+    """draws by which log Z is found at the end of training, two energies each"""
     beta2: Fraction = 0.99
     """Adam's β₂"""
     compile: bool = False
@@ -196,7 +196,8 @@ class Dual(Method):
         c = self.config
         x = self.dequantise(batch.x, random.uniform(*batch.x.shape, generator=random.seeded(0, 5)).to(batch.x.device))
         low, high = math.log(c.sigma_min), math.log(c.sigma_max)
-        size = min(4096, max(64, 2**21 // x[0].numel()))
+        draws = max(64, c.calibration // len(self.level_log_z))
+        size = min(4096, max(64, 2**21 // x[0].numel()), draws)
         found = []
         for row in range(len(self.level_log_z)):
             label = None if not c.conditional else torch.full((size,), row if row < c.classes else -1, device=x.device)
@@ -209,7 +210,7 @@ class Dual(Method):
                 return self.tilted(y, log_sigma, label) - self.tilt(y, log_sigma).energy
 
             with frozen(self.net):
-                options: dict[str, Any] = dict(intervals=INTERVALS, draws=c.calibration // len(self.level_log_z), batch=size)
+                options: dict[str, Any] = dict(intervals=INTERVALS, draws=draws, batch=size)
                 found.append(log_z_by_level(correction, own, low, high, generator=random.seeded(0, 6, row), **options)[0])
         self.level_log_z.copy_(torch.stack(found))
 

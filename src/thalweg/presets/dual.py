@@ -5,12 +5,12 @@ from thalweg.nn.build import MLP, PatchUNet, UNet
 # toys: levels from a quarter of the finest structure to four times the extent (studies/dual toys)
 _TOY = dict(
     data="8gaussians", shape=(2,), net=MLP(width=128, depth=3), sigma_min=0.0375, sigma_max=6.0, level_weight=0.02,
-    batch=512, lr=2e-3, ema=0.998, images=4_000_000,
+    batch=512, lr=2e-3, ema=0.998, calibration=500_000, images=4_000_000,
 )  # fmt: skip
 # pictures of 8 bits: half of the levels about 0.4, which decide samples, half of all, which carry the normalisation
 _IMAGES = dict(
     grey_values=256, reference="full", ends=True, sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
-    least_std=0.03, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
+    least_std=0.03, calibration=10_000, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
 )  # fmt: skip
 _FASHION = dict(
     _IMAGES, data="fashion-mnist", shape=(1, 28, 28), net=PatchUNet(width=48, deep_width=96, hidden=128), time_weight=5.0, images=1_500_000
