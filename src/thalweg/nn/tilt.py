@@ -65,6 +65,7 @@ class Tilt(nn.Module):
 
     mean: Tensor
     std: Tensor
+    covariance: Tensor
     variance: Tensor
     basis: Tensor
     fitted: Tensor
@@ -75,9 +76,13 @@ class Tilt(nn.Module):
         self.full, self.ends, self.flatness, self.least_std = full, ends, flatness, least_std
         self.inputs, self.maps = 1 + full + (4 if ends else 0), 1 + (5 if ends else 0)
         self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
-        self.register_buffer("variance", torch.ones(dim))
-        self.register_buffer("basis", torch.eye(dim) if full else torch.zeros(0, 0))
+        self.register_buffer("std", torch.ones(shape), persistent=False)
+        # of a full covariance its upper triangle is stored, from which the others are made again
+        identity = torch.cat([torch.eye(1, dim - i)[0] for i in range(dim)]) if full else torch.ones(dim)
+        self.register_buffer("covariance", identity)
+        self.register_buffer("variance", torch.ones(dim), persistent=False)
+        self.register_buffer("basis", torch.eye(dim) if full else torch.zeros(0, 0), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, keys: module._decompose())
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
@@ -86,17 +91,32 @@ class Tilt(nn.Module):
         if bool(self.fitted):
             return
         flat = x.flatten(1).double()
-        mean, std = flat.mean(0), flat.std(0, correction=0).clamp_min(self.least_std)
-        variance = std.square()
+        centred = flat - flat.mean(0)
         if self.full:
-            centred = flat - mean
-            variance, basis = torch.linalg.eigh(centred.T @ centred / len(flat))
-            variance = variance.clamp_min(self.least_std**2)
-            self.basis.copy_(basis)
-        self.mean.copy_(mean.view_as(self.mean))
-        self.std.copy_(std.view_as(self.std))
-        self.variance.copy_(variance)
+            covariance = centred.T @ centred / len(flat)
+            self.covariance.copy_(covariance[self._upper(covariance)])
+        else:
+            self.covariance.copy_(centred.square().mean(0))
+        self.mean.copy_(flat.mean(0).view_as(self.mean))
         self.fitted.fill_(True)
+        self._decompose()
+
+    @staticmethod
+    def _upper(like: Tensor) -> Tensor:
+        return torch.triu(torch.ones_like(like)) > 0
+
+    @torch.no_grad()
+    def _decompose(self) -> None:
+        """Deviations, directions and variances along them, from the covariance."""
+        diagonal = variance = self.covariance.double()
+        if self.full:
+            upper = torch.zeros(self.basis.shape, dtype=torch.float64, device=self.basis.device)
+            upper[self._upper(upper)] = self.covariance.double()
+            diagonal = upper.diagonal()
+            variance, basis = torch.linalg.eigh(upper + upper.T - diagonal.diag())
+            self.basis.copy_(basis)
+        self.variance.copy_(variance.clamp_min(self.least_std**2))
+        self.std.copy_(diagonal.sqrt().clamp_min(self.least_std).view_as(self.std))
 
     def base(self, sigma: float) -> Base:
         """The Gaussian with noise of `sigma`."""
