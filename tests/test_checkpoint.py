@@ -232,6 +232,24 @@ def test_save_and_load_bit_for_bit(trained, tmp_path):
     assert contents(folder) == before
 
 
+def test_an_export_in_bf16_is_smaller_and_nearly_the_same(trained, tmp_path):
+    _, _, twin = trained
+    whole, half = (tw.save(twin, tmp_path / p, precision=p) for p in ("fp32", "bf16"))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[0] - sizes[1] > 1.9 * sum(p.numel() for p in twin.parameters())
+    again = tw.load(half)
+    for one, other in zip(twin.parameters(), again.parameters()):
+        assert other.dtype == one.dtype and torch.allclose(one, other, rtol=2**-8, atol=0)
+    assert all(torch.equal(one, other) for one, other in zip(twin.buffers(), again.buffers()))
+    with pytest.raises(tw.InputError, match="precision 'int8' is not known"):
+        tw.save(twin, tmp_path / "c", precision="int8")
+
+
+def test_a_model_that_the_zoo_lacks_is_named():
+    with pytest.raises(tw.InputError, match="no model 'nothing' in the zoo"):
+        tw.load("zoo:nothing")
+
+
 def test_export_does_not_overwrite_other_files(trained, tmp_path):
     _, out, twin = trained
     (tmp_path / "README.md").write_text("mine")

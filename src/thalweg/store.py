@@ -29,6 +29,9 @@ DIFFUSERS = "diffusers:"  # before the name of an autoencoder of that package
 PART = "autoencoder"  # the folder of an export that holds the autoencoder in whose latents the model lives
 
 
+ZOO = "zoo:"  # before the name of a model of the clone's folder zoo
+
+
 class Stored(NamedTuple):
     """A model's folder, and what its config.json says: the class of its method, its config, and the version that wrote it."""
 
@@ -56,13 +59,25 @@ def read(path: str | Path, *, kind: type[Method] | None = None) -> Stored:
 
 
 def read_folder(path: str | Path) -> Path:
-    """The local folder of a model, fetched where a hub name is given; InputError where there is none."""
+    """The local folder of a model: a folder, "zoo:NAME", or a hub name, which is fetched; InputError where there is none."""
+    if str(path).startswith(ZOO):
+        return _from_zoo(str(path).removeprefix(ZOO))
     folder = Path(path)
     if not folder.exists():
         return _from_hub(str(path))
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; give the folder of a run or of an exported model")
     return folder
+
+
+def _from_zoo(name: str) -> Path:
+    """The folder of a model that comes with a clone of the repository."""
+    home = Path(__file__).parents[2] / "zoo"
+    known = sorted(folder.name for folder in home.iterdir() if (folder / WEIGHTS).exists()) if home.is_dir() else []
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "a clone of the repository has some, this installation has none"
+        raise InputError(f"no model '{name}' in the zoo{nearest(name, known)}; {there}")
+    return home / name
 
 
 def trained_on(path: str | Path) -> dict[str, Any] | None:
@@ -142,12 +157,15 @@ def _trained_on(folder: Path, weights: checkpoint.Weights, which: str) -> dict[s
     return found | {"state": state, "held_out": energies, "figures": figures}
 
 
-def save(method: Method, folder: str | Path) -> Path:
+def save(method: Method, folder: str | Path, *, precision: str = "fp32") -> Path:
     """Write `method` to `folder` as model.safetensors, config.json, data.json and a model card (README.md); returns the folder.
 
-    data.json says what the model was trained on, where that is known. Nothing of it is a path of this machine: of a model of latents the
-    autoencoder is written too. InputError for a folder that is a run's, holds other files, or cannot be written.
+    `precision` "bf16" halves the file: weights are rounded to it, buffers are not. data.json says what the model was trained on, where that
+    is known. Nothing of it is a path of this machine: of a model of latents the autoencoder is written too. InputError for another
+    precision, and for a folder that is a run's, holds other files, or cannot be written.
     """
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision '{precision}' is not known: fp32 or bf16")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"the output {folder} is a file; give a folder")
@@ -156,7 +174,11 @@ def save(method: Method, folder: str | Path) -> Path:
         found = {file.name for file in folder.iterdir()}
     if found and (WEIGHTS not in found or found - {WEIGHTS, "config.json", checkpoint.DATA, "README.md", PART}):
         raise InputError(f"{folder} is a run folder or holds other files; export to a new or empty one")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in method.state_dict().items()}
+    rounded = {key for key, _ in method.named_parameters()} if precision == "bf16" else set()
+    tensors = {
+        key: value.detach().cpu().to(torch.bfloat16 if key in rounded else value.dtype).contiguous()
+        for key, value in method.state_dict().items()
+    }
     checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
     checkpoint.write_bytes(folder / "config.json", (json.dumps(_portable(method, folder), indent=2) + "\n").encode())
     if method.trained_on is not None:

@@ -20,6 +20,8 @@ class Options:
     """hub name, user/model"""
     which: str = "last"
     """state of a run: last or best"""
+    precision: str = "fp32"
+    """fp32, or bf16 for a file of half the size"""
     kind: str | None = None
     """FILE.py:CLASS of a method of your own"""
 
@@ -31,4 +33,4 @@ def run(arguments: list[str]) -> None:
     from thalweg.store import load, push_to_hub, save
 
     method = load(options.model, which=options.which, kind=method_class(options.kind))
-    print(save(method, options.out) if options.out is not None else push_to_hub(method, str(options.hub)))
+    print(save(method, options.out, precision=options.precision) if options.out is not None else push_to_hub(method, str(options.hub)))
