@@ -16,8 +16,9 @@ from thalweg.metrics.base import Row, Subject, line
 from thalweg.metrics.outliers import spread
 from thalweg.units import standardised
 
-# of the other ways to a log-likelihood: examples and walks; levels of the flow, of the walks; dimensions of an exact divergence
-WALKS, FLOW, STEPS, EXACT = 256, 100, 400, 32
+# of the other ways to a log-likelihood: dimensions up to which a divergence is exact; examples and walks, up to these and beyond; levels
+# of the flow and of the walks
+EXACT, WALKS, FLOW, STEPS = 32, (256, 64), 100, 400
 
 
 def likelihood(s: Subject) -> dict[str, Any]:
@@ -57,15 +58,16 @@ def _other_ways(model: Any, train: Tensor, test: Tensor, bins: ev.Bins | None, s
 
     Flow and energy are asked of the same examples; walks up begin with these and noise of the lowest level, whose density it is.
     """
-    sigma, few = model.config.sigma_min, spread(test, WALKS).to(s.device)
+    exact = test[0].numel() <= EXACT
+    sigma, few = model.config.sigma_min, spread(test, WALKS[0 if exact else 1]).to(s.device)
     noised = few + sigma * random.normal(*few.shape, generator=random.seeded(s.settings.seed, 13)).to(s.device)
-    probes = 0 if few[0].numel() <= EXACT else 1
+    probes = 0 if exact else 1
     levels = diffusion.sigmas(STEPS, sigma, model.config.sigma_max)
     with torch.no_grad():
         own = -torch.cat([model.energy(part) for part in few.split(256)]).double().cpu()
     flow = torch.cat([model.flow_log_prob(part, steps=FLOW, probes=probes) for part in few.split(256)]).double().cpu()
     gap = flow - own
-    bounds = ev.level_bounds(model.energy, model.base, levels, x=noised, walks=WALKS, seed=s.settings.seed, device=s.device)
+    bounds = ev.level_bounds(model.energy, model.base, levels, x=noised, walks=len(few), seed=s.settings.seed, device=s.device)
     d, n = few[0].numel(), len(few)
     return {
         "sigma": sigma,
