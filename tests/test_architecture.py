@@ -38,6 +38,8 @@ ALLOWED = {
     "given": {"data", "errors", "gate"},
     "sample": BASIC | MATHS | {"compiled", "metropolis", "trace"},
     "objective": BASIC | MATHS,
+    "normalising": BASIC,
+    "told": {"data", "methods.base"},
     "diffusion": BASIC | MATHS | {"metropolis", "trace"},
     "denoising": BASIC,
     "prior": BASIC | MATHS | {"chain", "nn"},
@@ -72,6 +74,7 @@ ALLOWED = {
         "importance",
         "levels",
         "nn",
+        "normalising",
         "presets",
         "prior",
         "replay",
@@ -79,12 +82,12 @@ ALLOWED = {
         "search",
     },
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
-    "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "stopping", "updates", "methods.base"},
+    "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "stopping", "told", "updates", "methods.base"},
     "train": {"data", "data.prepare", "errors", "gate", "loop", "methods.base", "units"},
     "units": {"errors", "gate", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
-    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "evaluate", "methods.base", "plot", "tasks", "units"},
+    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package
 TOP = {"cli", "commands"}  # may import anything

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg import checkpoint, random
+from thalweg import checkpoint, random, told
 from thalweg.data.base import Batch, Data
 from thalweg.data.record import record
 from thalweg.distributed import World
@@ -29,8 +29,6 @@ from thalweg.methods.base import Method, has
 from thalweg.progress import Progress
 from thalweg.stopping import Stopped, Watch, locked
 from thalweg.updates import SharedDivergence, Update
-
-PREPARED = 16_384, 2**25  # examples that a method is told of before the first step and after the last, and numbers in them, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +61,6 @@ def _set_buffer(module: nn.Module, name: str, value: Tensor) -> None:
     setattr(module.get_submodule(home), leaf, value)
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
-    parts: list[Any] = [None if part is None else part.to(device) for part in batch]
-    return type(batch)(*parts)
-
-
 class Run:
     """One call of `fit`: the state that a checkpoint holds, and the loop over it."""
 
@@ -86,8 +79,7 @@ class Run:
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
         self.guard = Guard(tries=options.tries)
-        if type(self.method).prepare is not Method.prepare:
-            self.method.prepare(self.examples().x)
+        told.prepare(self.method, data, options.seed, self.device)
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
         self.ema.trained_on = self.method.trained_on
         for name in self.method.sharded:
@@ -176,21 +168,6 @@ class Run:
         self.update.images, self.update.updates = state["images"], state["updates"]
         self.elapsed, self.best = state["elapsed"], state["best"]
         self.guard.load(state["guard"])
-
-    def examples(self) -> Batch:
-        """Training examples by which a method sets its buffers, the same on every rank."""
-        most, numbers = PREPARED
-        return _to(self.data.batch(0, max(2, min(most, numbers // math.prod(self.data.shape))), self.options.seed), self.device)
-
-    def conclude(self) -> None:
-        """After the last step the twin is told of examples, and both keep what it makes of them; the state is kept anew."""
-        ended = self.update.images >= self.options.images or self.world.any(self.out_of_time())
-        if type(self.method).conclude is Method.conclude or not ended:
-            return
-        self.ema.conclude(self.examples())
-        for fast, slow in zip(self.method.buffers(), self.ema.buffers()):
-            fast.copy_(slow)
-        self.save()
 
     def sync_buffers(self) -> None:
         """Copy the method's buffers (norms, spectral vectors, chains) to the twin before the twin is used; every rank must call it."""
@@ -321,7 +298,7 @@ class Run:
                 path.parent.mkdir(exist_ok=True)
                 picture(self.ema, path, images)
         if held_out is not None:
-            value = self.ema.criterion(_to(held_out, self.device), random.seeded(self.options.seed, 7, device=self.device))
+            value = self.ema.criterion(told.moved(held_out, self.device), random.seeded(self.options.seed, 7, device=self.device))
             self.write_stats({"images": images, "seconds": round(self.elapsed, 3), "criterion": value})
             if value < best:
                 best = value
@@ -359,10 +336,11 @@ class Run:
                     self.writer.add_scalar(key, value, row["images"])
 
     def finish(self) -> None:
-        if self.saved != self.update.images:
-            self.save()
         self.sync_buffers()
-        self.conclude()
+        ended = self.update.images >= self.options.images or self.world.any(self.out_of_time())
+        concluded = ended and told.conclude(self.method, self.ema, self.data, self.options.seed, self.device)
+        if concluded or self.saved != self.update.images:
+            self.save()
         for name in self.method.sharded:
             _set_buffer(self.method, name, self.ema.get_buffer(name).clone())
         if self.writer is not None:

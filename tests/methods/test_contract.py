@@ -41,6 +41,7 @@ class Stripes:
 CASES = {
     "short_run": ("digits-conditional", {"net": {"widths": (8, 8)}, "buffer": 32, "chain.steps": 2, "sample_steps": 2}),
     "egc": ("digits", {"net": {"width": 8, "blocks": 1}, "sample_steps": 2}),
+    "dual": ("digits", {"net": {"width": 16}, "conditional": True, "sample_steps": 2, "calibration": 64}),
     "jem": ("digits", {"net": {"width": 8, "blocks": 1}, "buffer": 32, "chain.steps": 2, "sample_steps": 2}),
     "cdrl": ("digits-conditional", {"net": {"width": 8}, "chain.steps": 2}),
     "ddaebm": ("digits", {}),

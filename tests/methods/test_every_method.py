@@ -19,6 +19,7 @@ from thalweg.methods.base import has
 SMALL = {  # preset and fields that make it quick; 8×12 halves twice
     "short_run": ("digits-conditional", {"net.widths": (8, 8, 8), "buffer": 64, "sample_steps": 3, "chain.steps": 2}),
     "egc": ("digits", {"net.width": 8, "net.blocks": 1, "sample_steps": 3}),
+    "dual": ("digits", {"net.width": 8, "conditional": True, "sample_steps": 3, "calibration": 64}),
     "cdrl": ("digits-conditional", {"net.width": 8, "net.depth": 1}),
     "ddaebm": ("digits", {}),
     "jem": ("digits", {"net.width": 8, "net.blocks": 1, "sample_steps": 3, "chain.steps": 2, "buffer": 64}),

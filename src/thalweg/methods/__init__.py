@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from thalweg.methods.base import Method
 
 METHODS = {
-    "dual": ("thalweg.methods.dual", "Dual"),
     "short_run": ("thalweg.methods.short_run", "ShortRun"),
     "egc": ("thalweg.methods.egc", "EGC"),
+    "dual": ("thalweg.methods.dual", "Dual"),
     "cdrl": ("thalweg.methods.cdrl", "CDRL"),
     "ddaebm": ("thalweg.methods.ddaebm", "DDAEBM"),
     "jem": ("thalweg.methods.jem", "JEM"),
