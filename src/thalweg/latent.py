@@ -247,12 +247,13 @@ def load(
     return in_own_units(as_images(store.load(name, which=which, device=device, kind=kind, net=net)))
 
 
-def save(method: Any, folder: str | Path) -> Path:
+def save(method: Any, folder: str | Path, *, precision: str = "fp32") -> Path:
     """Write a model to `folder`, as `load` reads it: model.safetensors, config.json and a model card; returns the folder.
 
-    Of a model of latents as one of images, the model of latents. InputError for a folder that is a run's or holds other files.
+    `precision` "bf16" rounds the weights, for a file of half the size. Of a model of latents as one of images, the model of latents.
+    InputError for a folder that is a run's or holds other files.
     """
-    return store.save(_itself(method), folder)
+    return store.save(_itself(method), folder, precision=precision)
 
 
 def push_to_hub(method: Any, name: str, *, private: bool = False) -> str:

@@ -48,16 +48,16 @@ def fitting_scores(method) -> tuple[str, ...]:
 
 
 class LevelScore:
-    """How unlike training examples x is by what a model says of it at `LEVELS` noise levels: fitted to `reference` [R, ...], R ≥ 100.
+    """How unlike training examples x is by what a model says of it at `LEVELS` noise levels: fitted to `reference` [R, ...], R ≥ 30.
 
     At each σ, from the square root of the lowest level's ratio to the highest upwards: U(x, σ), its slope in log σ, and
     log ‖σ ∇U‖², of x without noise. The score is the distance of these numbers from their mean over the reference, in the metric of their
-    covariance there (Mahalanobis), shrunk by a hundredth. No outlier is looked at.
+    covariance there (Mahalanobis), shrunk by a hundredth, or more where examples are few. No outlier is looked at.
     """
 
     def __init__(self, method: Any, reference: Tensor, *, batch: int = 256) -> None:
-        if len(reference) < 100:
-            raise InputError(f"score 'levels' needs 100 training examples or more as reference, got {len(reference)}")
+        if len(reference) < 30:
+            raise InputError(f"score 'levels' needs 30 training examples or more as reference, got {len(reference)}")
         c = method.config
         low, high = math.log(c.sigma_min), math.log(c.sigma_max)
         self.sigmas = [math.exp(low + (high - low) * (i + 0.5) / LEVELS) for i in range(LEVELS)]
@@ -66,7 +66,8 @@ class LevelScore:
         self.mean = found.mean(0)
         self.std = found.std(0).clamp_min(1e-9)
         z = (found - self.mean) / self.std
-        correlation = 0.99 * z.T @ z / len(z) + 0.01 * torch.eye(z.shape[1], dtype=z.dtype)
+        shrunk = max(0.01, min(0.5, 12 / len(z)))
+        correlation = (1 - shrunk) * z.T @ z / len(z) + shrunk * torch.eye(z.shape[1], dtype=z.dtype)
         self.whiten = torch.linalg.cholesky(torch.linalg.inv(correlation))
 
     def features(self, x: Tensor) -> Tensor:
