@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import thalweg as tw
 from studies.measures import Bare, means, parameters, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
-from studies.tables import Section, Shown, Table
+from studies.tables import Picture, Section, Shown, Table
 from thalweg.checkpoint import read_stats
 from thalweg.data.toy import TOYS
 from thalweg.errors import require
@@ -44,7 +44,7 @@ BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)
-GUIDANCE = (1.0, 1.5, 2.0)
+GUIDANCE = (1.0, 1.5)
 OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
 
 
@@ -459,6 +459,44 @@ MIXTURES_TEXT = (
 DIGITS_TEXT = (
     "Test images, about {seconds:g} CPU seconds, {seeds} seeds: bits a dimension, dequantised, exact or by the model's own normalisation."
 )
+COST_TEXT = (
+    "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "
+    "counted, and {share_of_peak:.0 %} of the {peak_gflops:.0f} GFLOP a second that one thread reaches on convolutions."
+)
+PICTURES_TEXT = (
+    "A model of {data}, {parameters:,} parameters, {images:,} images in {train_seconds:,} s of one thread, guard events "
+    "{guard_events}: bits a dimension {bits:.3f} by its own normalisation on all test images; by the flow of its gradients "
+    "{flow[bits_per_dimension]:.3f} on {flow[n]} of them, {flow[difference]:+.1f} ± {flow[standard_error]:.1f} nats beside its own; "
+    "log Z by walks {level_bounds[estimate][value]:+.1f}, between {level_bounds[lower][low]:.1f} and "
+    "{level_bounds[upper][high]:.1f} nats. Accuracy from energies given each label {accuracy:.1 %}."
+)
+OUTLIERS_TEXT = "AUROC of 1,000 test images against outliers of each kind; `levels` looks at eight noise levels, no score at any outlier."
+USES_TEXT = (
+    "Gain in PSNR by denoising, and the level that likelihood finds. Completions of lower halves, 8 for each of 50 images: between "
+    "the least and the greatest lie {plain[coverage]:.0 %} of the true pixels, {corrected[coverage]:.0 %} with 3 steps "
+    "of MALA a level (draws of the posterior: {plain[nominal]:.0 %}); PSNR of hidden pixels "
+    "{plain[psnr_of_one]:.1f} and {corrected[psnr_of_one]:.1f} dB, of the mean of eight "
+    "{plain[psnr_of_mean]:.1f} and {corrected[psnr_of_mean]:.1f}."
+)
+
+
+def sample_rows(values: Any) -> list[Row]:
+    return [{"way": way} | found for way, found in values["samples"].items()]
+
+
+def error_rows(values: Any) -> list[Row]:
+    return [{"sigma": sigma, "error": error} for sigma, error in values["noise_error"].items()]
+
+
+def outlier_rows(values: Any) -> list[Row]:
+    scores = values["auroc"]
+    return [{"kind": kind} | {score: by[kind] for score, by in scores.items()} for kind in next(iter(scores.values()))]
+
+
+def level_rows(values: Any) -> list[Row]:
+    return [{"sigma": s, "gain": gain, "found": values["level"][s]["median"]} for s, gain in values["denoising"].items()]
+
+
 PAGE = [
     Section(
         "dual",
@@ -466,6 +504,39 @@ PAGE = [
             Shown("dual_toys", [TOYS_TEXT, Table("toy, model = row | own = kl_own:.4f | grid = kl_on_grid:.4f | log Z = log_z:+.4f")]),
             Shown("dual_mixtures", [MIXTURES_TEXT, Table("data = row | gap = gap:.3f | share = share_error:.3f | log Z = log_z:+.3f")]),
             Shown("dual_digits", [DIGITS_TEXT, Table("model = row | bits = bits:.3f | nats = nats:.1f")]),
+            Shown("dual_cost", [COST_TEXT, "{source}"]),
+            Shown(
+                "dual_pictures",
+                [
+                    PICTURES_TEXT,
+                    Table(
+                        "samples = way | Fréchet = frechet:.2f | floor = floor:.2f | KID = kid:.4f | precision = precision:.3f | "
+                        "recall = recall:.3f | class accuracy = class_accuracy:.3f | n = n",
+                        sample_rows,
+                    ),
+                    Table("σ = sigma | error of the predicted noise = error:.4f", error_rows),
+                    Picture("Samples without a label", "dual_{data}_free.png"),
+                    Picture("Samples by label, a class a row", "dual_{data}_guidance-1.png"),
+                    Picture("Samples and their nearest training images", "dual_neighbours_{data}.png"),
+                ],
+            ),
+            Shown(
+                "dual_outliers",
+                [
+                    OUTLIERS_TEXT,
+                    Table("kind | energy = energy:.3f | typicality = typicality:.3f | mass = mass:.3f | levels = levels:.3f", outlier_rows),
+                ],
+            ),
+            Shown(
+                "dual_uses",
+                [
+                    USES_TEXT,
+                    Table("σ = sigma | dB gained = gain:.1f | σ found, median = found:.3f", level_rows),
+                    Picture(
+                        "An image, what is known of it, four completions with 3 steps of MALA a level", "dual_completions_{data}_3.png"
+                    ),
+                ],
+            ),
         ],
     )
 ]

@@ -13,7 +13,13 @@ _IMAGES = dict(
     least_std=0.03, calibration=10_000, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
 )  # fmt: skip
 _FASHION = dict(
-    _IMAGES, data="fashion-mnist", shape=(1, 28, 28), net=PatchUNet(width=48, deep_width=96, hidden=128), time_weight=5.0, images=1_500_000
+    _IMAGES,
+    data="fashion-mnist",
+    shape=(1, 28, 28),
+    net=PatchUNet(width=48, deep_width=96, hidden=128),
+    time_weight=5.0,
+    lr=1e-3,
+    images=1_500_000,
 )
 _PAPER = dict(_IMAGES, reference="diagonal", batch=128, lr=5e-4, ema=0.9999)
 
