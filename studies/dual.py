@@ -536,6 +536,7 @@ PAGE = [
                         "An image, what is known of it, four completions with 3 steps of MALA a level", "dual_completions_{data}_3.png"
                     ),
                 ],
+                lambda r: {"plain": r["completions"]["0"], "corrected": r["completions"]["3"]},
             ),
         ],
     )
