@@ -449,8 +449,9 @@ STUDY = Study(
 )
 
 TOYS_TEXT = (
-    "About {seconds:g} CPU seconds of one thread a training, medians over {seeds} seeds. `own`: KL(truth‖model) in nats by the model's own "
-    "normalisation on 100,000 fresh draws; `grid`: by that on a grid of 400 × 400; log Z by the grid."
+    "Planned for {seconds:g} CPU seconds of one thread a training (beside what each took, on a machine that others used too), "
+    "medians over {seeds} seeds. `own`: KL(truth‖model) in nats by the model's own normalisation on 100,000 fresh draws; `grid`: by "
+    "that on a grid of 400 × 400; log Z by the grid."
 )
 MIXTURES_TEXT = (
     "8 Gaussians of unequal weights and deviations, about {seconds:g} CPU seconds, {seeds} seeds: the mean gap of log-densities of fresh "
@@ -461,20 +462,20 @@ DIGITS_TEXT = (
 )
 COST_TEXT = (
     "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "
-    "counted, and {share_of_peak:.0 %} of the {peak_gflops:.0f} GFLOP a second that one thread reaches on convolutions."
+    "counted, and {share_of_peak:.0f %} of the {peak_gflops:.0f} GFLOP a second that one thread reaches on convolutions."
 )
 PICTURES_TEXT = (
     "A model of {data}, {parameters:,} parameters, {images:,} images in {train_seconds:,} s of one thread, guard events "
     "{guard_events}: bits a dimension {bits:.3f} by its own normalisation on all test images; by the flow of its gradients "
     "{flow[bits_per_dimension]:.3f} on {flow[n]} of them, {flow[difference]:+.1f} ± {flow[standard_error]:.1f} nats beside its own; "
     "log Z by walks {level_bounds[estimate][value]:+.1f}, between {level_bounds[lower][low]:.1f} and "
-    "{level_bounds[upper][high]:.1f} nats. Accuracy from energies given each label {accuracy:.1 %}."
+    "{level_bounds[upper][high]:.1f} nats. Accuracy from energies given each label {accuracy:.1f %}."
 )
 OUTLIERS_TEXT = "AUROC of 1,000 test images against outliers of each kind; `levels` looks at eight noise levels, no score at any outlier."
 USES_TEXT = (
     "Gain in PSNR by denoising, and the level that likelihood finds. Completions of lower halves, 8 for each of 50 images: between "
-    "the least and the greatest lie {plain[coverage]:.0 %} of the true pixels, {corrected[coverage]:.0 %} with 3 steps "
-    "of MALA a level (draws of the posterior: {plain[nominal]:.0 %}); PSNR of hidden pixels "
+    "the least and the greatest lie {plain[coverage]:.0f %} of the true pixels, {corrected[coverage]:.0f %} with 3 steps "
+    "of MALA a level (draws of the posterior: {plain[nominal]:.0f %}); PSNR of hidden pixels "
     "{plain[psnr_of_one]:.1f} and {corrected[psnr_of_one]:.1f} dB, of the mean of eight "
     "{plain[psnr_of_mean]:.1f} and {corrected[psnr_of_mean]:.1f}."
 )
@@ -501,7 +502,13 @@ PAGE = [
     Section(
         "dual",
         [
-            Shown("dual_toys", [TOYS_TEXT, Table("toy, model = row | own = kl_own:.4f | grid = kl_on_grid:.4f | log Z = log_z:+.4f")]),
+            Shown(
+                "dual_toys",
+                [
+                    TOYS_TEXT,
+                    Table("toy, model = row | own = kl_own:.4f | grid = kl_on_grid:.4f | log Z = log_z:+.4f | CPU s = cpu_seconds:.0f"),
+                ],
+            ),
             Shown("dual_mixtures", [MIXTURES_TEXT, Table("data = row | gap = gap:.3f | share = share_error:.3f | log Z = log_z:+.3f")]),
             Shown("dual_digits", [DIGITS_TEXT, Table("model = row | bits = bits:.3f | nats = nats:.1f")]),
             Shown("dual_cost", [COST_TEXT, "{source}"]),
