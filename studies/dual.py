@@ -2,16 +2,16 @@
 
 `toys`: every toy, trained for `--seconds` of one thread, beside short_run, cdrl and a spline flow of as many seconds: KL(truth‖model) by
 the model's own normalisation and by that on a grid, and log Z by the grid. `mixtures`: 8 unequal Gaussians in 16 and 64 dimensions.
-`digits`: bits a dimension of dequantised test images in three ways, beside a flow. `halves`: two models of disjoint halves of the data,
+`digits`: bits a dimension of dequantised test images, beside a flow. `halves`: two models of disjoint halves of the data,
 on the same held-out images. `cost`: a step beside a plain denoiser's of the same body, and as a share of the machine's peak.
-Of a trained run: `pictures`: the distance of samples, free and by label, from data, error of the predicted noise by level, bits in three
-ways, accuracy, neighbours; `outliers`: by the energy and by all levels; `uses`: denoising, the level found by likelihood, coverage of
-what was hidden by completions, directions at each level.
+Of a trained run: `pictures`: the distance of samples, free and by label, from data, error of the predicted noise by level, neighbours;
+`likelihood`: bits in three ways, accuracy by energies given each label; `outliers`: by the energy and by all levels; `uses`: denoising,
+the level found by likelihood, coverage of what was hidden by completions, directions at each level.
 
     python -m studies.dual toys --seconds 120 --jobs 2
     python -m studies.dual mixtures digits --seconds 300 --jobs 2
     thalweg train dual/fashion-mnist-conditional --precision bf16 --threads 1 --out runs/dual
-    python -m studies.dual pictures outliers uses --data fashion-mnist --precision bf16
+    python -m studies.dual pictures likelihood outliers uses --data fashion-mnist --precision bf16
 """
 
 import argparse
@@ -45,6 +45,7 @@ DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)
 GUIDANCE = (1.0, 1.5)
+CLASSIFY = (0.3, 1.0)  # levels at which energies given each label are compared
 OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
 
 
@@ -364,17 +365,23 @@ def pictures(options: Options) -> Row:
             tw.plot.neighbours(x[:10], train.x, nearest, options.pictures / f"dual_neighbours_{c.data}.png")
         tw.plot.grid(shown, options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")), columns=10)
     row["noise_error"] = noise_errors(model, test.x[:1000], None, options)
-    if c.conditional:
-        with precise(options.precision):
-            log_p = torch.cat([model.classify(x, sigma=options.classify_sigma) for x in test.x.split(250)])
-        row["accuracy"] = float((log_p.argmax(1) == test.label).float().mean())
+    return row
+
+
+def likelihood(options: Options) -> Row:
+    """Bits of the run's model in three ways, and the accuracy of comparing its energies given each label."""
+    torch.set_num_threads(1)
+    model, _, test, row = run_of(options)
+    if model.config.conditional:
+        x, label, row["accuracy"] = test.x[:2000], test.label[:2000], {}
+        for sigma in CLASSIFY:
+            with precise(options.precision):
+                log_p = torch.cat([model.classify(part, sigma=sigma) for part in x.split(250)])
+            row["accuracy"][f"{sigma:g}"] = float((log_p.argmax(1) == label).float().mean())
     measured = tw.metrics.METRICS["likelihood"].measure(tw.metrics.Subject(model, tw.metrics.Settings()))
     own = measured["log_likelihood"]
-    return (
-        row
-        | {"bits": own["bits_per_dimension"], "nats": own["value"]["value"]}
-        | {k: measured[k] for k in ("flow", "level_bounds", "sigma")}
-    )
+    row |= {"bits": own["bits_per_dimension"], "nats": own["value"]["value"]}
+    return row | {key: measured[key] for key in ("flow", "level_bounds", "sigma")}
 
 
 def outliers(options: Options) -> Row:
@@ -424,7 +431,6 @@ def uses(options: Options) -> Row:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=2000, help="of each way, and as many held-out images")
-    parser.add_argument("--classify-sigma", type=float, default=0.3, help="level at which energies given each label are compared")
     parser.set_defaults(images=10**9)
 
 
@@ -439,12 +445,13 @@ STUDY = Study(
         "halves": Part(("first half", "second half"), half_one, None, more=halves_more),
         "cost": cost,
         "pictures": pictures,
+        "likelihood": likelihood,
         "outliers": outliers,
         "uses": uses,
         "digits": Part(("dual", "flow"), digits_one, lambda name, mine, rows: means(mine, ("bits", "nats"))),
     },
     run=Path("runs/dual"),
-    of_run=("pictures", "outliers", "uses"),
+    of_run=("pictures", "likelihood", "outliers", "uses"),
     add=add,
 )
 
@@ -465,11 +472,12 @@ COST_TEXT = (
     "counted, and {share_of_peak:.0f %} of the {peak_gflops:.0f} GFLOP a second that one thread reaches on convolutions."
 )
 PICTURES_TEXT = (
-    "A model of {data}, {parameters:,} parameters, {images:,} images in {train_seconds:,} s of one thread, guard events "
-    "{guard_events}: bits a dimension {bits:.3f} by its own normalisation on all test images; by the flow of its gradients "
-    "{flow[bits_per_dimension]:.3f} on {flow[n]} of them, {flow[difference]:+.1f} ± {flow[standard_error]:.1f} nats beside its own; "
-    "log Z by walks {level_bounds[estimate][value]:+.1f}, between {level_bounds[lower][low]:.1f} and "
-    "{level_bounds[upper][high]:.1f} nats. Accuracy from energies given each label {accuracy:.1f %}."
+    "A model of {data}, {parameters:,} parameters, {images:,} images in {train_seconds:,} s of one thread, guard events {guard_events}."
+)
+LIKELIHOOD_TEXT = (
+    "Bits a dimension {bits:.3f} by its own normalisation on all test images; by the flow of its gradients "
+    "{flow[bits_per_dimension]:.3f} on {flow[n]} of them, {flow[difference]:+.1f} ± {flow[standard_error]:.1f} nats beside its own; log Z "
+    "by walks {level_bounds[estimate][value]:+.1f}, between {level_bounds[lower][low]:.1f} and {level_bounds[upper][high]:.1f} nats."
 )
 OUTLIERS_TEXT = "AUROC of 1,000 test images against outliers of each kind; `levels` looks at eight noise levels, no score at any outlier."
 USES_TEXT = (
@@ -487,6 +495,10 @@ def sample_rows(values: Any) -> list[Row]:
 
 def error_rows(values: Any) -> list[Row]:
     return [{"sigma": sigma, "error": error} for sigma, error in values["noise_error"].items()]
+
+
+def accuracy_rows(values: Any) -> list[Row]:
+    return [{"sigma": sigma, "accuracy": share} for sigma, share in values["accuracy"].items()]
 
 
 def outlier_rows(values: Any) -> list[Row]:
@@ -526,6 +538,10 @@ PAGE = [
                     Picture("Samples by label, a class a row", "dual_{data}_guidance-1.png"),
                     Picture("Samples and their nearest training images", "dual_neighbours_{data}.png"),
                 ],
+            ),
+            Shown(
+                "dual_likelihood",
+                [LIKELIHOOD_TEXT, Table("σ = sigma | accuracy by energies given each label = accuracy:.1f %", accuracy_rows)],
             ),
             Shown(
                 "dual_outliers",

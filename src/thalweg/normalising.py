@@ -1,9 +1,9 @@
 """log Z of an energy at every noise level from the highest down, by thermodynamic integration with noised data in place of its own draws.
 
-    log Z(τ_top) = log E exp(U₀ − U),   d log Z/dτ = −E ∂U/∂τ = −E ∂(U − U₀)/∂τ,   τ = log σ
+    log Z(τ_top) = log E₀ exp(U₀ − U),   d log Z/dτ = −E ∂U/∂τ = −E ∂(U − U₀)/∂τ − E ∂U₀/∂τ,   τ = log σ
 
-U₀ is the exact energy of a Gaussian with the data's mean and covariance, whose part has the expectation 0. Data stand in for the model:
-what is found is off by about the divergence between them, and blind to mass that the model has where no data are.
+U₀ is the exact energy of a Gaussian, whose part is known in closed form: 0 where it has the data's mean and covariance. Data stand in for
+the model: what is found is off by about the divergence between them, and blind to mass that the model has where no data are.
 """
 
 import math
@@ -20,11 +20,12 @@ PILOT = 0.1  # share of the draws that are spread evenly; the others go where th
 @torch.no_grad()
 def log_z_by_level(
     correction: Callable[[Tensor, Tensor], Tensor], x: Tensor, low: float, high: float, *, intervals: int, draws: int, batch: int,
-    generator: torch.Generator,
+    known: Tensor, top: Tensor, generator: torch.Generator,
 ) -> tuple[Tensor, float]:  # fmt: skip
     """log Z at `intervals` + 1 even places of log σ from `low` to `high`, [intervals + 1], and the standard error of the first.
 
-    correction (y [B, ...], log σ [B]) -> [B] is U − U₀ in nats; x [N, ...] are examples, of which `draws` are taken, `batch` at a time.
+    correction (y [B, ...], log σ [B]) -> [B] is U − U₀ in nats, `known` [intervals] the mean change of U₀ over each interval; x [N, ...]
+    are examples, of which `draws` are taken, `batch` at a time; `top` are draws of the Gaussian U₀ at the highest level.
     """
     device, h = x.device, (high - low) / intervals
     total, squares, count = (torch.zeros(intervals, dtype=torch.float64) for _ in range(3))
@@ -49,13 +50,9 @@ def log_z_by_level(
     count = count.clamp_min(1)
     mean = total / count
     error = ((squares / count - mean.square()).clamp_min(0) / count).sum().sqrt()
-    top = []
-    for _ in range(max(1, rounds // 8)):
-        level = torch.full((batch,), high, device=device)
-        top.append(-correction(_noised(x, batch, level, generator), level).double().cpu())
-    weights = torch.cat(top)
+    weights = torch.cat([-correction(y, torch.full((len(y),), high, device=device)).double().cpu() for y in top.split(batch)])
     at_top = torch.logsumexp(weights, 0) - math.log(len(weights))
-    found = at_top + torch.cat([mean.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+    found = at_top + torch.cat([(mean + known).flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
     return found.float(), float(error)
 
 

@@ -243,6 +243,16 @@ def test_labels_condition_classify_and_guide():
     assert float((both - mixed).abs().mean()) < 0.25
 
 
+def test_each_label_s_density_is_normalised():
+    """The middle class has another spread than the Gaussian that is tilted, which is that of all."""
+    data = Gaussians([[-3.0, 0.0], [0.0, 0.0], [3.0, 0.0]], 0.5)
+    method = tw.method("dual/vectors", data=data, conditional=True, images=512 * 700, **{"net.width": 64})
+    trained = tw.fit(method, data, progress=False)
+    for label in range(3):
+        found = mass(lambda x, label=label: trained.energy(x, label=label), -7.0, 7.0)
+        assert found == pytest.approx(1.0, abs=0.12), label
+
+
 def test_without_dropped_labels_there_is_no_marginal():
     data = Gaussians([[-2.0, 0.0], [2.0, 1.0]], 0.5)
     method = tw.method("dual/vectors", data=data, conditional=True, label_dropping=0.0)

@@ -207,10 +207,13 @@ class Dual(Method):
                 continue
 
             def correction(y: Tensor, log_sigma: Tensor, label: Tensor | None = label) -> Tensor:
-                return self.tilted(y, log_sigma, label) - self.tilt(y, log_sigma).energy
+                own_label = None if label is None else label[: len(y)]
+                return self.tilted(y, log_sigma, own_label) - self.tilt(y, log_sigma).energy
 
             with frozen(self.net):
-                options: dict[str, Any] = dict(intervals=INTERVALS, draws=draws, batch=size)
+                known = self.tilt.expected_change(own, low, high, INTERVALS)
+                top = self.base.sample(max(size, draws // 8), generator=random.seeded(0, 7))
+                options: dict[str, Any] = dict(intervals=INTERVALS, draws=draws, batch=size, known=known, top=top)
                 found.append(log_z_by_level(correction, own, low, high, generator=random.seeded(0, 6, row), **options)[0])
         self.level_log_z.copy_(torch.stack(found))
 
