@@ -272,6 +272,7 @@ examples of shape {tuple(c.shape)}{f", {c.classes} classes" if c.classes else ""
 {_classes(method)}
 ```python
 import thalweg as tw
+
 model = tw.load("FOLDER_OR_NAME"{own})
 {use}
 ```
