@@ -62,11 +62,12 @@ def priced(preset: str, fields: dict[str, Any], data: Any, seed: int, options: O
     begun = time.process_time()
     trial = tw.method(preset, seed=seed, data=data, **fields | {"images": 1})  # with what begins late in training
     batch, update = trial.config.batch, tw.update(trial)
-    update.step(data.batch(0, batch, seed))  # compiles
+    for i in range(2):  # which compile, the second also what begins late
+        update.step(data.batch(i * batch, batch, seed))
     first = time.process_time() - begun
     started = time.process_time()
     for i in range(TRIAL):
-        update.step(data.batch((i + 1) * batch, batch, seed))
+        update.step(data.batch((i + 2) * batch, batch, seed))
     each = (time.process_time() - started) / TRIAL
     images = max(10, int((0.94 * seconds - first) / each)) * batch  # the rest is for what comes after the last step
     started = time.process_time()
