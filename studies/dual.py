@@ -188,7 +188,7 @@ def mixture_one(row: str, seed: int, options: Options) -> Row:
 
 
 def digits_one(row: str, seed: int, options: Options) -> Row:
-    """Bits a dimension of dequantised test images: dual's in three ways, or a flow's."""
+    """Bits a dimension of dequantised test images, dual's with its other ways to them, or a flow's."""
     train, _ = sets_of(options)
     seconds = options.seconds or 300.0
     preset, fields = (f"dual/{options.data}", {}) if row == "dual" else (f"coopflow/{options.data}", {"chain.steps": 0})
@@ -217,23 +217,14 @@ class Denoiser(Dual):
 
 
 def peak(precision: str) -> float:
-    """GFLOP a second that one thread reaches on convolutions of 96 channels, the best of several sizes."""
-    best = 0.0
+    """GFLOP a second that one thread reaches on 3×3 convolutions, the best of several sizes."""
+    found = []
     for size, channels in ((14, 96), (14, 256), (28, 128)):
-        layer, x = (
-            torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last),
-            torch.randn(64, channels, size, size),
-        )
-        x = x.to(memory_format=torch.channels_last)
-        run = precisely(partial(no_grad_call, layer, x), precision)
-        _, seconds = seconds_in_turn({"conv": run}, 10)
-        best = max(best, 2 * 9 * channels**2 * x.shape[0] * size**2 / statistics.median(seconds["conv"]) / 1e9)
-    return best
-
-
-@torch.no_grad()
-def no_grad_call(layer: torch.nn.Module, x: Tensor) -> Tensor:
-    return layer(x)
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last).requires_grad_(False)
+        x = torch.zeros(64, channels, size, size).to(memory_format=torch.channels_last)
+        _, seconds = seconds_in_turn({"conv": precisely(partial(layer, x), precision)}, 10)
+        found.append(2 * 9 * channels**2 * x.shape[0] * size**2 / statistics.median(seconds["conv"]) / 1e9)
+    return max(found)
 
 
 def cost(options: Options) -> Row:
@@ -264,21 +255,16 @@ def cost(options: Options) -> Row:
 # --- generalisation: two models of disjoint halves of the data
 
 
-class Half:
+def half(data: Any, first: int) -> Any:
     """Every other example of a data set, from the first or from the second on."""
-
-    def __init__(self, data: Any, first: int) -> None:
-        x, label = data.all()
-        self.data = tw.data.Images(x[first::2], None if label is None else label[first::2], data.classes, name=f"{data.name}:{first}")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
+    x, label = data.all()
+    return tw.data.Images(x[first::2], None if label is None else label[first::2], data.classes, name=f"{data.name}:{first}")
 
 
 def half_one(row: str, seed: int, options: Options) -> Row:
     """Held-out and training energies, nats, of a model of one half."""
     train, test = sets_of(options)
-    data = Half(train, int(row == "second half")).data
+    data = half(train, int(row == "second half"))
     model, found = priced(f"dual/{options.data}", {}, data, seed, options, options.seconds or 300.0)
     if model is None:
         return found
@@ -325,7 +311,7 @@ def drawn(model: Any, n: int, options: Options, **asked: Any) -> tuple[Tensor, f
     return torch.cat(parts), (time.process_time() - started) / n
 
 
-def noise_errors(model: Any, x: Tensor, label: Tensor | None, options: Options) -> dict[str, float]:
+def noise_errors(model: Any, x: Tensor, options: Options) -> dict[str, float]:
     """Mean squared error of the predicted noise, a pixel, by σ, on dequantised test images."""
     g, found = tw.random.seeded(1), {}
     x = model.dequantise(x, tw.random.uniform(*x.shape, generator=g))
@@ -339,7 +325,7 @@ def noise_errors(model: Any, x: Tensor, label: Tensor | None, options: Options) 
 
 
 def pictures(options: Options) -> Row:
-    """Samples, errors by level, bits, accuracy and neighbours of the run's model."""
+    """Samples, errors by level and neighbours of the run's model."""
     torch.set_num_threads(1)
     model, train, test, row = run_of(options)
     n, c = options.samples, model.config
@@ -365,7 +351,7 @@ def pictures(options: Options) -> Row:
             nearest = tw.evaluate.nearest_neighbours(x[:10], train.x, k=7).indices
             tw.plot.neighbours(x[:10], train.x, nearest, options.pictures / f"dual_neighbours_{c.data}.png")
         tw.plot.grid(shown, options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")), columns=10)
-    row["noise_error"] = noise_errors(model, test.x[:1000], None, options)
+    row["noise_error"] = noise_errors(model, test.x[:1000], options)
     return row
 
 
@@ -391,7 +377,8 @@ def outliers(options: Options) -> Row:
     x, data = test.x[:1000], model.config.data
     others = {name: tw.data.load(name, "test", size=x.shape[-1]).all().x[:1000] for name in OTHERS.get(data, ())}
     made = {kind: tw.evaluate.outliers(kind, x, len(x)) for kind in OUTLIERS}
-    made |= {f"all {value:+g}": torch.full((50, *x.shape[1:]), float(value)) + 1e-3 * torch.randn(50, *x.shape[1:]) for value in (-1, 0, 1)}
+    faint = 1e-3 * tw.random.normal(50, *x.shape[1:], generator=tw.random.seeded(5))  # so that scores of equal pictures are not all tied
+    made |= {f"all {value:+g}": value + faint for value in (-1.0, 0.0, 1.0)}
     scores = ("energy", "typicality", "mass", "levels")
     with precise(options.precision):
         reports, _ = tw.evaluate.ood_table(model, x, {**others, **made}, scores=scores, reference=train.x[:5000], bootstrap=20)
@@ -458,15 +445,16 @@ STUDY = Study(
 
 TOYS_TEXT = (
     "Planned for {seconds:g} CPU seconds of one thread a training (beside what each took, on a machine that others used too), "
-    "medians over {seeds} seeds. `own`: KL(truth‖model) in nats by the model's own normalisation on 100,000 fresh draws; `grid`: by "
+    "medians over {seeds_in_words}. `own`: KL(truth‖model) in nats by the model's own normalisation on 100,000 fresh draws; `grid`: by "
     "that on a grid of 400 × 400; log Z by the grid."
 )
 MIXTURES_TEXT = (
-    "8 Gaussians of unequal weights and deviations, about {seconds:g} CPU seconds, {seeds} seeds: the mean gap of log-densities of fresh "
-    "draws to the truth's, the greatest relative error of a mode's share among samples, and log Z by walks along the levels."
+    "8 Gaussians of unequal weights and deviations, about {seconds:g} CPU seconds, {seeds_in_words}: the mean gap of log-densities of "
+    "fresh draws to the truth's, the greatest relative error of a mode's share among samples, and log Z by walks along the levels."
 )
 DIGITS_TEXT = (
-    "Test images, about {seconds:g} CPU seconds, {seeds} seeds: bits a dimension, dequantised, exact or by the model's own normalisation."
+    "Test images, about {seconds:g} CPU seconds, {seeds_in_words}: bits a dimension, dequantised, exact or by the model's own "
+    "normalisation."
 )
 COST_TEXT = (
     "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "

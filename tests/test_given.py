@@ -6,6 +6,7 @@ from dataclasses import astuple, is_dataclass
 from types import SimpleNamespace
 
 import numpy
+import pandas
 import pytest
 import torch
 from torch import Tensor, nn
@@ -190,7 +191,6 @@ def array(x: Tensor) -> numpy.ndarray:
 
 
 def frame(x: Tensor):
-    pandas = pytest.importorskip("pandas")
     return pandas.DataFrame(array(x), columns=[f"column {i}" for i in range(x.shape[1])])
 
 
@@ -338,7 +338,6 @@ def test_a_stream_stands_by_its_first_examples(capsys):
 @pytest.fixture(scope="module")
 def table():
     """A classifier of a table with words for labels, in the table's own units, and the table."""
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(array(V), columns=["width", "price"]).assign(kind=numpy.where(V[:, 1] > 500, "dear", "cheap"))
     data = tw.data.of(frame, label="kind")
     model = tw.fit(tw.method("egc/vectors", data=data, images=20_000, batch=100), data, progress=False)

@@ -1,5 +1,6 @@
 """Compilation of a function, where there is a compiler."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -27,3 +28,9 @@ def compiled_or_eager(function: Callable[..., Any], what: str) -> Callable[..., 
         return function(*arguments)
 
     return call
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_losses(losses: Callable[..., Any], method: str) -> Callable[..., Any]:
+    """A model's loss, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
+    return compiled_or_eager(losses, f"the loss of {method} runs")

@@ -51,7 +51,7 @@ def down(
     """From y [B, ...] at levels[0] down to x̂₀, the mean of x given y at the last level.
 
     One evaluation a level by the multistep solver of second order, DPM-Solver++ (2M): of the reverse diffusion for `eta` 1, of
-    the probability flow for `eta` 0 (Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix A). `clamp` bounds each x̂₀. `correct`
+    the probability flow for `eta` 0 (Lu et al. 2022, arXiv:2211.01095). `clamp` bounds each x̂₀. `correct`
     (y, σ) -> y, a chain that leaves p_σ as it is, is called at each level, the first included; with `predict_noise` None it is all there
     is, and y is returned at the last level. `constraint` puts what was measured back at each level (`thalweg.tasks`), and each step but
     the last is made `resample` times, with noise put back in between (Lugmayr et al. 2022).
@@ -188,8 +188,8 @@ def log_likelihood(
     here = slopes(y, levels[0])
     for low, high in zip(levels, levels[1:]):
         h = math.log(high / low)
-        there = slopes(y + h * here[0], high)
-        y = y + 0.5 * h * (here[0] + there[0])
+        ahead = -(high**2) * value_and_score(energy, y + h * here[0], sigma=high)[1]
+        y = y + 0.5 * h * (here[0] + ahead)
         corrected = slopes(y, high)
         total += 0.5 * h * (here[1].double() + corrected[1].double())
         here = corrected

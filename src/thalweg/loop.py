@@ -79,7 +79,6 @@ class Run:
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
         self.guard = Guard(tries=options.tries)
-        told.prepare(self.method, data, options.seed, self.device)
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
         self.ema.trained_on = self.method.trained_on
         for name in self.method.sharded:
@@ -188,15 +187,14 @@ class Run:
     def go(self) -> Method:
         """Load the newest state if there is one, train to the end, and return the EMA twin. Stopped after a signal, with a state saved."""
         with contextlib.ExitStack() as held:
-            if self.out is not None:
-                self.resume(self.out, held)
-            else:
+            if self.out is None or not self.resume(self.out, held):
+                told.prepare(self.method, self.ema, self.data, self.options.seed, self.device)
                 self.save()  # where the guard goes back to if the start diverges
             self.train()
         return self.ema
 
-    def resume(self, out: Path, held: contextlib.ExitStack) -> None:
-        """Take the run's folder, for as long as `held` holds it, and the newest state that is in it."""
+    def resume(self, out: Path, held: contextlib.ExitStack) -> bool:
+        """Take the run's folder, for as long as `held` holds it, and the newest state that is in it; whether there is one."""
 
         def take() -> str:
             checkpoint.make_folder(out)
@@ -211,8 +209,7 @@ class Run:
             self.load(state)
             self.saved = self.update.images
         self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
-        if state is None:
-            self.save()
+        return state is not None
 
     def train(self) -> None:
         options, out = self.options, self.out

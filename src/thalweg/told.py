@@ -21,10 +21,12 @@ def moved(batch: Any, device: torch.device) -> Any:
     return type(batch)(*(None if part is None else part.to(device) for part in batch))
 
 
-def prepare(method: Method, data: Data, seed: int, device: torch.device) -> None:
-    """Before the twin is made; nothing is read for a method that does not ask."""
+def prepare(method: Method, twin: Method, data: Data, seed: int, device: torch.device) -> None:
+    """Tell both at the start of a new run; nothing is read for a method that does not ask."""
     if type(method).prepare is not Method.prepare:
-        method.prepare(examples(data, seed, device).x)
+        x = examples(data, seed, device).x
+        method.prepare(x)
+        twin.prepare(x)
 
 
 def conclude(method: Method, twin: Method, data: Data, seed: int, device: torch.device) -> bool:

@@ -116,7 +116,7 @@ def test_the_slope_in_log_sigma_is_that_of_finite_differences(net):
     y = random.normal(5, *shape, generator=random.seeded(1))
     with torch.no_grad():
         low, high = (method.energy(y, sigma=0.7 * math.exp(h)).double() for h in (-0.02, 0.02))
-    found = method.slope(y, sigma=0.7).double()
+    found = method.slopes(y, sigma=0.7)[2].double()
     assert torch.allclose(found, (high - low) / 0.04, rtol=1e-2, atol=5e-3) and float(found.std()) > 0.01
 
 
@@ -369,6 +369,17 @@ def test_a_full_covariance_is_that_of_the_data_and_stored_once(tmp_path):
     assert "tilt.basis" not in method.state_dict() and again.tilt.covariance.numel() == 16 * 17 // 2
     start = random.normal(3, 1, 4, 4, generator=g)
     assert torch.allclose(method.base.noise_of(method.base.of_noise(start)), start, atol=1e-4)
+
+
+def test_a_step_takes_the_compiled_losses(monkeypatch):
+    from thalweg.methods import dual
+
+    asked, update = [], Recorder(1)
+    update.images = 1
+    monkeypatch.setattr(dual, "compiled_losses", lambda losses, name: asked.append(losses) or losses)
+    method = model(2, compile=True, level_weight=0.1, level_start=0.0)
+    method.step(Batch(torch.randn(16, 2, generator=random.seeded(1))), update)
+    assert asked == [method.losses, method.level_loss]
 
 
 # --- wrong input

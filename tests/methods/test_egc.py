@@ -360,7 +360,7 @@ def test_latents_are_neither_clamped_nor_augmented():
 ], ids=["patch", "unet"])  # fmt: skip
 def test_the_compiled_loss_and_its_gradients_equal_the_eager_ones(fields, monkeypatch):
     """Traced whole, without a break, through both derivatives; the code generator is the compiler's own business."""
-    from thalweg.methods.egc import _compiled
+    from thalweg.compiled import compiled_losses
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
     method = make((1, 4, 4), classes=3, **fields)
@@ -368,7 +368,7 @@ def test_the_compiled_loss_and_its_gradients_equal_the_eager_ones(fields, monkey
     kept = torch.arange(6) % 2 == 0
     own = (x0, torch.zeros_like(t)) if method.config.passes == "separate" else None
     results = []
-    for losses in (method.losses, _compiled(method.losses)):
+    for losses in (method.losses, compiled_losses(method.losses, "egc")):
         matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
         gradients = torch.autograd.grad(matching.mean() + cross_entropy.mean(), list(method.parameters()), allow_unused=True)
         results.append([matching, cross_entropy, correct, *(g for g in gradients if g is not None)])
@@ -381,7 +381,7 @@ def test_a_step_takes_the_compiled_loss(monkeypatch):
     from thalweg.methods import egc
 
     asked = []
-    monkeypatch.setattr(egc, "_compiled", lambda losses: asked.append(losses) or losses)
+    monkeypatch.setattr(egc, "compiled_losses", lambda losses, name: asked.append(losses) or losses)
     whole, classifier = (make((2,), classes=3, compile=True, classifier_only=alone) for alone in (False, True))
     for method in (whole, classifier):
         method.step(Batch(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)), Recorder(1))

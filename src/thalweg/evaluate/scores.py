@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from thalweg.energy import score as score_of
-from thalweg.energy import value_and_score
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.ood import OODReport, ood
 from thalweg.given import Examples, Kinds, takes
@@ -50,9 +49,9 @@ def fitting_scores(method) -> tuple[str, ...]:
 class LevelScore:
     """How unlike training examples x is by what a model says of it at `LEVELS` noise levels: fitted to `reference` [R, ...], R ≥ 30.
 
-    At each σ, from the square root of the lowest level's ratio to the highest upwards: U(x, σ), its slope in log σ, and
-    log ‖σ ∇U‖², of x without noise. The score is the distance of these numbers from their mean over the reference, in the metric of their
-    covariance there (Mahalanobis), shrunk by a hundredth, or more where examples are few. No outlier is looked at.
+    At levels that are evenly spaced in log σ: U(x, σ), its slope in log σ, and log ‖σ ∇U‖², of x without noise. The score is the
+    distance of these numbers from their mean over the reference, in the metric of their covariance there (Mahalanobis), shrunk by a
+    hundredth, or more where examples are few. No outlier is looked at.
     """
 
     def __init__(self, method: Any, reference: Tensor, *, batch: int = 256) -> None:
@@ -78,8 +77,8 @@ class LevelScore:
         columns = []
         with frozen(self.method):
             for sigma in self.sigmas:
-                value, score = value_and_score(self.method.energy, x, sigma=sigma)
-                columns += [value, self.method.slope(x, sigma=sigma), (sigma * score).flatten(1).square().sum(1).log()]
+                value, by_x, by_level = self.method.slopes(x, sigma=sigma)
+                columns += [value, by_level, (sigma * by_x).flatten(1).square().sum(1).log()]
         return torch.stack(columns, 1)
 
     def __call__(self, x: Tensor) -> Tensor:

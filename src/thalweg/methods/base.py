@@ -20,7 +20,7 @@ ABILITIES = {
     "concepts": "sample(label=[n, M]) composes several concepts",
     "energy": "energy(x) is −log p(x) in nats up to log Z",
     "normalised": "log_z is known, so that −energy(x) − log_z is log p(x)",
-    "levels": "energy(x, sigma=σ) at every noise level from sigma_min to sigma_max, of which `base` is the law at the last",
+    "levels": "energy(x, sigma=σ) and slopes(x, sigma=σ) at every noise level from sigma_min to sigma_max, where `base` is the law",
     "classify": "classify(x) is log p(label | x)",
     "outlier_score": "outlier_score(x) is a score of its own, besides the energy",
     "denoise": "denoise(y, std) takes Gaussian noise off",

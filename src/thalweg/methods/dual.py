@@ -1,18 +1,16 @@
 """dual: one energy of all noise levels that is normalised, by matching its slopes in x and in σ. docs/methods/dual.md
 
-    y = x + σ z, z ~ N(0, I), log σ drawn from all levels:   U(y, σ) is to be −log p_σ(y)                    (Guth et al., eq. 2)
-    update("energy", ‖σ ∇U − z‖²/d + w [½(1 − ‖z‖²/d) − ½ ∂U/∂log σ /d]²)                                    (eq. 5, 9, 11)
-    U = −log N(y; μ, C + σ²) + ⟨r u, m(u, σ)⟩ − c l(u, σ), u = (y − μ)/√(s² + σ²)                                       (ours)
+    y = x + σ z, z ~ N(0, I), log σ drawn from all levels:   U(y, σ) is to be −log p_σ(y)
+    update("energy", ‖σ ∇U − z‖²/d + w [½(1 − ‖z‖²/d) − ½ ∂U/∂log σ /d]²)
+    U = −log N(y; μ, C + σ²) + ⟨r u, m(u, σ)⟩ − c l(u, σ), u = (y − μ)/√(s² + σ²)      (ours)
 
-Guth, Kadkhodaie and Simoncelli, NeurIPS 2025. The first term is denoising score matching at each level; the second ties the levels to each
-other: from the largest, where the data are Gaussian and U is normalised as it stands, it carries log Z = 0 down to the data, so that one
-forward pass is a log-likelihood. Where the paper fits a constant at the largest level, U here is the exact energy of the Gaussian with the
-data's mean and covariance, tilted by read-outs r m and c l that vanish at high noise (`nn.tilt`).
+Guth, Kadkhodaie and Simoncelli, NeurIPS 2025 (arXiv:2506.05310). The first term is denoising score matching at each level; the second ties
+the levels to each other: from the largest, where the data are Gaussian and U is normalised as it stands, it carries log Z = 0 down to the
+data, so that one forward pass is a log-likelihood. Where the paper fits a constant at the largest level, U here is the exact energy of the
+Gaussian with the data's mean and covariance, tilted by read-outs r m and c l that vanish at high noise (`nn.tilt`).
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -20,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import diffusion, random
-from thalweg.compiled import compiled_or_eager
+from thalweg.compiled import compiled_losses
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.energy import Energy, value_and_score
@@ -156,8 +154,11 @@ class Dual(Method):
         c = self.config
         if isinstance(sigma, float | int):
             self._check_level(float(sigma))
-        log_sigma = torch.as_tensor(c.sigma_min if sigma is None else sigma, device=x.device, dtype=x.dtype).log().expand(len(x))
-        label = self._labels(label, len(x))
+        return self._normalised(x, c.sigma_min if sigma is None else sigma, self._labels(label, len(x)))
+
+    def _normalised(self, x: Tensor, sigma: Tensor | float, label: Tensor | None) -> Tensor:
+        """`energy` of what was checked: a chain on another device must not wait for labels to be looked at."""
+        log_sigma = torch.as_tensor(sigma, device=x.device, dtype=x.dtype).log().expand(len(x))
         return self.tilted(x, log_sigma, label) + self._log_z_at(log_sigma, label)
 
     def tilted(self, y: Tensor, log_sigma: Tensor, label: Tensor | None = None) -> Tensor:
@@ -226,12 +227,12 @@ class Dual(Method):
         if c.grey_values:
             x = self.dequantise(x, random.uniform(*x.shape, generator=g, device=x.device))
         label = some_left_out(batch.label, c.label_dropping, g) if c.conditional else None
-        losses = _compiled(self.losses) if c.compile else self.losses
+        losses = compiled_losses(self.losses, self.name) if c.compile else self.losses
         score, time, value = losses(x, self.draw_levels(len(x), g), random.normal_like(x, g), label)
         loss = score.mean() + c.time_weight * time.mean()
         if c.level_weight and update.images >= c.level_start * c.images:
             few = x[: max(1, len(x) // LEVEL_SHARE)]
-            level_loss = _compiled(self.level_loss) if c.compile else self.level_loss
+            level_loss = compiled_losses(self.level_loss, self.name) if c.compile else self.level_loss
             levels = level_loss(few, *self.draw_several(few, g), None if label is None else label[: len(few)])
             loss = loss + c.level_weight * levels.mean()
             update.log(level_loss=levels)
@@ -265,7 +266,7 @@ class Dual(Method):
 
         And it closes holes: where there are no data at a level, nothing else keeps the energy there from being low. For each x,
         y_j = x + σ_j z_j at L distinct levels, log σ [B, L] and z [B, L, ...]; −mean_j log [p_σj(y_j)/Σ_i p_σi(y_j)]
-        (arXiv:2510.21592, eq. 8), without constants to learn, as the densities are normalised.
+        (arXiv:2601.21025), without constants to learn, as the densities are normalised.
         """
         n, levels = log_sigma.shape
         y = (x[:, None] + rows(log_sigma.exp().flatten(), x).view(n, levels, *[1] * (x.dim() - 1)) * z).flatten(0, 1)
@@ -404,13 +405,15 @@ class Dual(Method):
         log_p = [-self.energy(x, sigma=sigma, label=torch.full((len(x),), k, device=x.device)) for k in range(count)]
         return torch.stack(log_p, 1).log_softmax(1)
 
-    def slope(self, x: Tensor, *, sigma: float | None = None) -> Tensor:
-        """∂U/∂log σ at x, nats, [B, ...] -> [B]: d less the number of directions in which the data extend beyond σ."""
-        c = self.config
-        level = c.sigma_min if sigma is None else sigma
-        self._check_level(level)
-        with torch.no_grad():
-            return self._slopes(x, torch.full((len(x),), math.log(level), device=x.device))[1][1]
+    @torch.no_grad()
+    def slopes(self, x: Tensor, *, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(U, ∇U, ∂U/∂log σ) at x, from one pass: [B, ...] -> [B], [B, ...], [B], nats; U up to log Z of the level.
+
+        The last is d less the number of directions in which the data extend beyond σ.
+        """
+        self._check_level(sigma)
+        value, (by_x, by_level) = self._slopes(x, torch.full((len(x),), math.log(sigma), device=x.device), self._labels(None, len(x)))
+        return value, by_x, by_level
 
     def _given(self, label: Tensor | int | None, n: int, guidance: float | None) -> Energy:
         """The energy (y, sigma=σ) guided towards `label`, where there is one."""
@@ -420,7 +423,12 @@ class Dual(Method):
             concepts = asked_for(labels, self.config.guidance if guidance is None else guidance)
             if not self.config.label_dropping and any(weight != 1 for _, weight in concepts):
                 raise InputError("dual: this model has no p(x) without a label (label_dropping = 0), so that guidance must be 1")
-        return given(self.energy, concepts)
+        none = self._labels(None, n) if self.config.label_dropping else labels
+
+        def energy(y: Tensor, *, sigma: float, label: Tensor | None = None) -> Tensor:
+            return self._normalised(y, sigma, none if label is None else label)
+
+        return given(energy, concepts)
 
     def _labels(self, label: Tensor | int | None, n: int) -> Tensor | None:
         c = self.config
@@ -441,9 +449,3 @@ class Dual(Method):
 def rows(value: Tensor, like: Tensor) -> Tensor:
     """[B] in as many axes as `like` [B, ...] has."""
     return value.view(-1, *[1] * (like.dim() - 1))
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(losses: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """A model's loss, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
-    return compiled_or_eager(losses, "the loss of dual runs")

@@ -8,7 +8,6 @@ Guo et al., ICCV 2023. The gradient that is trained is σ_t × score, as the los
 in nats. Without labels y is latent (sec. 4.2, "Unsupervised EGC"): the same loss without the cross-entropy, over `latent_classes`.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import noise, random, sample
-from thalweg.compiled import compiled_or_eager
+from thalweg.compiled import compiled_losses
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.augment import random_affine
 from thalweg.data.base import Batch
@@ -219,7 +218,7 @@ class EGC(Method):
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
         epsilon = random.normal_like(x0, g)
         kept, own = (None, None) if label is None else (self._kept(x0, g), self._own_pass(x0, g))
-        losses = _compiled(self.losses) if c.compile else self.losses
+        losses = compiled_losses(self.losses, self.name) if c.compile else self.losses
         matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
         loss = matching.mean()
         if label is not None:
@@ -312,7 +311,7 @@ class EGC(Method):
 
     def _classifier_step(self, batch: Batch, update: Update) -> None:
         c = self.config
-        losses = _compiled(self.classifier_losses) if c.compile else self.classifier_losses
+        losses = compiled_losses(self.classifier_losses, self.name) if c.compile else self.classifier_losses
         cross_entropy, correct = losses(self._augmented(batch.x, update.generator), batch.label)
         update("energy", c.cross_entropy_weight * cross_entropy.mean())
         update.log(cross_entropy=cross_entropy, accuracy=correct)
@@ -467,9 +466,3 @@ class EGC(Method):
         if self.class_count == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels: it takes no label")
         return class_labels(label, n, self.class_count, device)
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(losses: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """A model's loss, compiled whole with its second derivatives; uncompiled, with a warning, where nothing can be compiled."""
-    return compiled_or_eager(losses, "the loss of egc runs")

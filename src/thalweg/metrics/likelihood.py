@@ -30,10 +30,10 @@ def likelihood(s: Subject) -> dict[str, Any]:
         train, test = s.train.x, s.test.x
         bins = ev.grey_bins(train) if len(s.config.shape) == 3 else None
     draws = random.seeded(s.settings.seed, 12)
-    model, units, samples = standardised(s.method), s.method.units, s.samples[:64]
+    model, units = standardised(s.method), s.method.units
     more = {}
     if units is not None:  # where chains move at one scale in every column
-        train, test, samples = (units.encode(x.to(s.device)).cpu() for x in (train, test, samples))
+        train, test = (units.encode(x.to(s.device)).cpu() for x in (train, test))
         more = {"log_volume": float(units.log_volume)}
     if has(model, "normalised"):  # nothing is to be bounded
         if model.bin_width is not None:
@@ -45,6 +45,7 @@ def likelihood(s: Subject) -> dict[str, Any]:
             more |= _other_ways(model, train, test, bins, s)
         return {"log_likelihood": _told(model, test, model.log_z, bins, s)} | more
     test = test if bins is None else ev.dequantise(test, bins, draws)
+    samples = s.samples[:64] if units is None else units.encode(s.samples[:64].to(s.device)).cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the row says that the bound is loose
         partition = ev.log_partition(

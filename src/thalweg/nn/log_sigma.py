@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.nn.patchnet import VectorNet
+from thalweg.nn.waves import waves
 
 
 class LogSigmaEmbedding(nn.Module):
@@ -37,8 +38,7 @@ class FadingWaves(nn.Module):
     """An MLP of vectors that also sees waves of u: (inputs [B, ...], log σ[, label]) -> a map [B, D·maps] and a number [B, 1].
 
     u is the first D of the inputs. `net` takes the inputs and 2·octaves waves of each coordinate of u, and gives the map and the number.
-    The waves are sin ωu and cos ωu for ω = 2, 4, 8 …, times 2/ω and the exp(−ω²n²/2) that noise of deviation n leaves of a wave;
-    `share`, which broadcasts against u, is n, the noise's part of u's deviation.
+    The waves are those of `nn.waves`; `share`, in the shape of u, is the noise's part of u's deviation.
     """
 
     def __init__(self, net: Any, octaves: int) -> None:
@@ -48,13 +48,6 @@ class FadingWaves(nn.Module):
     def forward(self, inputs: Tensor, log_sigma: Tensor, label: Tensor | None = None, *, share: Tensor) -> tuple[Tensor, Tensor]:
         seen, noise = inputs.flatten(1), share.flatten(1)
         if self.octaves:
-            seen = torch.cat([seen, self.waves(seen[:, : noise.shape[1]], noise)], 1)
+            seen = torch.cat([seen, waves(seen[:, : noise.shape[1]], noise, self.octaves)], 1)
         out = self.net(seen, log_sigma) if label is None else self.net(seen, log_sigma, label)
         return out[:, :-1], out[:, -1:]
-
-    def waves(self, u: Tensor, share: Tensor) -> Tensor:
-        """Sines and cosines of u, [B, D·2·octaves]."""
-        waves = 2.0 ** torch.arange(1, self.octaves + 1, device=u.device)
-        fade = 2 / waves * torch.exp(-0.5 * (waves * share[:, :, None]).square())  # [B, D, octaves]
-        angle = u[:, :, None] * waves
-        return torch.cat([(fade * angle.sin()).flatten(1), (fade * angle.cos()).flatten(1)], 1)

@@ -5,8 +5,8 @@
     c √d l, c = s̄²/(s̄² + σ²)                              its number
 
 With `ends`, for images of grey values, which pile up at the ends of their range: bumps g = exp(−½ v²) and v g, v the distance of y from an
-end in units of twice the noise, as inputs and as read-outs c ⟨g, m⟩ of their own, and c ⟨1, m⟩. Of networks for images with few resolutions
-no convolution sees edges that are a grey value wide.
+end in units of twice the noise, as inputs and as read-outs c ⟨g, m⟩ of their own, and c ⟨1, m⟩. Without them a
+small network does not resolve edges that are one grey value wide.
 """
 
 import math

@@ -23,8 +23,13 @@ class Waves(nn.Module):
     def inputs(self, u: Tensor, t: Tensor) -> Tensor:
         """u, its sines and its cosines, [B, D·(1 + 2·octaves)]."""
         u = u.flatten(1)
-        frequencies = 2.0 ** torch.arange(1, self.octaves + 1, device=u.device)
-        # weights of equal size shall mean slopes of equal size: rough energies run away from the chains
-        fade = (2 / frequencies * torch.exp(-0.5 * (frequencies * self.noise_std[t][:, None]).square()))[:, None]  # [B, 1, octaves]
-        angle = u[:, :, None] * frequencies
-        return torch.cat([u, (fade * angle.sin()).flatten(1), (fade * angle.cos()).flatten(1)], 1)
+        return torch.cat([u, waves(u, self.noise_std[t][:, None], self.octaves)], 1)
+
+
+def waves(u: Tensor, noise: Tensor, octaves: int) -> Tensor:
+    """Sines and cosines of u [B, D] with noise of deviation [B, 1] or [B, D] in units of u: [B, D·2·octaves]; see `Waves`."""
+    frequencies = 2.0 ** torch.arange(1, octaves + 1, device=u.device)
+    # weights of equal size shall mean slopes of equal size: rough energies run away from the chains
+    fade = 2 / frequencies * torch.exp(-0.5 * (frequencies * noise[:, :, None]).square())  # [B, 1 or D, octaves]
+    angle = u[:, :, None] * frequencies
+    return torch.cat([(fade * angle.sin()).flatten(1), (fade * angle.cos()).flatten(1)], 1)

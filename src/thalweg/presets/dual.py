@@ -34,9 +34,9 @@ PRESETS = {
     "checkerboard":  dict(_TOY, data="checkerboard", sigma_min=0.0125, sigma_max=5.0),
     # standardised tables of one's own, whose shape is the data's
     "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, images=1_000_000),
-    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), net=MLP(width=512, depth=3), waves=0, grey_values=17, sigma_min=0.01,
-                          batch=128, images=1_000_000),
-    "fashion-mnist": dict(_FASHION),
+    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), classes=10, net=MLP(width=512, depth=3), waves=0, grey_values=17,
+                          sigma_min=0.01, batch=128, images=1_000_000),
+    "fashion-mnist": dict(_FASHION, classes=10),
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3),
     "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), reference="diagonal", net=PatchUNet(width=64, deep_width=128),
                           images=1_500_000),

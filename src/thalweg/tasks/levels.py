@@ -44,9 +44,9 @@ def intrinsic_dimension(method: Any, x: Examples, sigma: float) -> Tensor:
     """The number of directions in which the data extend beyond σ at each x, [B, ...] -> [B]: d − ∂U(x, σ)/∂log σ.
 
     Around x the density of y = x + σ ε falls as σ^−(d − k) where the data lie on k dimensions (Tempczyk et al. 2022, LIDL;
-    Guth et al. 2025, sec. 4). Between 0 and d but for the model's errors.
+    Guth et al. 2025). Between 0 and d but for the model's errors.
     """
     needs("intrinsic_dimension", method, "levels")
     x = x.to(method.device)
     with frozen(method):
-        return (x[0].numel() - method.slope(x, sigma=sigma)).cpu()
+        return (x[0].numel() - method.slopes(x, sigma=sigma)[2]).cpu()
