@@ -233,7 +233,7 @@ class Run:
                 except Diverged as trouble:
                     self.go_back(trouble)
                 self.elapsed = options.clock() - self.started
-            self.finish()
+            self.finish(bar)
             if self.world.any(bool(watch.number)):
                 raise Stopped(watch.number or signal.SIGINT)
 
@@ -332,10 +332,10 @@ class Run:
                 if isinstance(value, float) and key != "seconds":
                     self.writer.add_scalar(key, value, row["images"])
 
-    def finish(self) -> None:
+    def finish(self, bar: Progress) -> None:
         self.sync_buffers()
         ended = self.update.images >= self.options.images or self.world.any(self.out_of_time())
-        concluded = ended and told.conclude(self.method, self.ema, self.data, self.options.seed, self.device)
+        concluded = ended and told.conclude(self.method, self.ema, self.data, self.options.seed, self.device, bar.conclude)
         if concluded or self.saved != self.update.images:
             self.save()
         for name in self.method.sharded:

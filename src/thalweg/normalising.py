@@ -20,12 +20,13 @@ PILOT = 0.1  # share of the draws that are spread evenly; the others go where th
 @torch.no_grad()
 def log_z_by_level(
     correction: Callable[[Tensor, Tensor], Tensor], x: Tensor, low: float, high: float, *, intervals: int, draws: int, batch: int,
-    known: Tensor, top: Tensor, generator: torch.Generator,
+    known: Tensor, top: Tensor, generator: torch.Generator, note: Callable[[float], None] = lambda share: None,
 ) -> tuple[Tensor, float]:  # fmt: skip
     """log Z at `intervals` + 1 even places of log σ from `low` to `high`, [intervals + 1], and the standard error of the first.
 
     correction (y [B, ...], log σ [B]) -> [B] is U − U₀ in nats, `known` [intervals] the mean change of U₀ over each interval; x [N, ...]
-    are examples, of which `draws` are taken, `batch` at a time; `top` are draws of the Gaussian U₀ at the highest level.
+    are examples, of which `draws` are taken, `batch` at a time; `top` are draws of the Gaussian U₀ at the highest level. `note` is told the
+    share that is done.
     """
     device, h = x.device, (high - low) / intervals
     total, squares, count = (torch.zeros(intervals, dtype=torch.float64) for _ in range(3))
@@ -47,6 +48,7 @@ def log_z_by_level(
         total.index_add_(0, interval, change)
         squares.index_add_(0, interval, change.square())
         count.index_add_(0, interval, torch.ones_like(change))
+        note((i + 1) / rounds)
     count = count.clamp_min(1)
     mean = total / count
     error = ((squares / count - mean.square()).clamp_min(0) / count).sum().sqrt()

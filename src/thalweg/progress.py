@@ -1,16 +1,19 @@
-"""The progress bar of a training run."""
+"""The progress bar of a training run, and of what comes after its last step."""
 
 import sys
+import time
 from typing import Any
 
 
 class Progress:
-    """A bar on a terminal, a line every tenth of the run elsewhere; images done, speed and the last figures."""
+    """A bar on a terminal, a line every tenth of the run elsewhere; images done, speed and the last figures; then time left to its end."""
 
     def __init__(self, shown: bool, title: str, images: int, seconds: float | None) -> None:
         self.shown, self.title, self.images, self.seconds = shown, title, images, seconds
         self.bar: Any = None
         self.tenth = -1
+        self.concluding: tuple[float, Any] | None = None  # since when, and the bar's task
+        self.concluded = -1
 
     def __enter__(self) -> "Progress":
         if self.shown:
@@ -42,3 +45,18 @@ class Progress:
         elif int(10 * done) > self.tenth:
             self.tenth = int(10 * done)
             print(f"{min(1.0, done):4.0%}  {elapsed:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    def conclude(self, share: float) -> None:
+        """Note that `share` in [0, 1] of what a method does after the last step (`Method.conclude`) is done; begin with 0."""
+        if not self.shown:
+            return
+        text = "after the last step: what the whole model is told of the data"
+        if self.concluding is None:
+            self.concluding = time.monotonic(), None if self.bar is None else self.bar.add_task("", total=1.0, figures=text)
+        since, task = self.concluding
+        if self.bar is not None:
+            self.bar.update(task, completed=share)
+        elif int(10 * share) > self.concluded:
+            self.concluded, elapsed = int(10 * share), time.monotonic() - since
+            left = f", about {elapsed * (1 - share) / share:,.0f} s left" if 0 < share < 1 else ""
+            print(f"{share:4.0%}  {elapsed:6.0f} s  {text}{left}", file=sys.stderr, flush=True)

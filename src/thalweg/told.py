@@ -1,6 +1,7 @@
 """What a method is told of its data as a whole: examples before the first step (`Method.prepare`), and after the last (`conclude`)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,11 +30,13 @@ def prepare(method: Method, twin: Method, data: Data, seed: int, device: torch.d
         twin.prepare(x)
 
 
-def conclude(method: Method, twin: Method, data: Data, seed: int, device: torch.device) -> bool:
-    """Tell the twin, and keep in both what it makes of them; whether there was anything to tell."""
+def conclude(method: Method, twin: Method, data: Data, seed: int, device: torch.device, note: Callable[[float], None]) -> bool:
+    """Tell the twin, and keep in both what it makes of them; whether there was anything to tell. `note` is told the share that is done."""
     if type(method).conclude is Method.conclude:
         return False
-    twin.conclude(examples(data, seed, device))
+    note(0.0)
+    twin.conclude(examples(data, seed, device), note)
+    note(1.0)
     for (name, fast), slow in zip(method.named_buffers(), twin.buffers()):
         if name not in method.sharded:
             fast.copy_(slow)

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -109,8 +109,11 @@ class Method(nn.Module, ABC):
     def prepare(self, x: Tensor) -> None:
         """Told of training examples x [N, ...] before the first step; buffers may be set by them once. By default nothing."""
 
-    def conclude(self, batch: Batch) -> None:
-        """Told of training examples after the last step, as the EMA twin; buffers may be set by them. By default nothing."""
+    def conclude(self, batch: Batch, note: Callable[[float], None]) -> None:
+        """Told of training examples after the last step, as the EMA twin; buffers may be set by them. By default nothing.
+
+        What takes long calls `note` with the share that is done, in [0, 1], for whoever waits.
+        """
 
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

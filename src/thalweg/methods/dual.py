@@ -11,6 +11,7 @@ Gaussian with the data's mean and covariance, tilted by read-outs r m and c l th
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -192,7 +193,7 @@ class Dual(Method):
         self.tilt.fit(self.dequantise(x, random.uniform(*x.shape, generator=random.seeded(0, 3)).to(x.device)))
 
     @torch.no_grad()
-    def conclude(self, batch: Batch) -> None:
+    def conclude(self, batch: Batch, note: Callable[[float], None] = lambda share: None) -> None:
         """Find log Z of the energies as they are by training examples, level by level, and take it off; see `normalising`."""
         c = self.config
         x = self.dequantise(batch.x, random.uniform(*batch.x.shape, generator=random.seeded(0, 5)).to(batch.x.device))
@@ -211,10 +212,13 @@ class Dual(Method):
                 own_label = None if label is None else label[: len(y)]
                 return self.tilted(y, log_sigma, own_label) - self.tilt(y, log_sigma).energy
 
+            def part(share: float, row: int = row) -> None:
+                note((row + share) / len(self.level_log_z))
+
             with frozen(self.net):
                 known = self.tilt.expected_change(own, low, high, INTERVALS)
                 top = self.base.sample(max(size, draws // 8), generator=random.seeded(0, 7))
-                options: dict[str, Any] = dict(intervals=INTERVALS, draws=draws, batch=size, known=known, top=top)
+                options: dict[str, Any] = dict(intervals=INTERVALS, draws=draws, batch=size, known=known, top=top, note=part)
                 found.append(log_z_by_level(correction, own, low, high, generator=random.seeded(0, 6, row), **options)[0])
         self.level_log_z.copy_(torch.stack(found))
 
