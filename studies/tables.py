@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "studies" / "results", ROOT / "docs"
 # the order of the page, and that of data sets within a section
 SECTIONS = (
-    "checks.quickstart", "checks.density", "checks.fidelity", "checks.ood", "checks.likelihood", "dual", "cdrl",
+    "checks.quickstart", "arena", "checks.density", "checks.fidelity", "checks.ood", "checks.likelihood", "dual", "cdrl",
     "egc", "coopflow", "cf_ebm",
     "ddaebm", "liebm", "nerf_lebm", "checks.speed", "checks.precision", "checks.streaming", "checks.resume", "checks.startup",
 )  # fmt: skip

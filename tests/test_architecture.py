@@ -87,6 +87,8 @@ ALLOWED = {
     "units": {"errors", "gate", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
+    "arena": BASIC
+    | {"checkpoint", "data", "data.prepare", "evaluate", "methods", "methods.base", "metrics", "plot", "report", "train", "updates"},
     "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.commands import apply, evaluate, export, options, sample, train
+from thalweg.commands import apply, compare, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
 from thalweg.commands.main import COMMANDS
 from thalweg.methods import METHODS, preset
@@ -25,6 +25,7 @@ OPTIONS = {
     "train": train.Options,
     "sample": sample.Options,
     "evaluate": evaluate.Options,
+    "compare": compare.Options,
     "export": export.Options,
 }
 
@@ -91,7 +92,7 @@ def commands() -> list[str]:
 
 
 def test_there_are_commands_to_check():
-    assert {line.split()[1] for line in commands()} >= {"list", "train", "sample", "evaluate", "apply", "export", "bench"}
+    assert {line.split()[1] for line in commands()} >= {"list", "train", "sample", "evaluate", "compare", "apply", "export", "bench"}
 
 
 @pytest.mark.parametrize("line", commands())
@@ -206,7 +207,7 @@ def test_every_attribute_of_a_class_that_a_page_names_exists():
 def test_every_file_that_a_page_names_exists():
     """Paths of code, in the package or from the repository's root, and result files of studies."""
     results = {path.name for path in (ROOT / "studies" / "results").glob("*.json")}
-    of_runs = {"config.json", "metrics.json", "data.json", "my_method.py"}
+    of_runs = {"compare.json", "config.json", "metrics.json", "data.json", "my_method.py"}
     for page in PAGES:
         for word in code_words(page) - of_runs:
             if "NAME" in word or "FILE" in word or "*" in word or "STEM" in word or not re.fullmatch(r"[\w/.-]+\.(py|md|json)", word):

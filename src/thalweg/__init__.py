@@ -11,6 +11,7 @@ _HOMES = {
     "InputError": "thalweg.errors",
     "check_energy": "thalweg.energy",
     "combine": "thalweg.energy",
+    "compare": "thalweg.arena.compare",
     "compose": "thalweg.energy",
     "condition": "thalweg.energy",
     "fit": "thalweg.train",
@@ -27,6 +28,7 @@ _HOMES = {
     "value_and_score": "thalweg.energy",
 }
 _MODULES = (
+    "arena",
     "camera",
     "chain",
     "config",
@@ -53,6 +55,7 @@ __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
 if TYPE_CHECKING:
     from thalweg import (
+        arena,
         camera,
         chain,
         config,
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
         tasks,
         train,
     )
+    from thalweg.arena.compare import compare
     from thalweg.energy import check_energy, combine, compose, condition, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
     from thalweg.latent import from_pretrained, load, push_to_hub, save, save_pretrained

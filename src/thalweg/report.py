@@ -29,6 +29,10 @@ td:nth-child(3) { color: var(--soft); font-size: .9rem; }
 figure { margin: 0 0 1.75rem; }
 figure img { display: block; max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .5rem; }
+.sorts th { cursor: pointer; white-space: nowrap; }
+.sorts td { white-space: nowrap; font-weight: 400; font-variant-numeric: tabular-nums; }
+.sorts td:first-child { font-weight: 600; }
+.sorts .best { font-weight: 700; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; }
 summary { cursor: pointer; font-weight: 600; }
 details td { font: 13px/1.5 ui-monospace, "SF Mono", Consolas, monospace; font-weight: 400; white-space: normal; overflow-wrap: anywhere; }
@@ -36,25 +40,43 @@ details tr:last-child td { border-bottom: 0; }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; }
 """
 
+# by the number that a cell begins with, cells without one last; a second click turns the order round
+SORT = """<script>
+document.querySelectorAll(".sorts th").forEach((head, column) => head.addEventListener("click", () => {
+  const body = head.closest("table").tBodies[0], down = head.dataset.down = head.dataset.down === "1" ? "" : "1";
+  const key = row => { const text = row.cells[column].textContent.replace(/,/g, ""), n = parseFloat(text); return isNaN(n) ? text : n; };
+  const last = value => typeof value === "string";
+  [...body.rows].sort((a, b) => {
+    const x = key(a), y = key(b);
+    if (last(x) !== last(y)) return last(x) ? 1 : -1;
+    return (x < y ? -1 : x > y ? 1 : 0) * (down ? 1 : -1);
+  }).forEach(row => body.append(row));
+}));
+</script>"""
+
 
 def write(
     run: str | os.PathLike,
     *,
     title: str,
-    table: Sequence[tuple[str, str, str]] = (),
+    table: Sequence[Sequence[str]] = (),
+    header: Sequence[str] = ("measure", "value", "note"),
+    sortable: bool = False,
     pictures: Sequence[tuple[str, str | os.PathLike]] = (),
     config: Mapping | None = None,
     footer: str = "",
+    name: str = "report.html",
 ) -> Path:
-    """Write `report.html` into the folder `run` and return its path; an older one stays whole until the new one is.
+    """Write the page `name` into the folder `run` and return its path; an older one stays whole until the new one is.
 
-    table: rows (name, value, note). pictures: (caption, path), a relative path taken from `run`; they are embedded. config:
-    values of any kind, nested ones shown as a.b. All text is escaped. Raises InputError for a picture that cannot be read.
+    table: rows of as many cells as `header`; where it is `sortable`, a click on a column's head sorts by it. pictures: (caption, path), a
+    relative path taken from `run`; they are embedded. config: values of any kind, nested ones shown as a.b. All text is escaped.
+    Raises InputError for a picture that cannot be read.
     """
     run = Path(run)
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if table:
-        parts.append('<div class="wide">' + _table(table, ("measure", "value", "note")) + "</div>")
+        parts.append(f'<div class="wide{" sorts" if sortable else ""}">' + _table(table, header) + "</div>" + (SORT if sortable else ""))
     if pictures:
         parts += ["<h2>Pictures</h2>", *(_picture(run, caption, path) for caption, path in pictures)]
     if config:
@@ -68,7 +90,7 @@ def write(
         f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
     run.mkdir(parents=True, exist_ok=True)
-    path, partial = run / "report.html", run / f".report.html.{os.getpid()}-{threading.get_ident():x}.partial"
+    path, partial = run / name, run / f".{name}.{os.getpid()}-{threading.get_ident():x}.partial"
     try:
         partial.write_bytes(page.encode("utf-8", "replace"))
         os.replace(partial, path)

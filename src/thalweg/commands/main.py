@@ -17,6 +17,7 @@ Deep energy-based models: train, sample, evaluate.
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
+  compare --methods A,B --data X --out DIR  train several for the same price, measure alike
   apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate, ...
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
@@ -26,7 +27,7 @@ A first run, about five minutes on two cores:
   thalweg evaluate runs/first
 """
 
-COMMANDS = ("list", "train", "sample", "evaluate", "apply", "export", "bench")  # each a module of this package
+COMMANDS = ("list", "train", "sample", "evaluate", "compare", "apply", "export", "bench")  # each a module of this package
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Figures that all commands share; each function writes one picture, whole or not at all, and returns its path."""
 
-from thalweg.plot.charts import comparison, curves, embedding, histogram, reliability, robustness
+from thalweg.plot.charts import comparison, curves, embedding, histogram, over_time, reliability, robustness
 from thalweg.plot.images import animation, grid, neighbours
 from thalweg.plot.noise import along_noise, noise_plane
 from thalweg.plot.plane import density, landscape
@@ -17,6 +17,7 @@ __all__ = [
     "landscape",
     "neighbours",
     "noise_plane",
+    "over_time",
     "reliability",
     "robustness",
 ]

@@ -239,3 +239,34 @@ def comparison(lines: Mapping[str, Sequence], models: Sequence[str], path: str |
         for axis in axes[len(lines) :]:
             axis.set_visible(False)
     return Path(path)
+
+
+def over_time(
+    lines: Mapping[str, Sequence[tuple[float, float]]], path: str | os.PathLike, *, y: str = "value", x: str = "CPU seconds"
+) -> Path:
+    """Draw how a figure of several models went over time, both axes logarithmic where all values are above 0.
+
+    lines: name of a model -> its (time, value), of which those that are not finite are left out. Raises InputError where nothing is left.
+    """
+    points = {name: [(t, v) for t, v in line if finite(t) and finite(v)] for name, line in lines.items()}
+    values = [pair for line in points.values() for pair in line]
+    if not values:
+        raise InputError("over_time: nothing to draw, need one finite value or more")
+    with figure_in(path, 7.5, 4.2, layout="constrained") as figure:
+        axis = figure.subplots()
+        for i, (name, line) in enumerate((name, line) for name, line in points.items() if line):
+            axis.plot(*zip(*sorted(line)), color=MANY_COLOURS[i % len(MANY_COLOURS)], marker="o", markersize=4, linewidth=1.6, label=name)
+        if min(min(pair) for pair in values) > 0:
+            axis.set(xscale="log", yscale="log")
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(short)
+                side.set_minor_formatter(short if _decades(side.get_view_interval()) < 1.3 else lambda value, position: "")
+            axis.tick_params(which="minor", labelsize=8)
+        axis.set(xlabel=x, ylabel=y)
+        axis.legend(fontsize=8)
+    return Path(path)
+
+
+def _decades(interval: Sequence[float]) -> float:
+    """How many powers of ten an axis spans."""
+    return math.log10(interval[1] / interval[0])
