@@ -223,7 +223,14 @@ class Run:
         title += f"{options.batch}{going_on if self.update.images else ''}"
         # layers such as dropout draw from the global generator, which is the caller's again afterwards
         with (
-            Progress(options.progress and self.world.first, title, options.images, options.seconds) as bar,
+            Progress(
+                options.progress and self.world.first,
+                title,
+                options.images,
+                options.seconds,
+                begun=(self.update.images, self.elapsed),
+                pictures=None if options.picture is None or out is None else options.sample_every,
+            ) as bar,  # fmt: skip
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             Watch(insist=self.world.size == 1) as watch,
         ):
@@ -254,7 +261,8 @@ class Run:
         if self.due(self.options.log_every) or done:
             figures = update.figures()
             self.write_stats({"images": update.images, "seconds": round(self.elapsed, 3), **figures})
-            bar.show(update.images, self.elapsed, figures)
+            bar.show(figures)
+        bar.step(update.images, self.elapsed)
         if self.due(self.options.sample_every) or done:
             self.look()
         if self.due(self.options.save_every) or done:

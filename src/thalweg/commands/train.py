@@ -3,10 +3,13 @@
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from thalweg.commands.options import above_zero, check_seed, config_fields, option, parse, usable
 from thalweg.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from thalweg.methods.base import Method
 
 
 @dataclass
@@ -67,11 +70,11 @@ def run(arguments: list[str]) -> None:
     from thalweg.data.record import name_of
     from thalweg.distributed import speaks
     from thalweg.gate import float32
-    from thalweg.presets import TOYS
     from thalweg.train import fit
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    own_length = config.images
     config = changed(config, **values | ({"images": options.images} if options.images else {}))
     if options.target and (options.data or not config.data_needs.source):
         raise InputError("--target names the data of a translation: give it with --source, and without --data")
@@ -107,7 +110,7 @@ def run(arguments: list[str]) -> None:
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     if speaks():
-        print(_next(options, "csv" if len(config.shape) == 1 and config.data not in TOYS else "png"), file=sys.stderr)
+        print("\n".join([_trained(options, own_length), *_next(options, method)]), file=sys.stderr)
 
 
 def _values(text: str | None) -> tuple[float, float] | None:
@@ -140,12 +143,29 @@ def _check(options: Options) -> None:
         raise InputError(f"--precision {options.precision} is not known{nearest(options.precision, known)}: fp32, bf16 or auto")
 
 
-def _next(options: Options, kind: str) -> str:
-    from thalweg.methods import METHODS, of_packages, split_name
+def _trained(options: Options, own_length: int) -> str:
+    """How much of the preset's own length the run has been trained for, and what to expect of it."""
+    from thalweg.checkpoint import read_stats
+    from thalweg.progress import duration
 
-    method, _ = split_name(options.preset)
-    own = "" if method in METHODS or method in of_packages() else f" --kind {method}"
-    return (
-        f"trained: {options.out}\nnext:\n  thalweg evaluate {options.out}{own}\n"
-        f"  thalweg sample {options.out}{own} -n 64 --out samples.{kind}"
-    )
+    assert options.out is not None
+    last = [row for row in read_stats(options.out) if "seconds" in row][-1]
+    text = f"trained: {options.out}, {last['images']:,} images in {duration(last['seconds'])}"
+    if (share := last["images"] / own_length) < 0.5:
+        text += f", {share:.1%} of the {own_length:,} that the preset is made for: expect less of it than it can do"
+    return text
+
+
+def _next(options: Options, method: "Method") -> list[str]:
+    """Commands that go on from here, such as this model can do."""
+    from thalweg.methods import METHODS, of_packages, split_name
+    from thalweg.methods.base import has
+    from thalweg.presets import TOYS
+
+    name, _ = split_name(options.preset)
+    own, config = "" if name in METHODS or name in of_packages() else f" --kind {name}", method.config
+    lines = ["next:", f"  thalweg evaluate {options.out}{own}"]
+    if has(method, "sample"):
+        kind = "csv" if len(config.shape) == 1 and config.data not in TOYS else "png"
+        lines.append(f"  thalweg sample {options.out}{own} -n 64 --out samples.{kind}")
+    return lines
