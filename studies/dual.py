@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
-from studies.measures import Bare, means, parameters, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
+from studies.measures import Bare, means, noise_errors, parameters, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Picture, Section, Shown, Table
 from thalweg.checkpoint import read_stats
@@ -37,13 +37,11 @@ from thalweg.data.toy import TOYS
 from thalweg.errors import require
 from thalweg.evaluate.ood import OUTLIERS
 from thalweg.methods.dual import Dual
-from thalweg.nn.layers import frozen
 
 TRIAL = 40  # steps whose CPU time says how many images a training of so many seconds can have
 BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
-SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)
 GUIDANCE = (1.0, 1.5)
 CLASSIFY = (0.3, 1.0)  # levels at which energies given each label are compared
 OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
@@ -311,19 +309,6 @@ def drawn(model: Any, n: int, options: Options, **asked: Any) -> tuple[Tensor, f
     return torch.cat(parts), (time.process_time() - started) / n
 
 
-def noise_errors(model: Any, x: Tensor, options: Options) -> dict[str, float]:
-    """Mean squared error of the predicted noise, a pixel, by σ, on dequantised test images."""
-    g, found = tw.random.seeded(1), {}
-    x = model.dequantise(x, tw.random.uniform(*x.shape, generator=g))
-    for sigma in SIGMAS:
-        z = tw.random.normal_like(x, g)
-        with precise(options.precision), frozen(model):
-            predict = tw.diffusion.noise_of(model.energy)
-            parts = [predict(y, sigma) for y in (x + sigma * z).split(250)]
-        found[f"{sigma:g}"] = float((torch.cat(parts).float() - z).square().mean())
-    return found
-
-
 def pictures(options: Options) -> Row:
     """Samples, errors by level and neighbours of the run's model."""
     torch.set_num_threads(1)
@@ -351,7 +336,7 @@ def pictures(options: Options) -> Row:
             nearest = tw.evaluate.nearest_neighbours(x[:10], train.x, k=7).indices
             tw.plot.neighbours(x[:10], train.x, nearest, options.pictures / f"dual_neighbours_{c.data}.png")
         tw.plot.grid(shown, options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")), columns=10)
-    row["noise_error"] = noise_errors(model, test.x[:1000], options)
+    row["noise_error"] = noise_errors(model, test.x[:1000], options.precision)
     return row
 
 

@@ -4,9 +4,9 @@
 the features of the data's own classifier, accuracy on clean test images and class accuracy of guided samples, each row's distance
 paired with that of the model with classifier of the same family at the same seed. `classifiers`: EGC, the plain classifier
 of the same body, augmentation and length (`classifier_only`), unsupervised EGC, and JEM, on fewer images as its steps are expensive:
-accuracy, samples, PGD and FGSM (Figure 7) with checks for masked gradients. `trade`: accuracy and samples over γ and label
+accuracy, samples, PGD, Auto-PGD and FGSM (Figure 7) with checks for masked gradients. `trade`: accuracy and samples over γ and label
 dropping, with separate passes, against the plain classifier and unsupervised EGC. `cost`: CPU time of a step. `figures`: Figures 4, 6
-and 8 of a trained run, and its samples in few steps.
+and 8 of a trained run, and its samples in few steps. `noise`: of a trained run the error of the predicted noise by level.
 
     thalweg train egc/digits --out runs/egc-digits --threads 1
     python -m studies.egc ablation classifiers trade cost figures --jobs 2
@@ -24,10 +24,24 @@ from typing import Any
 import torch
 
 import thalweg as tw
-from studies.measures import Bare, Judge, less, mean, means, precisely, ratio, seconds_in_turn, sets_of, standard_error, trained
+from studies.measures import (
+    Bare,
+    Judge,
+    less,
+    mean,
+    means,
+    noise_errors,
+    precisely,
+    ratio,
+    seconds_in_turn,
+    sets_of,
+    standard_error,
+    trained,
+)
 from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Each, Picture, Section, Shown, Table
 from thalweg import tasks
+from thalweg.augmentation import Affine
 from thalweg.data import Batch
 from thalweg.evaluate.accuracy import Accuracy
 from thalweg.methods.egc import EGC
@@ -66,7 +80,7 @@ MODELS: dict[str, tuple[str, dict]] = {
 }
 # of the images: chains make a step of JEM several times as expensive, and a rate that falls by its own length is fair to it
 SHARE = {"jem": 0.2}
-APART = dict(passes="separate")
+APART = dict(passes="separate", cross_entropy_early=None)
 TRADE: dict[str, dict] = {
     "γ = 0.05": APART | dict(cross_entropy_weight=0.05),
     "γ = 0.3": APART | dict(cross_entropy_weight=0.3),
@@ -92,9 +106,8 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
     name, changes = (EGCS | {"classifiers": MODELS})[part][row]
     fields = {"images": round(SHARE.get(name, 1.0) * options.images)}
     if name == "egc":  # presets differ in passes; rows say theirs
-        fields |= {"augment": options.augment, "passes": "joint"} | (
-            {} if options.gamma is None else {"cross_entropy_weight": options.gamma}
-        )
+        same = {"augmentation": Affine(options.augment) if options.augment else None, "class_augmentation": None, "passes": "joint"}
+        fields |= same | ({} if options.gamma is None else {"cross_entropy_weight": options.gamma, "cross_entropy_early": None})
     size = options.size or tw.methods.preset(f"{name}/{options.data}")[1].shape[-1]
     return f"{name}/{options.data}", fields | ({"net": dict(patch=2)} if size == 16 else {}) | changes
 
@@ -210,7 +223,9 @@ def classifiers_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     line |= {"ece": mean(row["clean"]["ece"] for row in mine if "clean" in row), "frechet": mean(map(in_free, mine))}
     line |= less(rows, name, "unsupervised", in_free, "frechet ") | guided(mine)
     attacked = [row for row in mine if "report" in row]
-    line["pgd"] = [statistics.fmean(values) for values in zip(*([a["value"] for a in row["report"]["pgd"]] for row in attacked))]
+    for attack in ("pgd", "auto"):
+        curves = [[a["value"] for a in row["report"][attack]] for row in attacked]
+        line[attack] = [statistics.fmean(values) for values in zip(*curves)]
     line["checks"] = [row["report"]["checks"]["passed"] for row in attacked]
     plain = {row["seed"]: row for row in rows if row["row"] == "classifier" and "report" in row}
     line["above"] = [above(row, plain.get(row["seed"])) for row in attacked if name != "classifier"]
@@ -231,7 +246,7 @@ def attacks(options: Options, rows: list[Row]) -> dict[str, Any]:
     reports = {}
     for row in rows:
         if "report" in row and row["seed"] == 0:
-            report = {k: tuple(Accuracy(**a) for a in v) if k in ("fgsm", "pgd", "noise") else v for k, v in row["report"].items()}
+            report = {k: tuple(Accuracy(**a) for a in v) if k in ("fgsm", "pgd", "auto", "noise") else v for k, v in row["report"].items()}
             report |= {"clean": Accuracy(**report["clean"]), "checks": tw.evaluate.MaskingChecks(**report["checks"])}
             reports[row["row"]] = tw.evaluate.RobustnessReport(**report)
     if reports:
@@ -403,6 +418,15 @@ def interpolation(model: Any, test: Any, extractor: Any, pictures: Path) -> dict
     return found
 
 
+def noise(options: Options) -> dict[str, Any]:
+    """Of a trained run: the error of the predicted noise by σ on 1,000 test images."""
+    torch.set_num_threads(1)
+    model = tw.load(options.run)
+    c = model.config
+    test = tw.data.load(c.data, "test", size=c.shape[-1]).all()
+    return {"run": str(options.run), "data": c.data, "noise_error": noise_errors(model, test.x[:1000], options.precision)}
+
+
 def last_fall(rising: list[bool]) -> int:
     """The index after the last step that does not rise."""
     return max((i + 1 for i, up in enumerate(rising) if not up), default=0)
@@ -430,9 +454,10 @@ STUDY = Study(
         "trade": Part(TRADE, partial(plain_one, "trade"), trade_line, partial(settings, "trade"), trade_more),
         "cost": cost,
         "figures": figures,
+        "noise": noise,
     },
     run=Path("runs/egc-digits"),
-    of_run=("figures",),
+    of_run=("figures", "noise"),
     add=add,
 )
 
@@ -473,10 +498,12 @@ def of_classifiers(r: dict[str, Any]) -> dict[str, Any]:
 
 def robustness_columns(r: dict[str, Any]) -> list[tuple]:
     # radii at which no model is ever right say nothing
+    auto = any(x.get("auto") for x in r["summary"])
     kept = [i for i, _ in enumerate(r["epsilons"]) if any(x["pgd"] and x["pgd"][i] for x in r["summary"])]
     return [
         ("model", "row"),
         *((f"ε = {round(255 * r['epsilons'][i])}/255", lambda x, i=i: x["pgd"][i], ".1f %") for i in kept),
+        *((f"then Auto-PGD, {round(255 * r['epsilons'][i])}/255", lambda x, i=i: x["auto"][i], ".1f %") for i in kept if auto),
         ("gradient checks passed", lambda x: f"{sum(x['checks'])} of {len(x['checks'])}"),
         ("above the classifier at every ε", lambda x: f"{sum(map(bool, x['above']))} of {len(x['above'])}" if x["above"] else None),
     ]
@@ -530,10 +557,15 @@ FIGURES = [
     ),
     Picture("From the same noises in 5, 10, 20, 50 and all steps", "egc_few_steps.png"),
 ]
+NOISE = [
+    "Mean squared error of the predicted noise, {data}, a pixel, by σ:",
+    Table("σ = sigma | error = error:.4f", lambda r: [{"sigma": s, "error": value} for s, value in r["noise_error"].items()]),
+]
 BY_DATA = (
     Shown("egc_classifiers", CLASSIFIERS, of_classifiers),
     Shown("egc_trade", TRADE_OFF, floor),
     Shown("egc_ablation", ABLATION, lambda r: {"bound": f", at most {r['seconds']:.0f} CPU seconds" if r["seconds"] else ""}),
+    Shown("egc_noise", NOISE),
     Shown("egc_cost", COST, lambda r: {"all_ratios": "; ".join(f"{name} {value:.2f}" for name, value in r["ratios"].items())}),
 )
 GAIN = ("difference", "standard_error")

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ from torch import Tensor
 import thalweg as tw
 from studies.runner import Options, Row, precise
 from thalweg.checkpoint import latest, read_stats
-from thalweg.errors import Diverged
+from thalweg.errors import Diverged, InputError
 from thalweg.evaluate.ood import OUTLIERS
 
 ENDLESS = 10**8  # images of a model whose training is ended by time: a rate that fell by images would favour slow models
+
+SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 6.0)  # at which errors of the predicted noise are compared
 
 # --- training
 
@@ -138,6 +140,30 @@ def auroc_of(
     made = {kind: tw.evaluate.outliers(kind, inliers, len(inliers), seed) for kind in kinds}
     reports, _ = tw.evaluate.ood_table(model, inliers, {**others, **made}, scores=scores, bootstrap=20, seed=seed)
     return {score: {kind: report.auroc for kind, report in by_kind.items()} for score, by_kind in reports.items()}
+
+
+def noise_errors(
+    model: Any, x: Tensor, precision: str = "fp32", *, sigmas: Sequence[float] = SIGMAS, batch: int = 250
+) -> dict[str, float | None]:
+    """Mean squared error, a pixel, of the noise z that a model predicts at y = x + σ z, by σ; x [N, ...], the same z for every model.
+
+    ẑ = (y − x̂)/σ with x̂ = `denoise(y, σ)`, so that every method with that ability has it; of discrete levels at the nearest. Of images that
+    a model dequantises x is dequantised. None at a σ that the model refuses, or that is beyond its `sigma_range`.
+    """
+    g, found = tw.random.seeded(1), {}
+    spread = tw.random.uniform(*x.shape, generator=g)
+    x = x if model.bin_width is None else model.dequantise(x, spread)
+    low, high = model.sigma_range if "level_energies" in model.abilities else (0.0, math.inf)
+    for sigma in sigmas:
+        z = tw.random.normal_like(x, g)
+        error = None
+        if low <= sigma <= high:
+            y = x + sigma * z
+            with precise(precision), suppress(InputError):
+                clean = torch.cat([model.denoise(part, sigma) for part in y.split(batch)])
+                error = float(((y - clean.float()) / sigma - z).square().mean())
+        found[f"{sigma:g}"] = error
+    return found
 
 
 # --- time

@@ -14,6 +14,7 @@ class Recorder:
 
     def __init__(self, *seed: int) -> None:
         self.generator, self.logged, self.loss, self.name = random.seeded(*seed), {}, None, ""
+        self.images = 0
 
     def __call__(self, name: str, loss: Tensor) -> None:
         self.name, self.loss = name, loss.detach()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thalweg import random
-from thalweg.augmentation import NoiseViews, RandomViews
+from thalweg.augmentation import Affine, NoiseViews, RandomViews, Shifts, augmented
 from thalweg.errors import InputError
 
 
@@ -21,10 +21,12 @@ def test_views_are_drawn_by_the_generator_and_stay_in_range(shape):
     torch.testing.assert_close(RandomViews(crop=1.0, flip=1.0, jitter=0.0, grey=0.0)(x, random.seeded(5)), x.flip(3))
 
 
-def test_views_of_shares_are_those_of_the_processes():
+@pytest.mark.parametrize("views", [RandomViews(), Shifts(), Affine()], ids=lambda views: views.kind)
+def test_views_of_shares_are_those_of_the_processes(views):
     x = random.uniform(8, 1, 8, 8, low=-1.0, high=1.0, generator=random.seeded(7))
-    both = RandomViews()(x, (random.seeded(8), random.seeded(9)))
-    assert torch.equal(both, torch.cat([RandomViews()(part, random.seeded(key)) for part, key in zip(x.chunk(2), (8, 9))]))
+    both = views(x, (random.seeded(8), random.seeded(9)))
+    assert torch.equal(both, torch.cat([views(part, random.seeded(key)) for part, key in zip(x.chunk(2), (8, 9))]))
+    assert torch.equal(both, augmented(x, views, (random.seeded(8), random.seeded(9)))) and augmented(x, None) is x
 
 
 def test_views_by_noise_stay_within_a_grey_value():
@@ -34,6 +36,26 @@ def test_views_by_noise_stay_within_a_grey_value():
     assert (moved >= lowest - 1e-6).all() and (moved <= lowest + 2 / 256 + 1e-6).all() and (moved - lowest).max() > 1 / 256
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 9), (1, 9, 6)])
+def test_shifts_move_whole_pixels_and_repeat_the_edge(shape):
+    """Of an image that says where each pixel was: every shift and mirror image comes as often as the others."""
+    _, height, width = shape
+    x = (torch.arange(float(height))[:, None] * 100 + torch.arange(float(width))).expand(4000, *shape)
+    a, b = (Shifts(flip=0.3, shift=2)(x, random.seeded(key)) for key in (5, 5))
+    assert torch.equal(a, b) and a.shape == x.shape and torch.equal(a[:, 0], a[:, -1]), "channels move together"
+    row, column = a[:, 0].div(100, rounding_mode="floor"), a[:, 0] % 100
+    mirrored = column[:, 0, 0] > column[:, 0, -1]
+    down, across = row[:, 3, 0] - 3, torch.where(mirrored, width - 1 - column[:, 0, 3], column[:, 0, 3]) - 3
+    ends = (torch.arange(float(height)) + down[:, None]).clamp(0, height - 1)
+    assert torch.equal(row[:, :, 0], ends)
+    for share, p in [(mirrored.float().mean(), 0.3), *(((m == k).float().mean(), 0.2) for m in (down, across) for k in range(-2, 3))]:
+        assert abs(float(share) - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5
+    assert torch.equal(Shifts(flip=0.0, shift=0)(x, random.seeded(1)), x) and torch.equal(Shifts(flip=1.0, shift=0)(x), x.flip(3))
+
+
 def test_random_views_are_of_images():
-    with pytest.raises(InputError, match="random views are of images"):
-        RandomViews()(torch.zeros(2, 3))
+    for views in (RandomViews(), Shifts(), Affine()):
+        with pytest.raises(InputError, match="random views are of images"):
+            views(torch.zeros(2, 3))
+    with pytest.raises(InputError, match="shift must be less than the sides of the images, 4×2, got 2"):
+        Shifts()(torch.zeros(1, 1, 4, 2))

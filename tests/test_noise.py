@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from thalweg import noise, random
+from thalweg.errors import InputError
 
 SCHEDULES = {
     "ddpm": noise.linear_beta(),
@@ -283,3 +284,24 @@ def test_a_schedule_is_a_value():
     assert noise.vp() == noise.vp() and hash(noise.vp()) == hash(noise.vp()) and noise.vp() != noise.vp(beta_max=10.0)
     with pytest.raises(AttributeError):
         noise.vp().signal = (1.0,)
+
+
+def test_steps_stop_at_levels_evenly_or_mostly_at_low_noise():
+    schedule = noise.linear_beta(1000)
+    assert schedule.steps(4) == [0, 250, 500, 750, 1000] and schedule.steps(4, "quadratic") == [0, 62, 250, 562, 1000]
+    for count in (1, 7, 100, 400, 1000):
+        for spacing in noise.SPACINGS:
+            levels = schedule.steps(count, spacing)
+            assert levels[0] == 0 and levels[-1] == 1000 and len(levels) == count + 1 == len(set(levels)) and levels == sorted(levels)
+    with pytest.raises(InputError, match="'even' or 'quadratic', got 'log'"):
+        schedule.steps(4, "log")
+    with pytest.raises(ValueError, match="between 1 and the schedule's 1000, got 1001"):
+        schedule.steps(1001)
+
+
+def test_the_nearest_level_is_that_of_the_noise_of_clean_data():
+    schedule = noise.linear_beta(1000)
+    assert all(schedule.nearest(schedule.ratio(t)) == t for t in (1, 2, 77, 1000))
+    assert schedule.nearest(1e-9) == 1 and schedule.nearest(1e9) == 1000
+    between = math.sqrt(schedule.ratio(5) * schedule.ratio(6))
+    assert (schedule.nearest(between * 0.999), schedule.nearest(between * 1.001)) == (5, 6)

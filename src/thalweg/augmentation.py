@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from thalweg.config import STRICT, Fraction, NotNegative
+from thalweg.config import STRICT, Fraction, NotNegative, Positive, Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,5 +56,43 @@ class NoiseViews:
         return grey_noise(x, generator)
 
 
-# what a config's field may say
+@dataclass(frozen=True, config=STRICT)
+class Shifts:
+    """Mirror images and shifts by whole pixels, each image its own: nothing is resampled, so that pixels stay as sharp as they are."""
+
+    kind: Literal["shifts"] = "shifts"
+    flip: Fraction = 0.5
+    """probability of a mirror image"""
+    shift: Whole = 2
+    """most pixels that an image is moved, up or down and to a side; its edge is repeated where it leaves room"""
+
+    def __call__(self, x: "Tensor", generator: "random.Generator" = None) -> "Tensor":
+        """Images [B, C, H, W] -> the same shape and values; the same generator gives the same. InputError for anything but images."""
+        from thalweg.data.augment import random_shifts
+
+        return random_shifts(x, generator, flip=self.flip, shift=self.shift)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Affine:
+    """Small random turns, scalings and shifts (`data.augment`)."""
+
+    kind: Literal["affine"] = "affine"
+    strength: Positive = 1.0
+    """1 means ±0.2 radians, ±10 %, ±0.075 of the side"""
+
+    def __call__(self, x: "Tensor", generator: "random.Generator" = None) -> "Tensor":
+        """Images [B, C, H, W] in [−1, 1] -> the same; the same generator gives the same. InputError for anything but images."""
+        from thalweg.data.augment import random_affine
+
+        return random_affine(x, self.strength, generator)
+
+
+# what a config's field may say: of views to be told apart or matched, and of training images that are to stay what they are
 Views = Annotated[RandomViews | NoiseViews, Field(discriminator="kind")]
+Augmentation = Annotated[Shifts | Affine | RandomViews, Field(discriminator="kind")]
+
+
+def augmented(x: "Tensor", views: "Shifts | Affine | RandomViews | NoiseViews | None", generator: "random.Generator" = None) -> "Tensor":
+    """Views of training examples x [B, ...] as a config says, or x as it is: the same shape; drawn by the step's generator alone."""
+    return x if views is None else views(x, generator)

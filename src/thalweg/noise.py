@@ -13,6 +13,8 @@ from torch import Tensor
 from thalweg import random
 from thalweg.errors import InputError
 
+SPACINGS = ("even", "quadratic")  # of the levels that steps stop at
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -77,6 +79,28 @@ class Schedule:
     def step_variance(self, t: Tensor | int, like: Tensor | None = None) -> Tensor:
         """σ²_t = 1 − α_t² of the step from level t−1 to t (t ≥ 1), as `alpha`."""
         return self._at("step_variance", t, like)
+
+    def steps(self, count: int, spacing: str = "even") -> list[int]:
+        """The levels that `count` steps between 0 and T stop at, rising: [count + 1].
+
+        "even": as far apart as each other; "quadratic": t = T (i/count)², or i where that is less, most of them at low noise, as DDIM's
+        code may skip levels (Song et al. 2021). Raises InputError for another spacing, ValueError for fewer steps than 1 or more than T.
+        """
+        if spacing not in SPACINGS:
+            raise InputError(f"the spacing of steps is 'even' or 'quadratic', got '{spacing}'")
+        if not 1 <= count <= self.levels:
+            raise ValueError(f"steps must be between 1 and the schedule's {self.levels}, got {count}")
+        if spacing == "even":
+            return [round(self.levels * i / count) for i in range(count + 1)]
+        return [max(i, round(self.levels * (i / count) ** 2)) for i in range(count + 1)]
+
+    def ratio(self, t: int) -> float:
+        """σ̄_t/ᾱ_t, the standard deviation of the noise of x_t/ᾱ_t = x₀ + (σ̄_t/ᾱ_t) ε."""
+        return self.noise[t] / self.signal[t]
+
+    def nearest(self, ratio: float) -> int:
+        """The level t ≥ 1 whose σ̄_t/ᾱ_t is nearest to `ratio` > 0 in its logarithm."""
+        return min(range(1, self.levels + 1), key=lambda t: abs(math.log(self.ratio(t) / ratio)))
 
     def sample_level(self, n: int, low: int = 1, *, generator: random.Generator = None, device=None) -> Tensor:
         """Uniform levels in {low, …, T}, [n] int64."""

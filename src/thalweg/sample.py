@@ -6,7 +6,7 @@ schedule down, DDPM to DDIM. None of them clamps, clips or tempers unless asked 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,19 @@ from thalweg.metropolis import hmc, independence, mala
 from thalweg.noise import Schedule
 from thalweg.trace import Knob, Trace, begun, ended, knobs
 
-__all__ = ["Constraint", "Knob", "Trace", "ancestral", "annealed_langevin", "hmc", "independence", "langevin", "mala", "posterior_mean"]
+__all__ = [
+    "Constraint",
+    "Knob",
+    "Trace",
+    "ancestral",
+    "annealed_langevin",
+    "ascend",
+    "hmc",
+    "independence",
+    "langevin",
+    "mala",
+    "posterior_mean",
+]
 
 # constraint(x, signal, noise): a state x [B, ...] at the noise level where it is signal·x₀ + noise·ε, with what was measured of x₀
 # put back; signal and noise are numbers, or tensors that broadcast against x
@@ -160,6 +172,7 @@ def ancestral(
     *,
     steps: int | None = None,
     eta: float = 1.0,
+    spacing: str = "even",
     clamp: tuple[float, float] | None = None,
     constraint: Constraint | None = None,
     resample: int = 1,
@@ -169,17 +182,15 @@ def ancestral(
     """Down a noise schedule from x_T [B, ...] to level 0, with ε̂ = predict_noise(x_t, t) for t [B].
 
     `eta` = 1 is DDPM's ancestral sampling (posterior variance), 0 the deterministic DDIM, between them Song et al. 2021,
-    eq. 16. `steps` levels evenly spaced (all by default). `clamp` bounds each x̂₀. No noise is added in the last step.
+    eq. 16. `steps` levels (all by default), spaced as `Schedule.steps` says. `clamp` bounds each x̂₀. No noise is added in the last step.
     `constraint` is applied at each level arrived at, the first included. `resample` times each step but the last is made, going
     back up by forward noise in between, so that the free part comes to agree with the constrained one (RePaint, Lugmayr et al.
     2022, Algorithm 1).
     """
     steps = schedule.levels if steps is None else steps
-    if not 1 <= steps <= schedule.levels:
-        raise ValueError(f"steps must be between 1 and the schedule's {schedule.levels}, got {steps}")
     if resample < 1:
         raise InputError(f"resample must be 1 or more, got {resample}")
-    levels = [round(schedule.levels * i / steps) for i in range(steps, -1, -1)]
+    levels = schedule.steps(steps, spacing)[::-1]
 
     def constrained(x: Tensor, level: int) -> Tensor:
         return x if constraint is None else constraint(x, schedule.alpha(level, x), schedule.sigma(level, x))
@@ -213,3 +224,20 @@ def ancestral(
         trace.record(steps, steps, x)
         trace.close(start, x)
     return ended(x, "ancestral")
+
+
+def ascend(
+    predict_noise: Callable[[Tensor, Tensor], Tensor], x: Tensor, schedule: Schedule, levels: Sequence[int], *, iterations: int = 4
+) -> Tensor:
+    """From x [B, ...] at levels[0] up to levels[-1], so that `ancestral` with eta 0 and no clamp comes back down the same levels.
+
+    A step up is the step down solved for where it began, x_t = ᾱ_t (x_s − σ̄_s ε̂)/ᾱ_s + σ̄_t ε̂ with ε̂ = predict_noise(x_t, t), by
+    `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4).
+    """
+    for s, t in zip(levels, levels[1:]):
+        below, level = x, torch.full((len(x),), t, device=x.device)
+        for _ in range(iterations):
+            noise = predict_noise(x, level)
+            x0 = (below - schedule.sigma(s, x) * noise) / schedule.alpha(s, x)
+            x = schedule.diffuse(x0, t, noise)
+    return x

@@ -17,7 +17,7 @@ from thalweg import checkpoint, data, metrics
 MODELS = {
     "egc-digits": ("egc/digits", "fp32", None, {}, "fashion-mnist"),
     "short_run-digits": ("short_run/digits", "bf16", 200_000, {"compile": True}, "fashion-mnist"),
-    "egc-fashion": ("egc/fashion-mnist", "bf16", 500_000, {"passes": "joint"}, "mnist-small"),
+    "egc-fashion": ("egc/fashion-mnist", "bf16", 500_000, {"passes": "joint", "class_augmentation": None}, "mnist-small"),
     "short_run-fashion": ("short_run/fashion-mnist", "bf16", 150_000, {"compile": True}, "mnist-small"),
 }
 

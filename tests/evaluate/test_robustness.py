@@ -12,6 +12,7 @@ from torch import nn
 from thalweg import plot
 from thalweg.errors import InputError
 from thalweg.evaluate.accuracy import wilson
+from thalweg.evaluate.auto_pgd import checkpoints, ratio, withstands
 from thalweg.evaluate.robustness import robustness
 from thalweg.methods.egc import EGC, Config
 from thalweg.nn.build import PatchNet
@@ -277,3 +278,54 @@ def test_the_curves_are_drawn(honest, tmp_path):
     assert drawn == [False, True]  # the second colour is of the second classifier
     with pytest.raises(InputError, match="need one RobustnessReport or more by name"):
         plot.robustness({}, tmp_path / "c.png")
+
+
+# --- Auto-PGD
+
+
+def test_auto_pgd_reaches_the_exact_worst_case_where_one_class_must_be_aimed_at():
+    """Of a linear classifier of five classes the worst case is the least over wrong classes of a closed form."""
+    logits, weight, bias, x, y = linear(5, 2)
+    x = 0.3 * x  # away from the borders
+    y = logits(x).argmax(1)
+    for radius in (0.003, 0.008):
+        margin = (weight[y, None] - weight) @ x.flatten(1)[:, :, None]
+        margin = margin[:, :, 0] + bias[y, None] - bias - radius * (weight[y, None] - weight).abs().sum(2)
+        right = margin.masked_fill(nn.functional.one_hot(y, 5).bool(), 1.0).amin(1) > 0
+        start = uniform(*x.shape, low=-1, high=1, generator=seeded(3))
+        found = withstands(logits, x, y, start, radius=radius, bounds=(-1.0, 1.0), steps=10)
+        assert torch.equal(found, right) and 0.1 < float(right.float().mean()) < 0.9
+
+
+def test_auto_pgd_breaks_what_a_fixed_step_flies_over():
+    """A wrong class within 0.02 of 0.07: steps of 2.5 ε fly over it, and those that halve find it."""
+
+    def narrow(z):
+        m = z.flatten(1).mean(1)
+        return torch.stack([torch.full_like(m, -0.02), -(m - 0.07).abs()], 1)
+
+    x, y = torch.zeros(50, 1, 1, 1), torch.zeros(50).long()
+    report = robustness(narrow, x, y, epsilons=(0.5,), steps=1, restarts=1, auto=20)
+    assert shares(report.pgd)[0] > 0.5 and shares(report.auto) == [0.0] and report.auto_steps == 20
+
+
+def test_auto_pgd_is_at_most_pgd_and_never_rises(honest):
+    net, x, y = honest
+    report = robustness(net, x, y, epsilons=(0.02, 0.05, 0.1), **QUICK)
+    pgd, auto = shares(report.pgd), shares(report.auto)
+    assert all(a <= p for a, p in zip(auto, pgd)) and auto == sorted(auto, reverse=True) and report.auto_steps == QUICK["steps"]
+    assert robustness(net, x, y, epsilons=(0.02,), auto=0, **QUICK).auto == ()
+
+
+def test_the_targeted_ratio_does_not_change_with_scale_and_shift_of_logits():
+    values, own, target = normal(6, 5, generator=seeded(4)), torch.arange(6) % 5, (torch.arange(6) + 2) % 5
+    torch.testing.assert_close(ratio(3 * values + 7, own, target), ratio(values, own, target), rtol=1e-4, atol=1e-5)
+    row = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0]])  # sorted 4, 3, 2, 1: (z_2 − z_0)/(4 − 1.5)
+    torch.testing.assert_close(ratio(row, torch.tensor([0]), torch.tensor([2])), torch.tensor([-1 / 2.5]))
+    torch.testing.assert_close(ratio(row[:, :3], torch.tensor([0]), torch.tensor([2])), torch.tensor([-1 / 3.0]))
+    torch.testing.assert_close(ratio(row[:, :2], torch.tensor([0]), torch.tensor([1])), torch.tensor([-3.0]))
+
+
+def test_checkpoints_come_closer_together():
+    assert checkpoints(100)[:5] == [22, 41, 57, 70, 80] and checkpoints(100)[-1] <= 100
+    assert checkpoints(1) == [1] and all(b > a for a, b in zip(checkpoints(20), checkpoints(20)[1:]))

@@ -97,9 +97,24 @@ def test_wrong_scores_are_named(name, options, message):
     assert message in str(error.value)
 
 
-def test_levels_tell_constants_and_noise_from_gaussian_data():
+def exact_diffusion():
+    """One whose levels are discrete, with a constant of its own at each."""
+    model = tw.method("egc/vectors", shape=(64,), classes=0, **{"net.width": 8, "net.depth": 1})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    energy, slopes = model.energy, model.slopes
+    model.slopes = lambda x, sigma: tuple(part + shift for part, shift in zip(slopes(x, sigma=sigma), (300 / sigma, 0, -70 * sigma)))
+    model.energy = lambda x, **at: energy(x, **at) + 300
+    return model
+
+
+@pytest.mark.parametrize("exact", [
+    lambda: tw.method("dual/vectors", shape=(64,), **{"net.width": 8, "net.depth": 1, "waves": 0}), exact_diffusion,
+], ids=["continuous", "discrete"])  # fmt: skip
+def test_levels_tell_constants_and_noise_from_gaussian_data(exact):
     """Of an exact model of N(0, I) in 64 dimensions: points at the centre, which are the likeliest, and far ones alike."""
-    model = tw.method("dual/vectors", shape=(64,), **{"net.width": 8, "net.depth": 1, "waves": 0})
+    model = exact()
     draw = [random.normal(400, 64, generator=random.seeded(7, part)) for part in range(2)]
     others = {"centre": 0.3 * draw[1], "far": 1.5 * draw[1]}
     reports, _ = ood_table(model, draw[1], others, scores=("energy", "levels"), reference=draw[0], bootstrap=20)
@@ -118,5 +133,11 @@ def test_levels_need_a_reference_and_noise_levels():
         outlier_scores(model, x, ["levels"])
     with pytest.raises(tw.InputError, match="30 training examples"):
         outlier_scores(model, x, ["levels"], reference=x)
-    with pytest.raises(tw.InputError, match="energies at all noise levels"):
+    with pytest.raises(tw.InputError, match="energies at many noise levels"):
         outlier_scores(Gaussian(), x, ["levels"], reference=x)
+
+
+def test_levels_are_left_out_where_examples_are_few_and_nobody_asked_for_them():
+    model = tw.method("dual/vectors", shape=(2,), **{"net.width": 8, "net.depth": 1, "waves": 0})
+    x = torch.zeros(3, 2)
+    assert "levels" not in ood_table(model, x, {"same": x}, reference=x, bootstrap=20)[0]

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 import thalweg as tw
 from thalweg import random
+from thalweg.augmentation import Affine, Shifts
 from thalweg.config import DataNeeds
 from thalweg.data.augment import random_affine
 from thalweg.data.base import Batch
 from thalweg.energy import score
 from thalweg.errors import InputError
 from thalweg.methods.base import has
-from thalweg.nn.build import MLP, ConvNet, PatchNet, PatchUNet, UNet
+from thalweg.nn.build import MLP, ConvNet, GuidedUNet, PatchNet, PatchUNet, UNet
 
 TINY = dict(batch=8, ema=0.9)
 NETS = {
@@ -29,7 +30,9 @@ NETS = {
     "patch_unet": PatchUNet(width=8, deep_width=8, blocks=1, deep_blocks=1, hidden=16),
     "unet": UNet(width=8, blocks=1, multipliers=(1, 2)),
     "convnet": ConvNet(widths=(8, 16), blocks=1),
+    "guided_unet": GuidedUNet(width=8, blocks=1, multipliers=(1, 2), attention=4, head_channels=4),
 }
+RELEASED = GuidedUNet(width=8, blocks=1, multipliers=(1, 2), attention=4, head_channels=4, transformer=True, modulate=False, pool="map")
 
 
 def make(shape=(1, 8, 8), *, net: str | UNet = "", moved: bool = True, **fields):
@@ -228,7 +231,7 @@ def test_a_plain_classifier_has_no_density():
 
 def test_the_plain_classifier_has_the_settings_of_the_whole():
     """Weight, smoothing and augmentation are those of EGC's own cross-entropy, so that only the score matching is left out."""
-    method = make(classes=3, classifier_only=True, cross_entropy_weight=0.7, label_smoothing=0.1, augment=1.0)
+    method = make(classes=3, classifier_only=True, cross_entropy_weight=0.7, label_smoothing=0.1, augmentation=Affine())
     x0, label, _, _ = draws(method)
     update = Recorder(3)
     method.step(Batch(x0, label), update)
@@ -250,7 +253,7 @@ def test_the_plain_classifier_has_the_settings_of_the_whole():
 ])  # fmt: skip
 def test_abilities_and_needs_of_data(fields, labels):
     method = make(autoencoder="runs/somewhere", guidance=1.5, **fields)
-    assert method.abilities == {"sample", "energy", "denoise", "encode", "constraint", "start", "invert"} | labels
+    assert method.abilities == {"sample", "energy", "level_energies", "denoise", "encode", "constraint", "start", "invert"} | labels
     assert method.config.data_needs == DataNeeds(autoencoder="runs/somewhere") and method.default_guidance == 1.5
 
 
@@ -292,8 +295,8 @@ class Clusters:
     dict(net=PatchNet(width=8, blocks=1), readout="map", shape=(1, 4, 4)),
     dict(net=UNet(width=8, blocks=1, multipliers=(1, 1)), readout="map", shape=(1, 4, 4)),
     dict(net=NETS["patch_unet"], readout="map", shape=(1, 4, 4)),
-    dict(net=ConvNet(widths=(8, 8), blocks=1), readout="logits", shape=(1, 4, 4)),
-], ids=["vectors", "patch", "map", "unet-map", "patch-unet-map", "convnet"])  # fmt: skip
+    dict(net=ConvNet(widths=(8, 8), blocks=1), readout="logits", shape=(1, 4, 4)), dict(net=RELEASED, readout="map", shape=(1, 4, 4)),
+], ids=["vectors", "patch", "map", "unet-map", "patch-unet-map", "convnet", "released"])  # fmt: skip
 def test_latent_classes_part_ways_unless_they_start_equal(fields):
     """From a last layer at zero all classes take the same steps and stay one class for ever; ours must not start so."""
     apart = {}
@@ -331,8 +334,8 @@ def test_convnet_scores_are_the_gradient(monkeypatch, label):
 
 @pytest.mark.parametrize("fields", [
     dict(net="mlp", shape=(2,)), dict(net="patch"), dict(net="patch_unet"), dict(net="unet"), dict(net="unet", readout="map"),
-    dict(net="convnet", readout="logits"),
-], ids=["mlp", "patch", "patch_unet", "unet", "unet-map", "convnet"])  # fmt: skip
+    dict(net="convnet", readout="logits"), dict(net="guided_unet"),
+], ids=["mlp", "patch", "patch_unet", "unet", "unet-map", "convnet", "guided"])  # fmt: skip
 def test_encodings_are_what_the_scores_are_linear_in(fields):
     method = make(classes=3, **fields)
     x = random.normal(4, *method.config.shape, generator=random.seeded(2))
@@ -341,6 +344,13 @@ def test_encodings_are_what_the_scores_are_linear_in(fields):
     assert code.shape == (4, last.in_features)
     logits = F.linear(code, last.weight, last.bias)[:, -3:]
     torch.testing.assert_close(logits.log_softmax(1), method.classify(x), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_that_are_pooled_from_the_map_encode_nothing():
+    method = make(classes=3, net=RELEASED, readout="map")
+    assert "encode" not in method.abilities and method.classify(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    with pytest.raises(InputError, match="it encodes nothing"):
+        method.encode(torch.zeros(2, 1, 8, 8))
 
 
 def test_latents_are_neither_clamped_nor_augmented():
@@ -460,6 +470,106 @@ def test_samples_from_inverted_noise_come_back(label):
     assert errors[1] < 1e-3 and errors[1] < 0.1 * errors[0], errors
 
 
+def test_samples_of_all_classes_in_one_call_see_a_few_rows_at_once():
+    """Whatever passes the network at once, draws and labels of a row are its own."""
+    for fields in ({}, dict(passes="separate", label_dropping=0.1, label_input=True)):
+        method, rows = make(classes=3, **fields), []
+        joint = method.joint
+        method.joint = lambda x, t, label=None, joint=joint, rows=rows: rows.append(len(x)) or joint(x, t, label)
+        labels = torch.arange(10) % 3
+        found = [method.sample(10, seed=1, label=labels, guidance=2.0, steps=3, batch=batch) for batch in (4, 256)]
+        assert {4, 2} == {n for n in rows if n < 10} and max(rows) == 10
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+        other = method.sample(10, seed=1, label=labels.flip(0), guidance=2.0, steps=3)
+        assert (other - found[1]).flatten(1).abs().amax(1)[labels != labels.flip(0)].min() > 1e-3, "labels matter, each to its row"
+    with pytest.raises(InputError, match="batch must be 1 or more"):
+        method.sample(2, batch=0)
+
+
+def test_steps_may_be_denser_at_low_noise():
+    method, asked = make((2,), classes=0, sample_spacing="quadratic"), []
+    joint = method.joint
+    method.joint = lambda x, t, label=None: asked.append(int(t[0])) or joint(x, t, label)
+    x = method.sample(2, steps=4, eta=0.0)
+    assert asked == [1000, 562, 250, 62] and not torch.equal(x, method.sample(2, steps=4, eta=0.0, spacing="even"))
+    noise = method.invert(x, steps=50, iterations=8)
+    assert float((method.sample(2, start=noise, steps=50, eta=0.0) - x).abs().max()) < 0.02
+
+
+# --- the weight of the cross-entropy, augmentation
+
+
+def test_the_weight_of_the_cross_entropy_rises_by_a_line():
+    method = make(images=1000, cross_entropy_early=0.1, cross_entropy_weight=0.5, cross_entropy_rise=(0.4, 0.6))
+    assert [round(method.weight_at(n), 6) for n in (0, 400, 450, 500, 600, 1000, 5000)] == [0.1, 0.1, 0.2, 0.3, 0.5, 0.5, 0.5]
+    assert make(cross_entropy_weight=0.3).weight_at(7) == 0.3
+    method = make(classes=3, images=1000, cross_entropy_early=0.0, cross_entropy_weight=0.5)
+    x0, label, _, _ = draws(method)
+    losses = []
+    for images in (0, 1000):
+        update = Recorder(4)
+        update.images = images
+        method.step(Batch(x0, label), update)
+        losses.append((float(update.loss), update.logged))
+    (early, logged), (late, _) = losses
+    assert early == pytest.approx(float(logged["score_matching"].detach().mean()), rel=1e-5)
+    assert late == pytest.approx(early + 0.5 * float(logged["cross_entropy"].detach().mean()), rel=1e-5)
+
+
+def test_what_the_classes_see_moved_samples_do_not(monkeypatch):
+    """Of `class_augmentation` the score matching sees nothing, the cross-entropy all; of `augmentation` both see the same."""
+    monkeypatch.setattr(Shifts, "__call__", lambda self, x, generator=None: x.flip(3) if self.flip == 1.0 else x + 0.5)
+    flips, lighter = Shifts(flip=1.0), Shifts(flip=0.0)
+    method = make(classes=3, passes="separate", clean_share=1.0, augmentation=lighter, class_augmentation=flips)
+    x0, label, _, _ = draws(method)
+    seen = []
+    monkeypatch.setattr(method, "losses", lambda *a: seen.append(a) or (torch.zeros(len(a[0]), requires_grad=True),) * 3)
+    method.step(Batch(x0, label), Recorder(2))
+    assert torch.equal(seen[0][0], x0 + 0.5) and torch.equal(seen[0][5][0], (x0 + 0.5).flip(3))
+
+
+def test_an_augmented_training_goes_on_after_a_stop_as_if_there_were_none(tmp_path):
+    data = tw.data.load("digits")
+    fields = dict(width=8, blocks=1, batch=16, images=96, passes="separate", augmentation=Shifts(), class_augmentation=Affine())
+
+    def trained(name, images=96):
+        method = tw.method("egc/digits", seed=0, data=data, **fields)
+        return tw.fit(method, data, tmp_path / name, images=images, progress=False, save_every=48)
+
+    whole, _ = trained("whole"), trained("stopped", 48)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), trained("stopped").parameters()))
+
+
+# --- energies by the noise of x₀
+
+
+def test_the_energy_at_sigma_is_that_of_data_with_so_much_noise():
+    """Of the exact model of N(0, s²): −log N(x; 0, s² + σ²) up to a constant, with its slopes in x and, but for a constant, in log σ."""
+    method = make((3,), classes=0, readout="logits", data_std=0.6)
+    with torch.no_grad():
+        for p in method.parameters():
+            p.zero_()
+    x = random.normal(50, 3, generator=random.seeded(1))
+    low, high = method.sigma_range
+    assert low == pytest.approx(0.01, rel=1e-3) and high > 100
+    for sigma in (0.1, 0.5, 3.0):
+        level = method.schedule.nearest(sigma)
+        exact = method.schedule.ratio(level)
+        assert exact == pytest.approx(sigma, rel=0.02)
+        squares, variance = x.square().sum(1), 0.36 + exact**2
+        value, by_x, by_level = method.slopes(x, sigma=sigma)
+        assert torch.equal(value, method.energy(x, sigma=sigma).detach())
+        expected = squares / (2 * variance)
+        torch.testing.assert_close(value - value.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(by_x, x / variance, rtol=1e-3, atol=1e-4)
+        slope = -squares * exact**2 / variance**2
+        gap = (by_level - by_level.mean()) - (slope - slope.mean())
+        assert float(gap.abs().max()) < 0.1 * float(slope.abs().max()), "as near as a difference between levels is to a slope"
+    for message, options in {"from 0.01.* got 0.001": dict(sigma=0.001), "not both": dict(sigma=0.1, t=3)}.items():
+        with pytest.raises(InputError, match=message):
+            method.energy(x, **options)
+
+
 # --- refusals
 
 CONVNET = dict(net="convnet", readout="logits")
@@ -468,7 +578,12 @@ REFUSED = {
     "convnet vectors": (CONVNET | dict(shape=(3,)), r"needs images \[C, H, W\], got shape \(3,\)"),
     "vectors map": (dict(net="mlp", readout="map", shape=(3,)), "readout = 'map' needs images"),
     "convnet size": (CONVNET | dict(widths=(8, 8, 8, 8), shape=(1, 9, 9)), "height and width must divide by 8, got 9×9"),
-    "augmented latents": (dict(autoencoder="a", augment=0.5), "augment is for images"),
+    "augmented latents": (dict(autoencoder="a", augmentation="affine"), "augmentation is for images"),
+    "augmented vectors": (dict(shape=(2,), net="mlp", class_augmentation="shifts"), "augmentation is for images"),
+    "classes of one pass": (dict(class_augmentation="shifts"), "class_augmentation needs passes = 'separate'"),
+    "rise": (dict(cross_entropy_rise=(0.5, 1.5)), "cross_entropy_rise"),
+    "spacing": (dict(sample_spacing="log"), "sample_spacing"),
+    "map pooled elsewhere": (dict(net=GuidedUNet(width=8, pool="map"), shape=(1, 8, 8)), "a map of as many channels, and this map has 1"),
     "classifier": (dict(classifier_only=True, classes=0), "classifier_only = True needs labels"),
     "unsupervised classifier": (dict(classifier_only=True, supervised=False), "needs labels"),
     "leak": (dict(label_input=True, label_dropping=0.1), "label_input needs passes = 'separate'"),

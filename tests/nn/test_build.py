@@ -5,7 +5,7 @@ import torch
 
 from thalweg.energy import score, value_and_score
 from thalweg.errors import InputError
-from thalweg.nn.build import MLP, Coders, ConvNet, ExpandingNet, PatchNet, PatchUNet, PooledNet, ResNet, UNet
+from thalweg.nn.build import MLP, Coders, ConvNet, ExpandingNet, GuidedUNet, PatchNet, PatchUNet, PooledNet, ResNet, UNet
 from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
 
 IMAGE, VECTOR = (2, 8, 8), (5,)
@@ -15,6 +15,7 @@ SMALL = [
     PatchNet(width=8, blocks=1),
     PatchUNet(width=8, deep_width=8, blocks=1, deep_blocks=1, hidden=8),
     UNet(width=8, multipliers=(1, 1), blocks=1, attention=4),
+    GuidedUNet(width=8, multipliers=(1, 2), blocks=1, attention=4, head_channels=4),
 ]
 WITH_MAP = [spec for spec in SMALL if spec.kind != "convnet"]
 
@@ -64,6 +65,9 @@ def test_energies_are_differentiated_twice(spec):
         (lambda: ConvNet().build((1, 9, 9)), "height and width must divide by 4, got 9×9"),
         (lambda: PatchUNet().build((1, 6, 8)), "height and width must divide by 4, got 6×8"),
         (lambda: UNet().build((1, 12, 12)), "height and width must divide by 8"),
+        (lambda: GuidedUNet().build((1, 10, 12)), "height and width must divide by 4 for 3 multipliers, got 10×12"),
+        (lambda: GuidedUNet(width=36).build((1, 8, 8)), "must be divisible by num_groups"),
+        (lambda: GuidedUNet(pool="map", width=32).build((1, 8, 8), channels=1, out=3), "pools 3 class scores from a map of as many"),
         (lambda: ConvNet().build((1, 8, 8), channels=1), "has no map"),
         (lambda: MLP().build((3, 8, 8), channels=2), "maps in the shape of x"),
         (lambda: PooledNet().build((1, 8, 8), levels=True), "takes neither levels nor labels"),

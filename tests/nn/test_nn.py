@@ -7,6 +7,7 @@ from torch.nn.utils import parametrize
 
 from thalweg import random
 from thalweg.nn.convnet import ConvEnergy
+from thalweg.nn.guided import HEADS, GuidedUNet, MeanPool, TransformerBlock, pooled
 from thalweg.nn.layers import Attention, LabelEmbedding, LevelEmbedding, StridedConv2d, frozen, spectral
 from thalweg.nn.mlp import MLP
 from thalweg.nn.patchnet import PatchNet, VectorNet
@@ -30,6 +31,7 @@ def prepared(make, std: float = 0.1) -> nn.Module:
 IMAGE = (2, 8, 8)
 T = torch.tensor([3, 40, 900])
 LABEL = torch.tensor([0, 2, 1])
+RELEASED = dict(transformer=True, modulate=False, pool="map")
 # name: network, shape of one example, keywords of the call, shapes of the outputs
 NETS = {
     "mlp": (lambda: MLP(5, width=8), (5,), {}, [()]),
@@ -47,6 +49,26 @@ NETS = {
         IMAGE,
         {"t": T, "label": LABEL},
         [(3, 8, 8), (5,)],
+    ),
+    "guided": (
+        lambda: GuidedUNet(IMAGE, out=3, vector=5, width=8, multipliers=(1, 2), blocks=1, attention=4, head_channels=4, classes=3),
+        IMAGE,
+        {"t": T, "label": LABEL},
+        [(3, 8, 8), (5,)],
+    ),
+    "guided-transformer": (
+        lambda: GuidedUNet(
+            IMAGE, out=5, vector=5, width=8, multipliers=(1, 2), blocks=1, attention=4, head_channels=4, classes=3, **RELEASED
+        ),
+        IMAGE,
+        {"t": T, "label": LABEL},
+        [(5, 8, 8), (5,)],
+    ),
+    "guided-transformer-map": (
+        lambda: GuidedUNet(IMAGE, out=2, width=8, multipliers=(1,), blocks=1, attention=8, head_channels=4, **RELEASED),
+        IMAGE,
+        {"t": T},
+        [(2, 8, 8), None],
     ),
     "unet-map": (lambda: UNet(IMAGE, out=2, width=8, multipliers=(1,), blocks=1), IMAGE, {"t": T}, [(2, 8, 8), None]),
 }
@@ -360,3 +382,44 @@ def test_a_grey_image_passes_the_first_convolution_unchanged(spectral_norm, monk
     expected = [net(x), *torch.autograd.grad(net(x).sum(), [x, *net.parameters()])]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+# --- the guided UNet
+
+
+def test_the_guided_unet_has_the_parts_of_the_released_one():
+    """Of ImageNet's latents, on no device: learned resampling, two middle blocks, 32 groups, 64 channels a head, a token for the label."""
+    with torch.device("meta"):
+        options = dict(width=384, multipliers=(1, 2, 4), blocks=2, attention=32, classes=1000, **RELEASED)
+        net = GuidedUNet((4, 32, 32), out=1000, vector=1000, **options)
+    assert [layer.stride for layer in net.shrink] == [(2, 2)] * 2 and [layer.kernel_size for layer in net.grow] == [(3, 3)] * 2
+    assert len(net.middle) == 2 and isinstance(net.middle[0][1], TransformerBlock) and len(net.middle[1]) == 1
+    assert {m.num_groups for m in net.modules() if isinstance(m, torch.nn.GroupNorm)} == {32}
+    attention = net.middle[0][1].attention
+    assert attention.heads == HEADS and attention.out.in_features == HEADS * 64 and net.label.table.weight.shape == (1001, 512)
+    assert [len(stage) for stage in net.down] == [2, 2, 2] and [len(stage) for stage in net.up] == [3, 3, 3] and net.vector is None
+    with torch.device("meta"):
+        plain = GuidedUNet((3, 32, 32), out=3, vector=10)
+    assert {m.heads for m in plain.modules() if isinstance(m, Attention)} == {384 // 64}
+
+
+def test_the_mean_of_a_map_attends_over_it():
+    """Against PyTorch's own attention, and without parameters against the formula."""
+    x = normal(3, 8, 4, 2)
+    tokens = torch.cat([x.mean((2, 3))[:, None], x.flatten(2).transpose(1, 2)], 1)
+    weights = (tokens[:, :1] @ tokens.transpose(1, 2) / 8**0.5).softmax(-1)
+    torch.testing.assert_close(pooled(x), (weights @ tokens)[:, 0])
+    pool = MeanPool(8, 4).double()
+    query, (key, value) = pool.query(tokens[:, :1]), pool.keys(tokens).chunk(2, 2)
+    heads = [part.unflatten(2, (2, 4)).transpose(1, 2) for part in (query, key, value)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(1)
+    torch.testing.assert_close(pool(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_to_one_token_is_its_value():
+    """What stands for the released cross-attention to the label's token: softmax over one key is 1, whatever asks."""
+    block, h, context = TransformerBlock(8, 4, 2, labels=True).double(), normal(2, 6, 16), normal(2, 512, seed=1)
+    query, key = normal(2, 6, 16, seed=2) * h, normal(2, 1, 16, seed=3)
+    value = block.second[0](context)[:, None]
+    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(block.second[1](attended), block.second(context)[:, None].expand(-1, 6, -1), rtol=1e-4, atol=1e-5)

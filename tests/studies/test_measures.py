@@ -16,6 +16,7 @@ from studies.measures import (
     auroc_of,
     less,
     means,
+    noise_errors,
     over_seeds,
     paired,
     precisely,
@@ -173,3 +174,23 @@ def test_a_training_makes_its_model_of_a_preset():
     fields = dict(width=16, steps=2, sample_steps=5, batch=16, buffer=64, images=32)
     model, found = trained(("short_run/8gaussians", fields), tw.data.toy("8gaussians"), 0, OPTIONS)
     assert model.config.images == found["images"] == 32 and model.config.net.width == 16
+
+
+def test_errors_of_the_predicted_noise_are_those_of_the_exact_denoiser():
+    """Of N(0, s²) the mean squared error of the best ẑ is s²/(s² + σ²), of discrete levels too; None where there is no level."""
+    models = {
+        "egc": tw.method("egc/vectors", shape=(3,), classes=0, data_std=0.6, **{"net.width": 8, "net.depth": 1}),
+        "dual": tw.method("dual/vectors", shape=(3,), **{"net.width": 8, "net.depth": 1, "waves": 0}),
+    }
+    x = 0.6 * tw.random.normal(4000, 3, generator=tw.random.seeded(8))
+    models["dual"].prepare(x)
+    for name, model in models.items():
+        with torch.no_grad():
+            for p in model.net.parameters():
+                p.zero_()
+        found = noise_errors(model, x, sigmas=(0.005, 0.1, 0.5, 2.0))
+        assert found["0.005"] is None
+        for sigma in (0.1, 0.5, 2.0):
+            best = 0.36 / (0.36 + sigma**2)
+            # squares of normal numbers have a relative standard deviation of √2
+            assert abs(found[f"{sigma:g}"] / best - 1) < 4.5 * (2 / 12_000) ** 0.5 + 0.01, (name, sigma)

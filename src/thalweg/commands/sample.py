@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # options that are passed to the method's own `sample`, where they are given
-PASSED = ("guide", "resample", "proposals", "steps", "eta", "chain_noise")
+PASSED = ("guide", "resample", "proposals", "steps", "eta", "spacing", "chain_noise")
+
+WIDEST = 20  # columns of a picture of all classes
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Options:
     """sampling steps"""
     eta: float | None = None
     """1 DDPM, 0 DDIM, where the method walks noise levels"""
+    spacing: Literal["even", "quadratic"] | None = None
+    """levels that the steps stop at, where the method can: evenly spaced, or most of them at low noise"""
     chain_noise: float | None = None
     """standard deviation of a chain's first noise, where the method can and it is to be another than in training"""
     which: str = "last"
@@ -97,7 +101,8 @@ def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str |
     elif out.suffix == ".csv":
         write_table(out, x, () if method.units is None else method.units.columns, labels, trained_classes(method))
     elif x.dim() == 4:
-        plot.grid(x, out)
+        # of all classes in turn each has its column
+        plot.grid(x, out, columns=classes if label == "all" and 1 < (classes := method.config.classes) <= WIDEST else None)
     elif (truth := trained_source(method)) in TOYS:
         plot.density({method.name: method.energy}, toy(str(truth)), out, samples=x)
     else:

@@ -1,5 +1,5 @@
-"""Random changes of images: small affine maps for classifiers, and views for self-supervised learning: crops, flips and colours, by
-kornia in batches, or a little noise.
+"""Random changes of images: flips and shifts by whole pixels, small affine maps, and views for self-supervised learning: crops, flips and
+colours, by kornia in batches, or a little noise.
 
 The settings of views are the specs of `thalweg.augmentation`.
 """
@@ -20,6 +20,7 @@ def random_affine(x: Tensor, strength: float = 1.0, generator: random.Generator 
 
     `strength` 1 means up to ±0.2 radians, ±10 % and ±0.075 of the side. What comes in from outside is −1, the background of dark images.
     """
+    _check(x)
     draw = strength * random.uniform(len(x), 4, low=-1.0, high=1.0, generator=generator, device=x.device)
     angle, scale, shift = 0.2 * draw[:, 0], 1 + 0.1 * draw[:, 1], 0.15 * draw[:, 2:]
     tall = x.shape[2] / x.shape[3]  # the grid spans [−1, 1] in height and width, and a turn is of pixels
@@ -31,14 +32,38 @@ def random_affine(x: Tensor, strength: float = 1.0, generator: random.Generator 
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
 
+def random_shifts(x: Tensor, generator: random.Generator = None, *, flip: float, shift: int) -> Tensor:
+    """Images [B, C, H, W], each mirrored with probability `flip` and moved by up to `shift` whole pixels: the same shape.
+
+    Where a move leaves room the edge is repeated. The same generator gives the same. Raises InputError for anything but images, and for
+    shifts as large as a side.
+    """
+    _check(x)
+    rows, channels, height, width = x.shape
+    if shift >= min(height, width):
+        raise InputError(f"shift must be less than the sides of the images, {height}×{width}, got {shift}")
+    draw = random.uniform(rows, 3, generator=generator, device=x.device)
+    moved = ((2 * shift + 1) * draw[:, :2]).long().clamp(max=2 * shift) - shift
+    down, across = (
+        (torch.arange(side, device=x.device) + moved[:, i : i + 1]).clamp(0, side - 1) for i, side in enumerate((height, width))
+    )
+    across = torch.where(draw[:, 2:] < flip, across.flip(1), across)
+    place = (down[:, :, None] * width + across[:, None]).view(rows, 1, -1).expand(-1, channels, -1)
+    return x.flatten(2).gather(2, place).view_as(x)
+
+
+def _check(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise InputError(f"random views are of images [B, C, H, W], got shape {list(x.shape)}")
+
+
 @torch.no_grad()
 def random_views(x: Tensor, generator: random.Generator = None, *, crop: float, flip: float, jitter: float, grey: float) -> Tensor:
     """Views of images [B, C, H, W] in [−1, 1], of the same shape and range; settings as in `augmentation.RandomViews`.
 
     The same generator gives the same views. Raises InputError for anything but images, and without kornia.
     """
-    if x.dim() != 4:
-        raise InputError(f"random views are of images [B, C, H, W], got shape {list(x.shape)}")
+    _check(x)
     change = _pipeline(crop, flip, jitter, grey, *x.shape[1:])
     shares = generator if isinstance(generator, tuple) else (generator,)
     views = []

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError, require
 from thalweg.evaluate.accuracy import Accuracy, wilson
+from thalweg.evaluate.auto_pgd import withstands
 from thalweg.evaluate.calibration import examples
 from thalweg.given import Examples, Labels, takes
 from thalweg.nn.layers import frozen
@@ -59,8 +60,10 @@ class RobustnessReport:
     `epsilons` are in the unit of images in [0, 1], as papers state them (8/255). `clean` is the accuracy without attack,
     `fgsm` that after one signed-gradient step (it need not fall with ε), `pgd` that after `restarts` random restarts of
     `steps` steps on each of two losses: an example counts as broken if any of them, at this or a smaller ε, breaks it, so
-    the curve never rises. `noise` is accuracy under the worst of as many draws of uniform noise. An upper bound of the true
-    robust accuracy, and only to be believed where `checks.passed`.
+    the curve never rises. `noise` is accuracy under the worst of as many draws of uniform noise. `auto` is what withstands PGD and then
+    Auto-PGD of `auto_steps` steps on the cross-entropy and on the targeted losses of AutoAttack (`auto_pgd`), also a curve that never
+    rises; empty without. The lowest of them is an upper bound of the true robust accuracy, and only to be believed where
+    `checks.passed`.
     """
 
     n: int
@@ -72,6 +75,8 @@ class RobustnessReport:
     steps: int
     restarts: int
     checks: MaskingChecks
+    auto: tuple[Accuracy, ...] = ()
+    auto_steps: int = 0
 
 
 @takes
@@ -83,6 +88,7 @@ def robustness(
     epsilons: Sequence[float] = EPSILONS,
     steps: int = 40,
     restarts: int = 5,
+    auto: int | None = None,
     bounds: tuple[float, float] = (-1.0, 1.0),
     batch: int = 512,
     seed: int = 0,
@@ -94,9 +100,10 @@ def robustness(
     int64. epsilons: rising, in (0, 1], of images in [0, 1]; multiplied by the width of `bounds`, so that 8/255 moves a
     pixel in [−1, 1] by 16/255. Attacks are foolbox's (Goodfellow et al. 2015; Madry et al. 2018): PGD takes steps of 2.5 ε/steps
     from uniform starts, up the cross-entropy, and again up the margin max_k≠y z_k − z_y, which has a gradient where the
-    softmax is saturated (Carlini and Wagner 2017). An example that withstands costs 2·steps·restarts gradients at each ε, so
-    a few hundred examples are a good number. The same seed gives the same report. Raises InputError on wrong shapes or ranges,
-    and on logits that are NaN or have no gradient.
+    softmax is saturated (Carlini and Wagner 2017). What withstands is then attacked by `auto` steps, by default `steps`, of Auto-PGD on
+    each of its losses; 0 for none. An example that withstands all costs 2·steps·restarts + auto·classes gradients at each ε, of at most
+    10 classes, so a few hundred examples are a good number. The same seed gives the same report. Raises InputError on wrong shapes or
+    ranges, and on logits that are NaN or have no gradient.
     """
     low, high = (float(bound) for bound in bounds)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -106,6 +113,9 @@ def robustness(
         raise InputError(f"epsilons: got {epsilons}, need rising numbers in (0, 1], in the unit of images in [0, 1]")
     if not all(isinstance(count, Integral) and count >= 1 for count in (steps, restarts, batch)):
         raise InputError(f"got steps = {steps!r}, restarts = {restarts!r}, batch = {batch!r}; need whole numbers, 1 or more")
+    auto = steps if auto is None else auto
+    if not isinstance(auto, Integral) or auto < 0:
+        raise InputError(f"got auto = {auto!r}; need a whole number, 0 or more")
     examples("robustness", x, y, (low, high))
     x, y = x.detach().clamp(low, high), y.long()
     owner = logits if isinstance(logits, nn.Module) else getattr(logits, "__self__", None)
@@ -117,21 +127,25 @@ def robustness(
         first, pgd = (torch.stack(part) for part in zip(*(attacked.pgd(epsilon, clean, steps, restarts, seed) for epsilon in radii)))
         noise = torch.stack([attacked.noise(epsilon, clean, 2 * restarts, seed) for epsilon in radii])
         zero = attacked.zero_gradients()
-    shown = slice(len(epsilons))
+        shown = slice(len(epsilons))
+        worst = pgd[shown].long().cummin(0).values.bool()
+        further = torch.stack([attacked.auto(*each, auto, seed) for each in zip(epsilons, worst)]) if auto else worst[:0]
 
     def curve(right: Tensor) -> tuple[Accuracy, ...]:
-        return tuple(wilson(int(row.sum()), len(x)) for row in right[shown])
+        return tuple(wilson(int(row.sum()), len(x)) for row in right)
 
     return RobustnessReport(
         n=len(x),
         epsilons=epsilons,
         clean=wilson(int(clean.sum()), len(x)),
-        fgsm=curve(fgsm),
-        pgd=curve(pgd.long().cummin(0).values),
-        noise=curve(noise),
+        fgsm=curve(fgsm[shown]),
+        pgd=curve(worst),
+        noise=curve(noise[shown]),
         steps=steps,
         restarts=restarts,
         checks=_checks(fgsm, first, pgd, noise, zero),
+        auto=curve(further.long().cummin(0).values if auto else further),
+        auto_steps=auto,
     )
 
 
@@ -206,6 +220,15 @@ class _Attacked:
             if restart == 0:
                 first = standing
         return first, standing
+
+    def auto(self, epsilon: float, standing: Tensor, steps: int, seed: int) -> Tensor:
+        """Of those that still stand."""
+        start, right = self._draw(seed, 2), standing.clone()
+        for rows in self._parts(standing):
+            x, begin = self.x[rows], start[rows].to(self.x)
+            found = withstands(self.values, x, self.y[rows], begin, radius=epsilon * self.scale, bounds=self.bounds, steps=steps)
+            right[rows] = found.cpu()
+        return right
 
     def noise(self, epsilon: float, clean: Tensor, draws: int, seed: int) -> Tensor:
         standing = clean

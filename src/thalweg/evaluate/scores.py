@@ -5,7 +5,7 @@ joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that cl
              a model's own joint score, where it has one (LIEBM, eq. 15)
 mass         ‖∇E(x)‖: little probability mass lies where the density is steep (JEM, "approximate mass")
 typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
-levels       for models with energies at all noise levels: how far energies, slopes in log σ and gradient norms at several levels are
+levels       for models with energies at many noise levels: how far energies, slopes in log σ and gradient norms at several levels are
              from those of training images, all together (`LevelScore`)
 """
 
@@ -23,8 +23,8 @@ from thalweg.given import Examples, Kinds, takes
 from thalweg.nn.layers import frozen
 
 SCORES = ("energy", "joint", "mass", "typicality", "levels")
-REFERENCE = 5_000  # training examples whose mean energy is known well enough
-LEVELS = 8  # noise levels of the score "levels"
+REFERENCE, LEAST = 5_000, 30  # training examples whose mean energy is known well enough; that the score "levels" needs
+LEVELS, HIGHEST = 8, 20.0  # noise levels of the score "levels"; beyond so much noise nothing is left of standardised data
 
 
 @takes
@@ -42,7 +42,7 @@ def _batched(method, x: Tensor, batch: int, score: Callable[[Tensor], Tensor]) -
 def fitting_scores(method) -> tuple[str, ...]:
     """The scores that a method has: `joint` only where it classifies or has an `outlier_score`, `levels` where it has noise levels."""
     lacking = set() if {"classify", "outlier_score"} & method.abilities else {"joint"}
-    lacking |= set() if "levels" in method.abilities else {"levels"}
+    lacking |= set() if "level_energies" in method.abilities else {"levels"}
     return tuple(name for name in SCORES if name not in lacking)
 
 
@@ -51,14 +51,13 @@ class LevelScore:
 
     At levels that are evenly spaced in log σ: U(x, σ), its slope in log σ, and log ‖σ ∇U‖², of x without noise. The score is the
     distance of these numbers from their mean over the reference, in the metric of their covariance there (Mahalanobis), shrunk by a
-    hundredth, or more where examples are few. No outlier is looked at.
+    hundredth, or more where examples are few. A constant of each level makes no difference. No outlier is looked at.
     """
 
     def __init__(self, method: Any, reference: Tensor, *, batch: int = 256) -> None:
-        if len(reference) < 30:
-            raise InputError(f"score 'levels' needs 30 training examples or more as reference, got {len(reference)}")
-        c = method.config
-        low, high = math.log(c.sigma_min), math.log(c.sigma_max)
+        if len(reference) < LEAST:
+            raise InputError(f"score 'levels' needs {LEAST} training examples or more as reference, got {len(reference)}")
+        low, high = (math.log(min(HIGHEST, sigma)) for sigma in method.sigma_range)
         self.sigmas = [math.exp(low + (high - low) * (i + 0.5) / LEVELS) for i in range(LEVELS)]
         self.method, self.batch = method, batch
         found = self.features(reference)
@@ -107,7 +106,7 @@ def outlier_scores(
         if name not in SCORES:
             raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}. Scores: {', '.join(SCORES)}")
         if name not in fitting_scores(method):
-            lacks = "has energies at all noise levels" if name == "levels" else "classifies"
+            lacks = "has energies at many noise levels" if name == "levels" else "classifies"
             raise InputError(f"score '{name}' needs a model that {lacks}; {method.name} does not")
     if "typicality" in names and (reference is None or (isinstance(reference, Tensor) and not len(reference))):
         raise InputError("score 'typicality' needs training examples as reference")
@@ -147,10 +146,12 @@ def ood_table(
     """Detection of each kind of outliers by each score: reports[score][kind], and the scores themselves, values[score][kind].
 
     inliers [N, ...]: test examples of the data the model knows, under the kind "held-out" among the values. outliers: name ->
-    [M, ...]. scores: all that fit the method when None. reference [R, ...]: training examples, of which 5,000 give the
-    mean energy for `typicality`. Intervals as in `ood`.
+    [M, ...]. scores: all that fit the method and the examples when None. reference [R, ...]: training examples, of which 5,000 give the
+    mean energy for `typicality` and what `levels` compares with. Intervals as in `ood`.
     """
     names = fitting_scores(method) if scores is None else tuple(scores)
+    if scores is None and reference is not None and len(reference) < LEAST:
+        names = tuple(name for name in names if name != "levels")
     centre = levels = None
     if "typicality" in names and reference is not None and len(reference):
         centre = float(energies(method, reference[:REFERENCE]).mean())

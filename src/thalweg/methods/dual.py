@@ -139,7 +139,7 @@ class Dual(Method):
     @property
     def abilities(self) -> frozenset[str]:
         c = self.config
-        found = {"sample", "energy", "normalised", "levels", "constraint", "start", "invert"}
+        found = {"sample", "energy", "normalised", "levels", "level_energies", "constraint", "start", "invert"}
         if not c.conditional:
             return frozenset(found | {"denoise"})
         return frozenset(found | {"labels", "classify"} | ({"denoise", "concepts"} if c.label_dropping else set()))
@@ -180,6 +180,11 @@ class Dual(Method):
         row = -1 if label is None else label
         first, second = self.level_log_z[row, below], self.level_log_z[row, below + 1]
         return first + (place - below) * (second - first)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The lowest and the highest noise level."""
+        return self.config.sigma_min, self.config.sigma_max
 
     @property
     def base(self) -> Base:

@@ -18,16 +18,18 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import noise, random, sample
+from thalweg.augmentation import Augmentation, augmented
 from thalweg.compiled import compiled_losses
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
-from thalweg.data.augment import random_affine
 from thalweg.data.base import Batch
 from thalweg.energy import value_and_score
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start, class_labels
-from thalweg.nn.build import Network, PatchNet
+from thalweg.nn.build import GuidedUNet, Network, PatchNet
 from thalweg.nn.layers import frozen
 from thalweg.objective import classification
+
+ROWS = 256  # of a batch of samples that pass the network at once
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -63,18 +65,26 @@ class Config(Common):
     """the other labels are an input of the network, as in the released code; without, they choose the logit whose score is matched"""
     cross_entropy_weight: NotNegative = 0.05
     """γ, weight of the cross-entropy"""
+    cross_entropy_early: NotNegative | None = None
+    """γ early in training, from which it rises to `cross_entropy_weight`; None for the same throughout"""
+    cross_entropy_rise: tuple[Fraction, Fraction] = (0.5, 0.75)
+    """shares of training between which γ rises, by a line"""
     label_smoothing: Fraction = 0.0
     """share of the label spread over all classes"""
     weigh_by_signal: bool = True
     """weigh each cross-entropy by ᾱ_t: a label says little about pure noise"""
     classifier_only: bool = False
     """train the classifier alone, on clean images, a baseline of ours; it has no density"""
-    augment: NotNegative = 0.0
-    """random shifts, turns and scalings of images; 1 means ±0.2 radians, ±10 %, ±0.075 of the side"""
+    augmentation: Augmentation | None = None
+    """random changes of training images, which samples then show too"""
+    class_augmentation: Augmentation | None = None
+    """further ones of what a cross-entropy with a pass of its own sees (released code; Table 3, ‡): samples do not show them"""
     guidance: NotNegative = 2.0
     """default guidance scale w of class-conditional samples: 0 ignores the label, 1 is p(x | y)"""
     sample_steps: Count = 100
     """default number of sampling steps"""
+    sample_spacing: Literal["even", "quadratic"] = "even"
+    """default spacing of the levels that these steps stop at: evenly in t, or most of them at low noise"""
     eta: Fraction = 1.0
     """default η of samples: 1 DDPM's ancestral sampling, 0 the deterministic DDIM"""
     energy_level: Count = 1
@@ -126,10 +136,10 @@ class EGC(Method):
     @property
     def abilities(self) -> frozenset[str]:
         c = self.config
-        if c.classifier_only:
-            return frozenset({"encode", "classify"})
-        found = {"sample", "energy", "denoise", "constraint", "start", "invert"} | ({"encode"} if c.net.kind != "own" else set())
-        return frozenset(found | ({"labels", "classify"} if c.classes else set()))
+        found = {"encode"} if self._encodes else set()
+        if not c.classifier_only:
+            found |= {"sample", "energy", "denoise", "constraint", "start", "invert"} | ({"level_energies"} if c.levels > 1 else set())
+        return frozenset(found | ({"classify"} if c.classes else set()) | ({"labels"} if c.classes and not c.classifier_only else set()))
 
     @property
     def default_guidance(self) -> float:
@@ -141,16 +151,17 @@ class EGC(Method):
             raise InputError("egc: readout = 'map' needs images and a network with a map; use 'inner' or 'logits' for vectors")
         if c.net.kind == "convnet" and c.readout != "logits":
             raise InputError(f"egc: a network of kind 'convnet' has no map; it needs readout = 'logits', got '{c.readout}'")
-        if c.autoencoder and c.augment:
-            raise InputError("egc: augment is for images, and latents are none; use augment = 0 with an autoencoder")
+        if (c.augmentation or c.class_augmentation) and (c.autoencoder or len(c.shape) != 3):
+            raise InputError("egc: augmentation is for images [C, H, W], and vectors and latents are none; use none")
+        if c.class_augmentation and c.passes == "joint" and not c.classifier_only:
+            raise InputError("egc: class_augmentation needs passes = 'separate': with one pass samples would show it too")
         if c.classifier_only and not c.classes:
             raise InputError("egc: classifier_only = True needs labels")
         if c.label_input and c.classes and c.passes == "joint":
             raise InputError("egc: label_input needs passes = 'separate': the cross-entropy must not see the label it is to tell")
         if c.label_input and c.classes and not 0 < c.label_dropping < 1:
-            raise InputError(
-                f"egc: label_input needs a label_dropping between 0 and 1, got {c.label_dropping:g}: energies are those without a label"
-            )
+            given = f"got {c.label_dropping:g}: energies are those without a label"
+            raise InputError(f"egc: label_input needs a label_dropping between 0 and 1, {given}")
 
     # --- the density
 
@@ -179,13 +190,19 @@ class EGC(Method):
             return value + fields.float().logsumexp(1).flatten(1).sum(1), logits.log_softmax(1)
         return value + logits.logsumexp(1), logits.log_softmax(1)
 
-    def energy(self, x: Tensor, *, t: Tensor | int | None = None, label: Tensor | int | None = None) -> Tensor:
+    def energy(self, x: Tensor, *, t: Tensor | int | None = None, sigma: float | None = None, label: Tensor | int | None = None) -> Tensor:
         """E(x, t) = −logsumexp f/σ_t in nats, or the joint E(x, y, t) where a `label` is given: [B, ...] -> [B].
 
-        `t` is the noise level of x, by default the lowest; levels are 1 … T. Without labels a `label` is one of the latent classes.
-        Raises InputError for other levels and labels, and for a plain classifier (`classifier_only`), which has no density.
+        `t`: the noise level of x = ᾱ_t x₀ + σ_t ε, 1 … T, by default the lowest. With `sigma` instead x is x₀ + σ ε, and its energy
+        E(ᾱ_t x, t) of the nearest level. The loss sees gradients alone, so that each level has an unknown constant. Without labels `label`
+        is one of the latent classes. Raises InputError for other levels and labels, and for a plain classifier, which has no density.
         """
         self._needs_density("energy")
+        if sigma is not None:
+            if t is not None:
+                raise InputError("egc: the energy takes a noise level as t or as sigma, not both")
+            t = self._level_at(sigma)
+            x = self.schedule.signal[t] * x
         if isinstance(t, int) and not 1 <= t <= self.config.levels:
             raise InputError(f"egc: the energy is defined at noise levels 1 to {self.config.levels}, got t = {t}")
         t = self.levels_of(x, t)
@@ -198,6 +215,32 @@ class EGC(Method):
         if self.class_count == 1 and not self.config.classes:
             raise InputError("this egc model was trained without labels and does not classify")
         return self.joint(x, self.levels_of(x, t))[1]
+
+    @torch.no_grad()
+    def slopes(self, x: Tensor, *, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(E, ∇E, ∂E/∂log σ) of energy(x, sigma=σ): [B, ...] -> [B], [B, ...], [B], nats; each E up to a constant of its level.
+
+        The last is a difference between levels, those at σ e^±¼ or the next: t takes whole numbers alone.
+        """
+        t, last = self._level_at(sigma), self.config.levels
+        low = max(1, min(t - 1, self.schedule.nearest(sigma * math.exp(-0.25))))
+        high = min(last, max(t + 1, self.schedule.nearest(sigma * math.exp(0.25))))
+        with frozen(self.net):
+            value, score = value_and_score(self.energy, x, sigma=sigma)
+            below, above = (self.energy(self.schedule.signal[level] * x, t=level) for level in (low, high))
+        return value, -score, (above - below) / math.log(self.schedule.ratio(high) / self.schedule.ratio(low))
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The lowest and the highest σ_t/ᾱ_t."""
+        return self.schedule.ratio(1), self.schedule.ratio(self.config.levels)
+
+    def _level_at(self, sigma: float) -> int:
+        """The level whose σ_t/ᾱ_t is nearest to σ; InputError beyond all of them."""
+        low, high = self.sigma_range
+        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
+            raise InputError(f"egc: energies are defined for sigma from {low:g} to {high:g}, got {sigma:g}")
+        return self.schedule.nearest(sigma)
 
     def levels_of(self, x: Tensor, t: Tensor | int | None) -> Tensor:
         """Levels [B] from one level, a tensor of them, or None for the level that counts as clean."""
@@ -214,7 +257,7 @@ class EGC(Method):
         c, g = self.config, update.generator
         if c.classifier_only:
             return self._classifier_step(batch, update)
-        x0, label = self._augmented(batch.x, g), batch.label if c.classes else None
+        x0, label = augmented(batch.x, c.augmentation, g), batch.label if c.classes else None
         t = self.schedule.sample_level(len(x0), generator=g, device=x0.device)
         epsilon = random.normal_like(x0, g)
         kept, own = (None, None) if label is None else (self._kept(x0, g), self._own_pass(x0, g))
@@ -222,10 +265,17 @@ class EGC(Method):
         matching, cross_entropy, correct = losses(x0, label, t, epsilon, kept, own)
         loss = matching.mean()
         if label is not None:
-            loss = loss + c.cross_entropy_weight * cross_entropy.mean()
+            loss = loss + self.weight_at(update.images) * cross_entropy.mean()
             update.log(cross_entropy=cross_entropy, accuracy=correct)
         update("energy", loss)
         update.log(score_matching=matching)
+
+    def weight_at(self, images: int) -> float:
+        """γ after so many images of training."""
+        c, (start, stop) = self.config, self.config.cross_entropy_rise
+        early = c.cross_entropy_weight if c.cross_entropy_early is None else c.cross_entropy_early
+        risen = min(1.0, max(0.0, (images / c.images - start) / max(stop - start, 1e-9)))
+        return early + risen * (c.cross_entropy_weight - early)
 
     def losses(
         self,
@@ -273,10 +323,6 @@ class EGC(Method):
         of_label = log_p.gather(1, label[:, None])[:, 0]
         return weight * self.schedule.sigma(t, of_label) * of_label
 
-    def _augmented(self, x: Tensor, generator: random.Generator) -> Tensor:
-        strength = self.config.augment
-        return random_affine(x, strength, generator) if strength and x.dim() == 4 else x
-
     def _kept(self, x0: Tensor, generator: random.Generator) -> Tensor | None:
         """Which labels the score matching loss sees, [B]; None where it sees none."""
         share = 1 - self.config.label_dropping
@@ -284,10 +330,12 @@ class EGC(Method):
 
     def _own_pass(self, x0: Tensor, generator: random.Generator) -> tuple[Tensor, Tensor] | None:
         """Images and levels of a cross-entropy with a pass of its own: `clean_share` of them clean, the others noised anew."""
-        if self.config.passes == "joint":
+        c = self.config
+        if c.passes == "joint":
             return None
+        x0 = augmented(x0, c.class_augmentation, generator)
         t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
-        clean = random.uniform(len(x0), generator=generator, device=x0.device) < self.config.clean_share
+        clean = random.uniform(len(x0), generator=generator, device=x0.device) < c.clean_share
         t = t.masked_fill(clean, 0)
         return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t
 
@@ -310,9 +358,10 @@ class EGC(Method):
         return classification(self.classify(x0), label, smoothing=self.config.label_smoothing)
 
     def _classifier_step(self, batch: Batch, update: Update) -> None:
-        c = self.config
+        c, g = self.config, update.generator
+        x = augmented(augmented(batch.x, c.augmentation, g), c.class_augmentation, g)
         losses = compiled_losses(self.classifier_losses, self.name) if c.compile else self.classifier_losses
-        cross_entropy, correct = losses(self._augmented(batch.x, update.generator), batch.label)
+        cross_entropy, correct = losses(x, batch.label)
         update("energy", c.cross_entropy_weight * cross_entropy.mean())
         update.log(cross_entropy=cross_entropy, accuracy=correct)
 
@@ -332,6 +381,8 @@ class EGC(Method):
         guidance: float | None = None,
         steps: int | None = None,
         eta: float | None = None,
+        spacing: Literal["even", "quadratic"] | None = None,
+        batch: int = ROWS,
         constraint: sample.Constraint | None = None,
         resample: int = 1,
         start: Tensor | None = None,
@@ -339,6 +390,7 @@ class EGC(Method):
     ) -> Tensor:
         """`n` samples down the noise levels: DDPM for `eta` 1, DDIM for 0, in `steps` steps. [n, ...], images in [−1, 1].
 
+        `spacing` of the steps: `noise.Schedule.steps`. The network sees `batch` rows at once, which bounds the memory and changes no draw.
         With a `label` (one, or [n]) the score is that of p(x | y)·p(y | x)^(w−1), w = `guidance`: ε̂ = −∇[lse f + w σ_t log p(y|x)],
         one backward pass whatever w; with `label_input` ε̂ = −∇[lse f(·; y) + (w−1) σ_t log p(y|x)]. Without a label the model's own
         marginal. For images each x̂₀ on the way is clamped to [−1, 1] and ε̂ made anew from it, so that no w can drive a sample away:
@@ -348,8 +400,10 @@ class EGC(Method):
         c, device = self.config, self.device
         self._needs_density("sample")
         check_start(self, start, n)
+        if batch < 1:
+            raise InputError(f"egc: batch must be 1 or more, got {batch}")
         generator = random.seeded(seed, 2, device=device)
-        predict_noise = self._predict_noise(n, label, guidance, device)
+        predict_noise = self._predict_noise(n, label, guidance, device, batch)
         clamp = (-1.0, 1.0) if len(c.shape) == 3 and not c.autoencoder else None
         x = random.normal(n, *c.shape, generator=generator, device=device) if start is None else start.to(device)
         with frozen(self.net):
@@ -359,6 +413,7 @@ class EGC(Method):
                 self.schedule,
                 steps=min(c.sample_steps, c.levels) if steps is None else steps,
                 eta=c.eta if eta is None else eta,
+                spacing=c.sample_spacing if spacing is None else spacing,
                 clamp=clamp,
                 constraint=constraint,
                 resample=resample,
@@ -367,25 +422,30 @@ class EGC(Method):
             )
 
     def _predict_noise(
-        self, n: int, label: Tensor | int | None, guidance: float | None, device: torch.device
+        self, n: int, label: Tensor | int | None, guidance: float | None, device: torch.device, batch: int = ROWS
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x_t, t) -> ε̂, guided towards `label` where there is one; see `sample`."""
+        """(x_t, t) -> ε̂, guided towards `label` where there is one, `batch` rows at a time; see `sample`."""
         c = self.config
         labels = None if label is None else self._labels(label, n, device)
         scale = c.guidance if guidance is None else guidance
-        shown = labels if c.label_input else None
         # what p(x | y) lacks to p(x | y) p(y | x)^(w−1): from the marginal it is one more log p(y | x)
         weight = scale - 1.0 if c.label_input else scale
 
-        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+        def of_rows(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+            shown = label if c.label_input else None
+
             def guided(x: Tensor) -> Tensor:
                 value, log_p = self.joint(x, t, shown)
-                if labels is not None and weight:
+                if label is not None and weight:
                     log_p = log_p if shown is None else self.joint(x, t)[1]
-                    value = value + self._of_label(log_p, labels, t, weight)
+                    value = value + self._of_label(log_p, label, t, weight)
                 return -value
 
             return -value_and_score(guided, x)[1]
+
+        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+            parts = [slice(i, i + batch) for i in range(0, len(x), batch)]
+            return torch.cat([of_rows(x[part], t[part], None if labels is None else labels[part]) for part in parts])
 
         return predict_noise
 
@@ -398,14 +458,14 @@ class EGC(Method):
         label: Tensor | int | None = None,
         guidance: float | None = None,
         steps: int | None = None,
+        spacing: Literal["even", "quadratic"] | None = None,
         iterations: int = 4,
     ) -> Tensor:
         """The noise x_T from which DDIM arrives at x: `sample(start=x_T, eta=0)` with the same options. [n, ...] -> [n, ...].
 
-        Each of `steps` steps up, by default 200 or all, is the step down solved for where it began, x_t = ᾱ_t (x_s − σ_s ε̂)/ᾱ_s + σ_t ε̂
-        with ε̂ = ε̂(x_t, t), by `iterations` fixed-point iterations from x_s (one is the DDIM encoding of Song et al. 2021, sec. 5.4).
-        What samples lose to the clamp of x̂₀ does not come back, and in few steps some images may not either; in 200 all of 100 digits
-        did (`egc_figures.json`). Nothing is drawn: `seed` is of no effect. Raises InputError for another shape or count.
+        By `steps` steps up, by default 200 or all, of `iterations` each (`sample.ascend`). What samples lose to the clamp of x̂₀ does not
+        come back, and in few steps some images may not either; in 200 all of 100 digits did (`egc_figures.json`). Nothing is drawn: `seed`
+        is of no effect. Raises InputError for another shape or count.
         """
         c = self.config
         self._needs_density("invert")
@@ -413,15 +473,9 @@ class EGC(Method):
         if not 1 <= steps <= c.levels or iterations < 1:
             raise InputError(f"egc: invert needs 1 to {c.levels} steps and 1 iteration or more, got {steps} and {iterations}")
         predict_noise = self._predict_noise(len(x), label, guidance, x.device)
-        levels = [round(c.levels * i / steps) for i in range(steps + 1)]
+        levels = self.schedule.steps(steps, c.sample_spacing if spacing is None else spacing)
         with frozen(self.net):
-            for s, t in zip(levels, levels[1:]):
-                below, level = x, torch.full((len(x),), t, device=x.device)
-                for _ in range(iterations):
-                    noise = predict_noise(x, level)
-                    x0 = (below - self.schedule.sigma(s, x) * noise) / self.schedule.alpha(s, x)
-                    x = self.schedule.diffuse(x0, t, noise)
-        return x
+            return sample.ascend(predict_noise, x, self.schedule, levels, iterations=iterations)
 
     @torch.no_grad()
     def denoise(self, y: Tensor, std: float, *, seed: int = 0) -> Tensor:
@@ -432,8 +486,7 @@ class EGC(Method):
         self._needs_density("denoise")
         if not std > 0:
             raise InputError(f"egc: denoise needs std above 0, got {std}")
-        ratio = torch.tensor(self.schedule.noise[1:]) / torch.tensor(self.schedule.signal[1:])
-        t = self.levels_of(y, int((ratio.log() - math.log(std)).abs().argmin()) + 1)
+        t = self.levels_of(y, self.schedule.nearest(std))
         signal, sigma = self.schedule.alpha(t, y), self.schedule.sigma(t, y)
         with frozen(self.net):
             scaled = value_and_score(lambda x: -self.joint(x, t)[0], signal * y)[1]  # σ_t × score
@@ -443,24 +496,23 @@ class EGC(Method):
     def encode(self, x: Tensor, *, t: Tensor | int = 0) -> Tensor:
         """A vector that describes each image, [B, C, H, W] -> [B, D]: the hidden units that the class scores are linear in."""
         seen: list[Tensor] = []
-        hook = self._score_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        try:
+        if not self._encodes:
+            raise InputError(f"egc: class scores of this network ({self.config.net.kind}) are linear in nothing: it encodes nothing")
+        with self._score_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
             self.joint(x, self.levels_of(x, t))
-        finally:
-            hook.remove()
         return seen[0].flatten(1)
+
+    @property
+    def _encodes(self) -> bool:
+        net = self.config.net
+        return net.kind != "own" and not (isinstance(net, GuidedUNet) and net.pool == "map")
 
     def _score_layer(self) -> nn.Linear:
         """The layer of the network that puts out the logits."""
-        match self.config.net.kind:
-            case "mlp":
-                return self.net.net.last
-            case "convnet":
-                return self.net.last
-            case "unet":
-                return self.net.vector[-1]
-            case _:
-                return self.net.vector
+        kind = self.config.net.kind
+        if kind in ("mlp", "convnet"):
+            return (self.net.net if kind == "mlp" else self.net).last
+        return self.net.vector[-1] if kind in ("unet", "guided_unet") else self.net.vector
 
     def _labels(self, label: Tensor | int, n: int, device: torch.device) -> Tensor:
         if self.class_count == 1 and not self.config.classes:

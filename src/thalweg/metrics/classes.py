@@ -31,7 +31,7 @@ def calibration_rows(r: dict[str, Any]) -> list[Row]:
 
 
 def robustness(s: Subject) -> dict[str, Any]:
-    n = min(len(s.test.x), s.settings.n, 200)  # each that withstands costs 2·steps·restarts gradients at every ε
+    n = min(len(s.test.x), s.settings.n, 200)  # each that withstands costs 80 + 20 · classes gradients at every ε
     x, label = s.test.x[:n].to(s.device), s.test.label[:n].to(s.device)
     found = ev.robustness(s.method.classify, x, label, steps=20, restarts=2, seed=s.settings.seed)
     s.draw("Accuracy under attacks in the sup-norm", "robustness", lambda path: plot.robustness(found, path))
@@ -41,7 +41,8 @@ def robustness(s: Subject) -> dict[str, Any]:
 def robustness_rows(r: dict[str, Any]) -> list[Row]:
     masked = "" if r["checks"]["passed"] else "gradient-masking checks FAILED: do not trust; "
     table = []
-    for epsilon, pgd, fgsm in zip(r["epsilons"], r["pgd"], r["fgsm"]):
-        note = f"{masked}FGSM {100 * fgsm['value']:.1f}, n = {r['n']}"
-        table.append(line(f"accuracy under PGD, ε = {255 * epsilon:.3g}/255", pgd["value"], ".1%", (pgd["low"], pgd["high"]), note, "up"))
+    for epsilon, auto, pgd, fgsm in zip(r["epsilons"], r["auto"], r["pgd"], r["fgsm"]):
+        note = f"{masked}PGD alone {100 * pgd['value']:.1f}, FGSM {100 * fgsm['value']:.1f}, n = {r['n']}"
+        name = f"accuracy under PGD and Auto-PGD, ε = {255 * epsilon:.3g}/255"
+        table.append(line(name, auto["value"], ".1%", (auto["low"], auto["high"]), note, "up"))
     return table

@@ -160,6 +160,38 @@ class UNet:
         return _with_map(Network, self, shape, out=out, channels=channels, levels=levels, classes=classes)
 
 
+@dataclass(frozen=True, config=STRICT)
+class GuidedUNet:
+    """The UNet of guided diffusion with learned resampling, as EGC's released code has it: for large machines (`nn.guided`)."""
+
+    kind: Literal["guided_unet"] = "guided_unet"
+    width: Count = 192
+    """channels at the full resolution, before multipliers"""
+    multipliers: tuple[Count, ...] = (1, 2, 2)
+    """channels at each resolution, times width"""
+    blocks: Count = 3
+    """residual blocks at each resolution, and one more on the way up"""
+    attention: Whole = 16
+    """attention at resolutions up to this many pixels"""
+    head_channels: Count = 64
+    """channels of a head"""
+    groups: Count = 32
+    """groups of each norm, or a quarter of its channels"""
+    transformer: bool = False
+    """attention is a transformer's block, which labels enter; else plain attention, and labels are added to the level's embedding"""
+    modulate: bool = True
+    """the embedding scales and shifts what a norm gives, rather than being added before it"""
+    pool: Literal["features", "map"] = "features"
+    """what the numbers are pooled from: the last features, or without parameters a map of as many channels (`sattn`)"""
+    dropout: Fraction = 0.0
+    """dropout in the residual blocks"""
+
+    def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
+        from thalweg.nn.guided import GuidedUNet as Network
+
+        return _with_map(Network, self, shape, out=out, channels=channels, levels=levels, classes=classes)
+
+
 def _with_map(network: "type[nn.Module]", spec: Any, shape: Shape, *, out: int, channels: int, levels: bool, classes: int) -> "nn.Module":
     """A network that has a map; where no map is asked for, its numbers alone."""
     from thalweg.nn.layers import NumbersAlone
@@ -308,7 +340,7 @@ class Coders:
 
 
 # what a config's field may say: any network, and any of those with a map in the shape of x
-Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet | Own, Field(discriminator="kind")]
-MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet, Field(discriminator="kind")]
+Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet | GuidedUNet | Own, Field(discriminator="kind")]
+MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet | GuidedUNet, Field(discriminator="kind")]
 # the encoder of a denoising step
 StepEncoder = Annotated[MLPEncoder | ConvEncoder, Field(discriminator="kind")]

@@ -71,9 +71,9 @@ class Attention(nn.Module):
     Written out as two matrix products and a softmax: fused kernels have no second derivative.
     """
 
-    def __init__(self, channels: int, heads: int = 4) -> None:
+    def __init__(self, channels: int, heads: int = 4, groups: int = 8) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(min(8, channels // 4), channels)
+        self.norm = nn.GroupNorm(min(groups, channels // 4), channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)

@@ -177,7 +177,8 @@ def reliability(reports: Calibration | Mapping[str, Calibration], path: str | os
 def robustness(reports: RobustnessReport | Mapping[str, RobustnessReport], path: str | os.PathLike, *, title: str | None = None) -> Path:
     """Draw accuracy against the size ε of L∞ perturbations, in 1/255, of one classifier or of several by name, each in its colour.
 
-    Solid with a 95 % band: PGD; dashed: FGSM; dotted: noise. A classifier that fails a check for masked gradients is marked.
+    Solid with a 95 % band: PGD; dash-dotted: Auto-PGD, where there is one; dashed: FGSM; dotted: noise. A classifier that fails a check for
+    masked gradients is marked.
     """
     named = _reports(reports, RobustnessReport, "robustness", "classifier")
     with figure_in(path, 6.4, 4.0, layout="constrained") as figure:
@@ -185,7 +186,9 @@ def robustness(reports: RobustnessReport | Mapping[str, RobustnessReport], path:
         for i, (name, report) in enumerate(named.items()):
             colour, x = COLOURS[i % len(COLOURS)], [0.0, *(255 * epsilon for epsilon in report.epsilons)]
             label = name if report.checks.passed else f"{name} (fails a check)"
-            for kind, text, line in (("pgd", "PGD", "-"), ("fgsm", "FGSM", "--"), ("noise", "noise", ":")):
+            for kind, text, line in (("pgd", "PGD", "-"), ("auto", "Auto-PGD", "-."), ("fgsm", "FGSM", "--"), ("noise", "noise", ":")):
+                if not getattr(report, kind):
+                    continue
                 points = [report.clean, *getattr(report, kind)]
                 axis.plot(x, [p.value for p in points], line, color=colour, linewidth=1.7, label=f"{label}, {text}")
                 if kind == "pgd":
