@@ -59,6 +59,7 @@ def test_fields_of_specs_by_bare_and_dotted_names():
         "patch",
         "patch_unet",
         "unet",
+        "guided_unet",
         "own",
     }
 

@@ -660,3 +660,16 @@ def test_classify_and_detect_still_write_json(model, monkeypatch, egc):
     rows = json.loads((model / "c.json").read_text())
     assert [int(row["class"]) for row in rows] == egc.classify(x).argmax(1).tolist() and rows[2]["input"] == "three.npz[2]"
     assert tasks.detect(torch.tensor([1.0, 9.0]), torch.tensor([0.0, 2.0, 3.0, 4.0]))[0] == {"energy": 1.0, "inliers_above": 0.75}
+
+
+def test_detect_compares_by_another_score_with_held_out_images(model, monkeypatch, capsys):
+    """By all levels, of which training images are the reference: black and grey pictures are unlike all digits."""
+    monkeypatch.chdir(model)
+    digits = tw.data.load("digits", "test").all().x[:20]
+    np.savez("some.npz", x=torch.cat([digits, torch.full((2, 1, 8, 8), -1.0), torch.zeros(2, 1, 8, 8)]).numpy())
+    assert main(["apply", "detect", "model", "--input", "some.npz", "--score", "levels", "--data", "digits", "--out", "l.json"]) == 0
+    rows = json.loads((model / "l.json").read_text())
+    share = torch.tensor([row["inliers_above"] for row in rows])
+    assert set(rows[0]) >= {"levels", "inliers_above"} and 0.2 < float(share[:20].mean()) < 0.8 and float(share[20:].max()) < 0.1
+    assert main(["apply", "detect", "model", "--input", "some.npz", "--score", "level", "--out", "l.json"]) == 2
+    assert "levels" in capsys.readouterr().err

@@ -11,7 +11,8 @@ from thalweg.data.folders import SUFFIXES, decode
 from thalweg.data.prepare import in_own_units, trained_data
 from thalweg.data.vectors import Table
 from thalweg.errors import InputError
-from thalweg.evaluate import energies
+from thalweg.evaluate import energies, outlier_scores
+from thalweg.evaluate.scores import REFERENCE, LevelScore, fitting_scores
 from thalweg.tasks import (
     denoising,
     interpolation,
@@ -41,6 +42,16 @@ def classify(method: Any, x: Tensor | Table, options: table.Options) -> Outcome:
 
 def detect(method: Any, x: Tensor | Table, options: table.Detect) -> Outcome:
     """Among held-out examples: of the data that are given, as the model's folder keeps their energies, or of its data where they lie."""
+    if options.score != "energy":
+        train, inliers = (in_own_units(trained_data(method, split, options.data)).x for split in ("train", "validation"))
+        level_score = (
+            LevelScore(method, train[:REFERENCE]) if options.score in fitting_scores(method) and options.score == "levels" else None
+        )
+        own, held_out = (
+            outlier_scores(method, part, [options.score], reference=train[:REFERENCE], level_score=level_score)[options.score]
+            for part in (x, inliers)
+        )
+        return Outcome(records=prediction.detect(own, held_out, score=options.score))
     kept = (method.trained_on or {}).get("held_out")
     if options.data is None and kept:
         return Outcome(records=prediction.detect(energies(method, x), torch.tensor(kept)))

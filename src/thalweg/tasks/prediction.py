@@ -21,10 +21,10 @@ def classify(method: Any, x: Examples, classes: Sequence[str] | None = None) -> 
 
 
 @takes
-def detect(energies: Numbers, inliers: Numbers) -> list[dict[str, Any]]:
-    """How unusual each energy [N] is among those of held-out inliers [M], both in nats.
+def detect(energies: Numbers, inliers: Numbers, *, score: str = "energy") -> list[dict[str, Any]]:
+    """How unusual each energy [N] is among those of held-out inliers [M], both in nats, or scores of another name.
 
     `inliers_above` is the share of inliers that look no more likely: small means out of distribution.
     """
     share = (inliers[None, :] >= energies[:, None]).float().mean(1)
-    return [{"energy": round(e, 4), "inliers_above": round(s, 4)} for e, s in zip(energies.tolist(), share.tolist())]
+    return [{score: round(e, 4), "inliers_above": round(s, 4)} for e, s in zip(energies.tolist(), share.tolist())]

@@ -42,6 +42,8 @@ def check_seed(seed: int) -> None:
 class Detect(Options):
     data: str | None = None
     """data of which the held-out examples are what others are compared with, instead of those that the model keeps"""
+    score: Literal["energy", "joint", "mass", "typicality", "levels"] = "energy"
+    """what examples are compared by; others than the energy need the data that the model was trained on"""
 
 
 @dataclass
@@ -231,7 +233,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "classify":    Task("the class of each example, and its probability", "applied:classify", Options, ("classify",), writes=(".json",),
                         rows=True),
-    "detect":      Task("the energy of each example, and the share of held-out ones that have a higher one", "applied:detect", Detect,
+    "detect":      Task("the energy or another score of each example, and the share of held-out ones above it", "applied:detect", Detect,
                         ("energy",), writes=(".json",), rows=True),
     "inpaint":     Task("fill in the missing pixels of images, of which the mask hides some", "applied:inpaint", Inpaint, ("constraint",),
                         instead={"search": "reconstruct"}),
