@@ -111,7 +111,10 @@ class Progress:
         text = f"about {duration(self.left(images, elapsed))} at {per_second(rate)}"
         if self.pictures is not None and self.pictures < self.images:
             text += f"; pictures every {duration(self.pictures / rate)}"
-        (print if self.bar is None else self.bar.console.print)(text, **({"file": sys.stderr, "flush": True} if self.bar is None else {}))
+        if self.bar is not None:
+            self.bar.console.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def _text(self, images: int, elapsed: float, room: int) -> str:
         left, rate = self.left(images, elapsed), self.rate(images, elapsed)
