@@ -117,6 +117,8 @@ ALGORITHM = {
     "step _by_chains _by_kept_chains _by_inference _learn_priors _learn_generator",
     "jem": "logits energy classify step _negative _fresh _chain",
     "ssl": "nt_xent byol w_mse cosine_distance whiten step loss",
+    "ddpm": "denoised step losses draw_levels",
+    "wgan_gp": "step critic_losses _draw",
     "autoencoder": "encode decode reconstruct step reconstruction_error",
 }
 

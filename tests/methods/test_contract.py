@@ -50,6 +50,8 @@ CASES = {
     "liebm": ("digits", {"chain.steps": 2}),
     "autoencoder": ("pictures", {"coders": {"widths": (8, 8)}}),
     "ssl": ("digits", {}),
+    "ddpm": ("digits", {"net": {"width": 16}, "conditional": True, "sample_steps": 2}),
+    "wgan_gp": ("digits", {"critic_steps": 2}),
 }
 APART = {"nerf_lebm"}  # its data are views of objects in space, see tests/methods/test_nerf_lebm.py
 

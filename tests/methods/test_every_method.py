@@ -28,6 +28,8 @@ SMALL = {  # preset and fields that make it quick; 8×12 halves twice
     "nerf_lebm": ("objects", {"field.width": 8, "field.mapping": 8, "renderer.samples": 4}),
     "autoencoder": ("pictures", {"widths": (8, 8, 8)}),
     "ssl": ("digits", {}),
+    "ddpm": ("digits", {"net.width": 8, "conditional": True, "sample_steps": 3}),
+    "wgan_gp": ("digits", {"critic_steps": 2}),
     "liebm": ("digits", {"chain.steps": 2}),
 }
 # one process, in a directory of its own, for all of them

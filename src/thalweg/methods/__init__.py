@@ -28,6 +28,8 @@ METHODS = {
     "autoencoder": ("thalweg.methods.autoencoder", "Autoencoder"),
     "ssl": ("thalweg.methods.ssl", "SSL"),
     "liebm": ("thalweg.methods.liebm", "LIEBM"),
+    "ddpm": ("thalweg.methods.ddpm", "DDPM"),
+    "wgan_gp": ("thalweg.methods.wgan_gp", "WGANGP"),
 }
 
 
