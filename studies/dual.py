@@ -2,16 +2,19 @@
 
 `toys`: every toy, trained for `--seconds` of one thread, beside short_run, cdrl and a spline flow of as many seconds: KL(truth‖model) by
 the model's own normalisation and by that on a grid, and log Z by the grid. `mixtures`: 8 unequal Gaussians in 16 and 64 dimensions.
+`holes`: two far Gaussians with and without the term by which levels are told apart, and how low the energy is where no data are.
 `digits`: bits a dimension of dequantised test images, beside a flow. `halves`: two models of disjoint halves of the data,
 on the same held-out images. `cost`: a step beside a plain denoiser's of the same body, and as a share of the machine's peak.
 Of a trained run: `pictures`: the distance of samples, free and by label, from data, error of the predicted noise by level, neighbours;
 `likelihood`: bits in three ways, accuracy by energies given each label; `outliers`: by the energy and by all levels; `uses`: denoising,
-the level found by likelihood, coverage of what was hidden by completions, directions at each level.
+the level found by likelihood, coverage of what was hidden by completions, directions at each level; `inverse`: images given noisy linear
+measurements of them, and coverage of the truth by these.
 
     python -m studies.dual toys --seconds 120 --jobs 2
     python -m studies.dual mixtures digits --seconds 300 --jobs 2
+    python -m studies.dual holes --seconds 60
     thalweg train dual/fashion-mnist-conditional --precision bf16 --threads 1 --out runs/dual
-    python -m studies.dual pictures likelihood outliers uses --data fashion-mnist --precision bf16
+    python -m studies.dual pictures likelihood outliers uses inverse --data fashion-mnist --precision bf16
 """
 
 import argparse
@@ -43,6 +46,9 @@ BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
 GUIDANCE = (1.0, 1.5)
+MEASURED, NOISE = ("mask:half:bottom", "blur:2.0", "pool:4"), 0.1  # operators, and the deviation of the noise in what they measure
+TERM = {"with": 0.02, "without": 0.0}  # weights of the term by which levels are told apart
+AWAY = 30.0  # nats by which the true energy of a place without data exceeds the mean of data
 CLASSIFY = (0.3, 1.0)  # levels at which energies given each label are compared
 OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
 
@@ -180,6 +186,37 @@ def mixture_one(row: str, seed: int, options: Options) -> Row:
         "log_z_low": bounds.lower.low,
         "log_z_high": bounds.upper.high if bounds.upper else None,
     }
+
+
+# --- holes between far modes
+
+
+def holes_one(row: str, seed: int, options: Options) -> Row:
+    """How far the energy of 2gaussians falls away from data: its least on a grid there, beside the mean of data, and the mass there."""
+    toy = tw.data.toy("2gaussians")
+    model, found = priced("dual/2gaussians", {"level_weight": TERM[row]}, toy, seed, options, options.seconds or 60.0)
+    if model is None:
+        return found
+    across = torch.linspace(-model.config.sigma_max, model.config.sigma_max, 401)
+    grid, x = torch.cartesian_prod(across, across), toy.sample(100_000, generator=tw.random.seeded(seed, 77))
+    with torch.no_grad():
+        energy = torch.cat([model.energy(part) for part in grid.split(20_000)]).double()
+        of_data = torch.cat([model.energy(part) for part in x.split(20_000)]).double()
+    truth, of_truth = -toy.log_prob(grid).double(), -toy.log_prob(x).double()
+    away = truth > AWAY + of_truth.mean()
+    mass = float((-energy).exp()[away].sum()) * float(across[1] - across[0]) ** 2
+    return found | {
+        "lowest_away": float(energy[away].min() - of_data.mean()), "mass_away": mass,
+        "kl_own": float((of_data - of_truth).mean()), "log_z": math.log(float((-energy).exp().sum()) * float(across[1] - across[0]) ** 2),
+    }  # fmt: skip
+
+
+def holes_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Medians over seeds, and the worst seed of what a hole shows in."""
+    own = ("lowest_away", "mass_away", "kl_own", "log_z", "cpu_seconds")
+    known = [row for row in mine if "lowest_away" in row]
+    worst = {"worst": min(row["lowest_away"] for row in known), "most": max(row["mass_away"] for row in known)} if known else {}
+    return {key: median([row.get(key) for row in mine]) for key in own} | worst
 
 
 # --- digits: three ways, beside a flow
@@ -402,7 +439,52 @@ def uses(options: Options) -> Row:
     return row
 
 
+def linear_guess(model: Any, operator: Any, y: Tensor) -> Tensor:
+    """The mean of x given y = A x + noise were the data Gaussian: Wiener's filter, from the model's own mean and covariance."""
+    a = operator.forward(torch.eye(math.prod(model.config.shape)).view(-1, *model.config.shape)).flatten(1).T.double()
+    law = model.gaussian
+    basis = law.basis.double() if law.basis is not None else torch.eye(a.shape[1]).double()
+    across = a @ (basis * law.variance.double()) @ basis.T
+    rest = (y - operator.forward(law.mean[None])).flatten(1).double()
+    found = torch.linalg.solve(across @ a.T + NOISE**2 * torch.eye(len(a)).double(), rest.T).T @ across
+    return (law.mean + found.view(-1, *model.config.shape).float()).clamp(-1, 1)
+
+
+def inverse(options: Options) -> Row:
+    """Draws given noisy measurements of test images: how often these lie where the draws say, and how near the draws' mean comes."""
+    torch.set_num_threads(1)
+    model, _, test, row = run_of(options)
+    step = model.bin_width or 0.0
+    row |= {"noise": NOISE, "completions": options.completions, "measured": []}
+    for name in MEASURED:
+        operator = tw.tasks.operators.named(name, tuple(model.config.shape))
+        for corrections, n in ((0, options.inverse_images), (1, options.corrected_images)):
+            x, g = test.x[:n], tw.random.seeded(6)
+            y = operator.forward(x)
+            y = y + NOISE * tw.random.normal_like(y, g)
+            y = operator.forward(y) if isinstance(operator, tw.tasks.operators.Mask) else y  # no noise where nothing is measured
+            started = time.process_time()
+            asked = dict(std=NOISE, completions=options.completions, corrections=corrections)
+            with precise(options.precision):
+                drawn = tw.tasks.restore(model, y, operator, **asked).float()
+            cost = (time.process_time() - started) / (n * options.completions)
+            covered = {f"coverage_{100 * q:.0f}": tw.tasks.coverage(drawn, x, share=q, step=step).nanmean() for q in (0.5, 0.9)}
+            one, mean, linear = (tw.evaluate.psnr(x, guess).mean() for guess in (drawn[0], drawn.mean(0), linear_guess(model, operator, y)))
+            away = tw.tasks.consistency(operator, drawn, operator.forward(x)).mean()
+            figures = covered | {"psnr_of_one": one, "psnr_of_mean": mean, "psnr_linear": linear, "away": away}
+            own = {"operator": name, "corrections": corrections, "n": n, "cpu_seconds_sample": cost}
+            row["measured"].append(own | {key: float(value) for key, value in figures.items()})
+            if not corrections:
+                seen = y if y.shape == x.shape else operator.pseudo_inverse(y)
+                shown = torch.cat([x[:8, None], seen[:8, None].clamp(-1, 1), drawn[:4, :8].transpose(0, 1)], 1).flatten(0, 1)
+                tw.plot.grid(shown, options.pictures / file_of("dual_inverse", model.config.data, name.partition(":")[0]), columns=6)
+    return row
+
+
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--completions", type=int, default=8, help="of each measured image")
+    parser.add_argument("--inverse-images", type=int, default=50, help="that are measured")
+    parser.add_argument("--corrected-images", type=int, default=50, help="of these, whose completions are also drawn with steps of MALA")
     parser.add_argument("--samples", type=int, default=2000, help="of each way, and as many held-out images")
     parser.set_defaults(images=10**9)
 
@@ -415,16 +497,18 @@ STUDY = Study(
         "mixtures": Part(
             [f"dimensions {d}" for d in DIMENSIONS], mixture_one, lambda name, mine, rows: means(mine, ("gap", "share_error", "log_z"))
         ),
+        "holes": Part(tuple(TERM), holes_one, holes_line),
         "halves": Part(("first half", "second half"), half_one, None, more=halves_more),
         "cost": cost,
         "pictures": pictures,
         "likelihood": likelihood,
         "outliers": outliers,
         "uses": uses,
+        "inverse": inverse,
         "digits": Part(("dual", "flow"), digits_one, lambda name, mine, rows: means(mine, ("bits", "nats"))),
     },
     run=Path("runs/dual"),
-    of_run=("pictures", "likelihood", "outliers", "uses"),
+    of_run=("pictures", "likelihood", "outliers", "uses", "inverse"),
     add=add,
 )
 
@@ -436,6 +520,11 @@ TOYS_TEXT = (
 MIXTURES_TEXT = (
     "8 Gaussians of unequal weights and deviations, about {seconds:g} CPU seconds, {seeds_in_words}: the mean gap of log-densities of "
     "fresh draws to the truth's, the greatest relative error of a mode's share among samples, and log Z by walks along the levels."
+)
+HOLES_TEXT = (
+    "Two Gaussians 16 deviations apart, about {seconds:g} CPU seconds, medians over {seeds_in_words}: the least energy on a grid "
+    f"where the true one is {AWAY:g} nats or more above the mean of data, less the model's own mean of data; the "
+    "mass that the model has there; KL(truth‖model) by its own normalisation; log Z by the grid."
 )
 DIGITS_TEXT = (
     "Test images, about {seconds:g} CPU seconds, {seeds_in_words}: bits a dimension, dequantised, exact or by the model's own "
@@ -460,6 +549,13 @@ USES_TEXT = (
     "of MALA a level (draws of the posterior: {plain[nominal]:.0f %}); PSNR of hidden pixels "
     "{plain[psnr_of_one]:.1f} and {corrected[psnr_of_one]:.1f} dB, of the mean of eight "
     "{plain[psnr_of_mean]:.1f} and {corrected[psnr_of_mean]:.1f}."
+)
+
+
+INVERSE_TEXT = (
+    "Test images given y = A x + {noise} ε, {completions} draws each, along 40 levels, without and with one step of MALA at each: how many "
+    "of the true pixels lie in the draws' central intervals of 50 and 90 % (pixels that are alike in all draws and the truth left "
+    "out), PSNR of one draw, of the draws' mean, and of the linear estimate by the Gaussian with the data's mean and covariance."
 )
 
 
@@ -496,6 +592,16 @@ PAGE = [
                 ],
             ),
             Shown("dual_mixtures", [MIXTURES_TEXT, Table("data = row | gap = gap:.3f | share = share_error:.3f | log Z = log_z:+.3f")]),
+            Shown(
+                "dual_holes",
+                [
+                    HOLES_TEXT,
+                    Table(
+                        "the term = row | least away = lowest_away:.1f | worst = worst:.1f | mass there = mass_away:.1e | "
+                        "worst mass = most:.1e | own = kl_own:.4f | log Z = log_z:+.4f | CPU s = cpu_seconds:.0f"
+                    ),
+                ],
+            ),
             Shown("dual_digits", [DIGITS_TEXT, Table("model = row | bits = bits:.3f | nats = nats:.1f")]),
             Shown("dual_cost", [COST_TEXT, "{source}"]),
             Shown(
@@ -534,6 +640,20 @@ PAGE = [
                     ),
                 ],
                 lambda r: {"plain": r["completions"]["0"], "corrected": r["completions"]["3"]},
+            ),
+            Shown(
+                "dual_inverse",
+                [
+                    INVERSE_TEXT,
+                    Table(
+                        "A = operator | steps of MALA = corrections | in 50 % = coverage_50:.1f % | in 90 % = coverage_90:.1f % | "
+                        "one, dB = psnr_of_one:.1f | mean, dB = psnr_of_mean:.1f | linear, dB = psnr_linear:.1f | images = n | "
+                        "CPU s a draw = cpu_seconds_sample:.2f",
+                        lambda values: values["measured"],
+                    ),
+                    Picture("Blurred: an image, what is measured, four draws", "dual_inverse_{data}_blur.png"),
+                    Picture("Means of 4 × 4 pixels: the same", "dual_inverse_{data}_pool.png"),
+                ],
             ),
         ],
     )

@@ -33,6 +33,7 @@ ABILITIES = {
     "given": "sample needs given images, as `starts(n)` draws them",
     "translate": "sample(start=x, trace=…) turns images of one domain into another's",
     "constraint": "sample(constraint=…) keeps what was measured",
+    "evidence": "sample(evidence=f) draws from f of its energies at all levels, whose data have the Gaussian `gaussian`",
     "restore_latent": "generate, infer (unless inference is None), informed_energy and chain: restoration by a search in the latents",
     "views": "infer, render, complete, draw_prior and optics: objects in space, seen from new sides",
     "cameras": "cameras are given with the images, not inferred",

@@ -139,7 +139,7 @@ class Dual(Method):
     @property
     def abilities(self) -> frozenset[str]:
         c = self.config
-        found = {"sample", "energy", "normalised", "levels", "level_energies", "constraint", "start", "invert"}
+        found = {"sample", "energy", "normalised", "levels", "level_energies", "constraint", "evidence", "start", "invert"}
         if not c.conditional:
             return frozenset(found | {"denoise"})
         return frozenset(found | {"labels", "classify"} | ({"denoise", "concepts"} if c.label_dropping else set()))
@@ -190,6 +190,11 @@ class Dual(Method):
     def base(self) -> Base:
         """N(μ, C + σ²) at the highest level, where chains and flows begin."""
         return self.tilt.base(self.config.sigma_max)
+
+    @property
+    def gaussian(self) -> Base:
+        """N(μ, C), the Gaussian with the data's mean and covariance that is tilted."""
+        return self.tilt.base(0.0)
 
     # --- training
 
@@ -335,6 +340,7 @@ class Dual(Method):
         resample: int = 1,
         start: Tensor | None = None,
         energy: Energy | None = None,
+        evidence: Callable[[Energy], Energy] | None = None,
         trace: Trace | None = None,
     ) -> Tensor:
         """`n` samples down `steps` noise levels: [n, ...], images in [−1, 1].
@@ -342,8 +348,9 @@ class Dual(Method):
         `sampler`: "diffusion", one evaluation a level (`diffusion.down`; `eta` 0 has no noise); "flow", the probability flow by Heun's
         method, two a level; "langevin" and "mala", chains at each level alone. With `corrections`, so many steps of MALA at each level,
         of chains the steps themselves (10). A `label` with `guidance` w samples p(x | label)^w p(x)^(1−w) level by level. `energy`
-        (y, sigma=σ) -> [B] stands in for the model's, for products, mixtures and negations. `constraint` puts what was measured back;
-        under it corrections are chains of what is free. `start` [n, ...] is the noise that y begins with.
+        (y, sigma=σ) -> [B] stands in for the model's, for products, mixtures and negations; `evidence` makes of it that of the density
+        given a measurement (`tasks.posterior`). `constraint` puts what was measured back; under it corrections are chains of what is free.
+        `start` [n, ...] is the noise that y begins with.
         """
         c, device = self.config, self.device
         check_start(self, start, n)
@@ -357,6 +364,7 @@ class Dual(Method):
         y = self.base.of_noise(z)
         levels = diffusion.sigmas(c.sample_steps if steps is None else steps, c.sigma_min, c.sigma_max)
         target = self._given(label, n, guidance) if energy is None else energy
+        target = target if evidence is None else evidence(target)
         predict = diffusion.noise_of(target)
         clamp = (-1.0, 1.0) if len(c.shape) == 3 and not c.autoencoder else None
         with frozen(self.net):

@@ -66,18 +66,24 @@ def inpaint(method: Any, x: Tensor, options: table.Inpaint) -> Outcome:
     found = restoration.inpaint(
         method, x, a.known, completions=options.completions, seed=options.seed, search=options.search, **given
     )  # fmt: skip
-    return _completed(x, a, found)
+    return _completed(x, a.forward(x), a.forward(x), a, found)
 
 
 def restore(method: Any, x: Tensor, options: table.Restore) -> Outcome:
     a = _operator(options.operator or "", tuple(method.config.shape), options.seed)
-    y = a.forward(x)
+    y, std = a.forward(x), options.std or 0.0
+    if std:
+        y = a.forward(x) + std * random.normal_like(y, random.seeded(options.seed, 11))
+        y = a.forward(y) if isinstance(a, operators.Mask) else y
     if options.latent:
         stages = latent_restoration.restore_latent(method, y, a, seed=options.seed)
         rows = torch.stack([x, a.pseudo_inverse(y).clamp(-1, 1), stages.start, stages.refined, stages.x], 1)
         return Outcome({"x": x, "y": y, "start": stages.start, "refined": stages.refined, "restored": stages.x}, rows)
-    given: dict[str, Any] = {} if options.resample is None else {"resample": options.resample}
-    return _completed(x, a, restoration.restore(method, y, a, completions=options.completions or 4, seed=options.seed, **given))
+    asked: dict[str, Any] = {"resample": options.resample, "corrections": options.corrections}
+    given = {name: value for name, value in asked.items() if value is not None}
+    found = restoration.restore(method, y, a, std=std, completions=options.completions or 4, seed=options.seed, **given)
+    shown = y if std and y.shape == x.shape else a.pseudo_inverse(y)  # an inverse filter would blow the noise up
+    return _completed(x, y, shown, a, found)
 
 
 def _operator(text: str, shape: tuple[int, ...], seed: int) -> operators.LinearOperator:
@@ -93,10 +99,9 @@ def _operator(text: str, shape: tuple[int, ...], seed: int) -> operators.LinearO
     return operators.mask(values > 127)
 
 
-def _completed(x: Tensor, a: operators.LinearOperator, found: Tensor) -> Outcome:
-    y = a.forward(x)
+def _completed(x: Tensor, y: Tensor, shown: Tensor, a: operators.LinearOperator, found: Tensor) -> Outcome:
     known = {"mask": a.known.expand_as(x)} if isinstance(a, operators.Mask) else {}
-    rows = torch.cat([x[None], a.pseudo_inverse(y).clamp(-1, 1)[None], found])
+    rows = torch.cat([x[None], shown.clamp(-1, 1)[None], found])
     return Outcome({"x": x, "y": y, "completions": found, **known}, rows.transpose(0, 1))
 
 

@@ -1,10 +1,11 @@
-"""Restore images from what a linear operator left of them, y = A x, by sampling under the constraint that A x is y.
+"""Restore images from what a linear operator left of them, y = A x, by sampling under the constraint that A x is y, or given y = A x + s ε.
 
 A model's `sample` calls a constraint at each state, whose level is signal·x₀ + noise·ε: the measured part of x is replaced by
 what it is at that level, signal·y + noise·A ε with one fixed ε for each image. With a mask these are the known pixels, noised
 (thesis, sec. 5.4.7); in general the null-space projection of Wang et al. 2023 (DDNM).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from thalweg.methods.base import check_sampling
 from thalweg.tasks import operators
 from thalweg.tasks.checks import check_count, check_images, check_model
 from thalweg.tasks.operators import LinearOperator
+from thalweg.tasks.posterior import Likelihood
 
 ROWS = 256  # images in one call of a method's `sample` at most
 
@@ -40,33 +42,54 @@ class Measured:
 
 
 @takes
-def restore(method: Any, y: Numbers, operator: LinearOperator, *, completions: int = 4, seed: int = 0, **options: Any) -> Tensor:
+def restore(
+    method: Any, y: Numbers, operator: LinearOperator, *, std: float = 0.0, completions: int = 4, seed: int = 0, **options: Any
+) -> Tensor:
     """`completions` images for each measurement y = A x, drawn by a model under that constraint: [completions, B, C, H, W].
 
-    y [B, ...] is what `operator` makes of images of the model's shape, for a mask within [−1, 1]. `options` go to the model's
-    `sample`; a tensor among them with B rows has one for each image. The same seed and batch give the same images. What the
-    model returns is projected once more, exactly onto A x = y, and then clamped to [−1, 1]: known pixels are equal to y to the
+    With `std` s > 0 they are draws from p(x | y) for y = A x + s ε, by a model with energies of all noise levels (`tasks.posterior`).
+    y [B, ...] is what `operator` makes of images of the model's shape, for a mask without noise within [−1, 1]. `options` go to the
+    model's `sample`; a tensor among them with B rows has one for each image. The same seed and batch give the same images. Without noise
+    what the model returns is projected once more, exactly onto A x = y, and then clamped to [−1, 1]: known pixels are equal to y to the
     last bit; for other operators the clamp may undo part of the projection, and `consistency` says how much. Raises InputError for
-    models whose samples keep no constraint and for a y of the wrong shape or not finite.
+    models whose samples keep no constraint, or take no noise, and for a y of the wrong shape or not finite.
     """
-    shape = check_model("restore", method, "constraint")
+    if not 0 <= std < math.inf:
+        raise InputError(f"restore: std, of the measurement's noise, must be 0 or more and finite, got {std}")
+    shape = check_model("restore", method, "evidence" if std else "constraint")
     check_sampling(method, options)
     check_count("completions", completions, 1)
-    check_measured(y, operator, shape)
+    check_measured(y, operator, shape, noisy=std > 0)
+    if std and isinstance(operator, operators.Mask) and len(operator.known) > 1:  # the likelihood is of one operator
+        return _one_by_one(method, y, operator, std, completions, seed, options)
     y, device = y.float(), method.device
     images = torch.arange(len(y)).repeat(completions)
+    likelihood = Likelihood(operator.to(device), std, method.gaussian, shape) if std else None
     parts = []
     for part, rows in enumerate(torch.arange(len(images)).split(ROWS)):
         image = images[rows]
-        draws = [random.seeded(seed, 9, *divmod(int(row), len(y))) for row in rows]  # of (completion, image), whatever the part
-        epsilon = torch.cat([random.normal(1, *shape, generator=draw) for draw in draws]).to(device)
-        here, target = operator.rows(image).to(device), y[image].to(device)
         given = {name: value[image] if _one_each(value, len(y)) else value for name, value in options.items()}
         # each part has draws of its own, the first those of the seed itself
         own_seed = seed if part == 0 else random.seeded(seed, 10, part).initial_seed()
+        if likelihood is not None:
+            parts.append(method.sample(len(rows), seed=own_seed, evidence=likelihood.given(y[image].to(device)), **given).clamp(-1, 1))
+            continue
+        draws = [random.seeded(seed, 9, *divmod(int(row), len(y))) for row in rows]  # of (completion, image), whatever the part
+        epsilon = torch.cat([random.normal(1, *shape, generator=draw) for draw in draws]).to(device)
+        here, target = operator.rows(image).to(device), y[image].to(device)
         x = method.sample(len(rows), seed=own_seed, constraint=Measured(here, target, here.forward(epsilon)), **given)
         parts.append(here.project(x, target).clamp(-1, 1))
     return torch.cat(parts).view(completions, len(y), *shape).to(y.device)
+
+
+def _one_by_one(method: Any, y: Tensor, operator: Any, std: float, completions: int, seed: int, options: dict[str, Any]) -> Tensor:
+    found = []
+    for i in range(len(y)):
+        given = {name: value[i : i + 1] if _one_each(value, len(y)) else value for name, value in options.items()}
+        own = operator.rows(torch.tensor([i], device=operator.known.device))
+        own_seed = seed if i == 0 else random.seeded(seed, 15, i).initial_seed()
+        found.append(restore(method, y[i : i + 1], own, std=std, completions=completions, seed=own_seed, **given))
+    return torch.cat(found, 1)
 
 
 @takes
@@ -139,18 +162,34 @@ def diversity(completions: Numbers, mask: Numbers | None = None) -> Tensor:
 
 
 @takes
-def coverage(completions: Numbers, x: Examples, mask: Numbers) -> Tensor:
-    """The share of missing pixels of each true image x [B, C, H, W] between the least and the greatest of its K completions, [B].
+def coverage(
+    completions: Numbers, x: Examples, mask: Numbers | None = None, *, share: float | None = None, step: float = 0.0, seed: int = 0
+) -> Tensor:
+    """The share of pixels of each true image x [B, C, H, W] that lie in intervals of its K completions, [B].
 
-    completions [K, B, C, H, W], K ≥ 2; mask as `operators.mask` takes it. Draws of the true posterior have (K − 1)/(K + 1) on average, if
-    all pixels are continuous: less says that completions are too alike, more that they are too unlike.
+    completions [K, B, C, H, W], K ≥ 2; of the missing pixels of `mask`, as `operators.mask` takes it, or of all. The intervals go from the
+    least to the greatest completion, where draws of the true posterior have (K − 1)/(K + 1) of continuous pixels; with `share` q in (0, 1)
+    they are the central ones of mass q: the rank of the truth among completions, ties in random order, lies in the middle q. Less than
+    that says that completions are too alike, more that they are too unlike. With `step`, the width of a grey value, all are rounded to it,
+    and pixels in which the truth and all completions are alike do not count; an image without others has NaN.
     """
     if completions.dim() != 5 or len(completions) < 2 or completions.shape[1:] != x.shape:
         raise InputError(f"coverage: got {list(completions.shape)} and {list(x.shape)}, need [K, B, C, H, W] with K ≥ 2 and [B, C, H, W]")
-    missing = 1 - operators.mask(mask).to(x.device).forward(torch.ones_like(x))
-    if not missing.flatten(1).any(1).all():
-        raise InputError("coverage: the mask leaves nothing to fill in")
-    inside = ((completions.amin(0) <= x) & (x <= completions.amax(0))).to(x)
+    if not (share is None or 0 < share < 1) or not 0 <= step < math.inf:
+        raise InputError(f"coverage: share must be in (0, 1) and step 0 or more, got {share} and {step}")
+    missing = torch.ones_like(x)
+    if mask is not None:
+        missing = 1 - operators.mask(mask).to(x.device).forward(missing)
+        if not missing.flatten(1).any(1).all():
+            raise InputError("coverage: the mask leaves nothing to fill in")
+    if step:
+        completions, x = ((value / step).round() for value in (completions, x))
+        missing = missing * ((completions.amin(0) != x) | (completions.amax(0) != x))
+    inside = (completions.amin(0) <= x) & (x <= completions.amax(0))
+    if share is not None:
+        below, ties = (completions < x).sum(0), (completions == x).sum(0)
+        order = random.uniform(*x.shape, generator=random.seeded(seed, 16)).to(x.device)
+        inside = ((below + order * (ties + 1)) / (len(completions) + 1) - 0.5).abs() <= share / 2
     return (inside * missing).flatten(1).sum(1) / missing.flatten(1).sum(1)
 
 
@@ -158,14 +197,15 @@ def _one_each(value: Any, images: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == images
 
 
-def check_measured(y: Tensor, operator: LinearOperator, shape: tuple[int, ...]) -> None:
-    """Raises InputError unless y [B, ...] is what the operator makes of B images of `shape`, finite, and for a mask in [−1, 1]."""
+def check_measured(y: Tensor, operator: LinearOperator, shape: tuple[int, ...], *, noisy: bool = False) -> None:
+    """Raises InputError unless y [B, ...] is what the operator makes of B images of `shape`, finite, and for a mask without noise in
+    [−1, 1]."""
     if not y.is_floating_point() or not y.dim() or not len(y):
         raise InputError(f"restore: got y of {y.dtype} {list(y.shape)}, need floating-point [B, ...] with B ≥ 1")
     wanted = operator.to(y.device).forward(torch.zeros(len(y), *shape, device=y.device)).shape
     if y.shape != wanted:
         raise InputError(f"restore: got y of shape {list(y.shape)}, the operator makes {list(wanted)} of {len(y)} images {list(shape)}")
-    if isinstance(operator, operators.Mask):
+    if isinstance(operator, operators.Mask) and not noisy:
         check_images("known pixels", y)
     elif not y.isfinite().all():
         raise InputError(f"restore: {int((~y.isfinite()).flatten(1).any(1).sum())} of {len(y)} measurements hold NaN or infinity")

@@ -64,21 +64,29 @@ class Inpaint(Options):
 class Restore(Options):
     operator: str | None = None
     """what is measured of the input: pool:FACTOR, grey, blur:STD or mask:MASK"""
+    std: float | None = None
+    """standard deviation of noise in what is measured, which is added to it; then images are drawn given that"""
     latent: bool = False
     """look for a latent of the generator that agrees with what was measured, then for a residual"""
     completions: int | None = None
     """images drawn for each input, 4 by default"""
     resample: int | None = None
     """times that each step down the noise levels is made, where the method can"""
+    corrections: int | None = None
+    """steps of MALA at each noise level, where the method can"""
     seed: int = 0
     """of all draws"""
 
     def check(self, given: bool) -> None:
         super().check(given)
+        if self.std == math.inf:
+            raise InputError("--std must be finite, got inf")
         if self.operator is None:
             raise InputError("restore needs --operator, what is measured of the input: pool:2, grey, blur:1.0 or mask:centre:0.25")
-        if self.latent and (self.completions or self.resample):
-            raise InputError("restore --latent gives one image for each input: it takes no --completions and no --resample")
+        if self.latent and (self.completions or self.resample or self.corrections or self.std):
+            raise InputError(
+                "restore --latent gives one image for each input: it takes no --completions, --resample, --corrections and --std"
+            )
 
 
 @dataclass
@@ -238,7 +246,7 @@ TASKS: dict[str, Task] = {
     "inpaint":     Task("fill in the missing pixels of images, of which the mask hides some", "applied:inpaint", Inpaint, ("constraint",),
                         instead={"search": "reconstruct"}),
     "restore":     Task("images that agree with what a linear operator left of the input", "applied:restore", Restore, ("constraint",),
-                        instead={"latent": "restore_latent"}),
+                        instead={"latent": "restore_latent", "std": "evidence"}),
     "denoise":     Task("take Gaussian noise off images", "applied:denoise", Denoise, ("denoise",)),
     "reconstruct": Task("the nearest that the model's samples come to each image", "applied:reconstruct", Reconstruct, ("reconstruct",)),
     "interpolate": Task("samples between two draws of noise, or between the first two images of the input", "applied:interpolate",
