@@ -175,7 +175,7 @@ def mixture_one(row: str, seed: int, options: Options) -> Row:
     drawn = model.sample(20_000, seed=seed)
     share = torch.bincount(data.parts(drawn).argmax(1), minlength=8) / len(drawn)
     bounds = tw.evaluate.level_bounds(
-        model.energy, model.base, tw.diffusion.sigmas(400, model.config.sigma_min, model.config.sigma_max),
+        model.energy, model.base, tw.diffusion.sigmas(400, model.config.sigma_min, model.config.sigma_max, curve=math.inf),
         x=x + model.config.sigma_min * tw.random.normal_like(x, tw.random.seeded(seed)), walks=256, seed=seed,
     )  # fmt: skip
     return found | {

@@ -23,9 +23,14 @@ PredictNoise = Callable[[Tensor, float], Tensor]
 
 
 def sigmas(steps: int, low: float, high: float, *, curve: float = 7.0) -> list[float]:
-    """`steps` + 1 noise levels from `high` down to `low`, denser at low noise for a larger `curve` (Karras et al. 2022, eq. 5)."""
+    """`steps` + 1 noise levels from `high` down to `low`, denser at low noise for a larger `curve` (Karras et al. 2022, eq. 5).
+
+    An infinite `curve` is their limit, levels even in log σ.
+    """
     if steps < 1 or not 0 < low < high:
         raise InputError(f"levels need 1 step or more and 0 < low < high, got {steps} steps from {high:g} to {low:g}")
+    if math.isinf(curve):
+        return [high * (low / high) ** (i / steps) for i in range(steps + 1)]
     a, b = high ** (1 / curve), low ** (1 / curve)
     return [(a + i / steps * (b - a)) ** curve for i in range(steps + 1)]
 

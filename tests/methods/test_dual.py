@@ -167,6 +167,22 @@ def test_three_ways_lead_to_one_log_likelihood(far):
     assert abs(bounds.estimate.value - log_z) < BOUND * bounds.estimate.standard_error + 0.02
 
 
+def test_bounds_come_together_as_levels_grow_and_sooner_if_they_are_even():
+    """Of an exact energy, so that the walks' steps are all that parts them."""
+    method, g = model(50, sigma_min=0.002, sigma_max=20.0), random.seeded(1)
+    method.prepare(torch.logspace(-1.5, 0, 50) * random.normal(2000, 50, generator=g))
+    x = method.gaussian.sample(128, generator=g)
+    x = x + 0.002 * random.normal_like(x, g)
+
+    def gap(n: int, curve: float) -> float:
+        return tw.evaluate.level_bounds(method.energy, method.base, diffusion.sigmas(n, 0.002, 20.0, curve=curve), x=x, walks=64).gap
+
+    curved, even, finer = gap(50, 7.0), gap(50, math.inf), gap(200, math.inf)
+    assert even < 0.8 * curved
+    assert finer == pytest.approx(even / 4, rel=0.2)
+    assert diffusion.sigmas(2, 1.0, 4.0, curve=math.inf) == [4.0, 2.0, 1.0]
+
+
 @pytest.mark.parametrize("sampler", ["diffusion", "flow", "langevin", "mala"])
 def test_every_sampler_draws_from_the_density(far, sampler):
     x = far.sample(2000, sampler=sampler, seed=1)

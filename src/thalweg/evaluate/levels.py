@@ -56,8 +56,8 @@ def level_bounds(
 ) -> LevelBounds:
     """log Z of energy(y, sigma=σ) at levels[-1], from `base`, the law at levels[0], and examples x [N, ...] of the density at levels[-1].
 
-    `levels` fall; more of them bring the bounds together. `walks` each way, `batch` at a time. Raises InputError for levels that do not
-    fall, fewer than 2 walks or examples, and where weights are not finite.
+    `levels` fall; n of them bring the bounds together as 1/n, and sooner if they are even in log σ. `walks` each way, `batch` at a time.
+    Raises InputError for levels that do not fall, fewer than 2 walks or examples, and where weights are not finite.
     """
     if len(levels) < 2 or any(not low > 0 or not high > low for high, low in zip(levels, levels[1:])):
         raise InputError("level_bounds: levels must fall from one to the next and stay above 0")

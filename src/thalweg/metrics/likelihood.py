@@ -63,7 +63,7 @@ def _other_ways(model: Any, train: Tensor, test: Tensor, bins: ev.Bins | None, s
     sigma, few = model.config.sigma_min, spread(test, WALKS[0 if exact else 1]).to(s.device)
     noised = few + sigma * random.normal(*few.shape, generator=random.seeded(s.settings.seed, 13)).to(s.device)
     probes = 0 if exact else 1
-    levels = diffusion.sigmas(STEPS, sigma, model.config.sigma_max)
+    levels = diffusion.sigmas(STEPS, sigma, model.config.sigma_max, curve=math.inf)
     with torch.no_grad():
         own = -torch.cat([model.energy(part) for part in few.split(256)]).double().cpu()
     flow = torch.cat([model.flow_log_prob(part, steps=FLOW, probes=probes) for part in few.split(256)]).double().cpu()
