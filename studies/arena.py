@@ -23,11 +23,13 @@ from typing import Any
 import torch
 
 import thalweg as tw
+from studies.measures import SIGMAS, noise_errors
 from studies.runner import Row, file_of, machine, versions
 from studies.tables import RESULTS, Each, Picture, Section, Shown, Table
 from thalweg.arena.compare import place
 from thalweg.arena.entrants import Entrant
 from thalweg.arena.row import Plan, measured, measured_run
+from thalweg.data.prepare import image_size
 from thalweg.methods import presets_of
 
 # by row: the method's preset, to which the data's name is added, and fields that it changes
@@ -35,6 +37,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "dual": ("dual", {}),
     "dual by label": ("dual/{data}-conditional", {}),
     "egc": ("egc", {}),
+    "egc given labels": ("egc/{data}-conditional", {}),
     "egc unsupervised": ("egc/{data}-unsupervised", {}),
     "cdrl": ("cdrl", {}),
     "ddaebm": ("ddaebm", {}),
@@ -43,6 +46,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "coopflow": ("coopflow", {}),
     "cf_ebm": ("cf_ebm", {}),
     "liebm": ("liebm", {}),
+    "ddpm": ("ddpm", {}),
+    "ddpm by label": ("ddpm/{data}-conditional", {}),
+    "wgan_gp": ("wgan_gp", {}),
     "flow": ("coopflow", {"chain.steps": 0}),
 }
 OUTLIERS = {"fashion-mnist": ("mnist-small",)}
@@ -71,11 +77,21 @@ def one(name: str, seed: int, options: argparse.Namespace) -> Row:
         folder = options.run
     else:
         row = measured(who, seed, plan, folder, progress=options.jobs == 1)
+    if "images" in row and row.get("noise_error") is None:
+        row["noise_error"] = errors_by_level(tw.load(folder), options)
     if not seed:
         for kind in ("samples", "guided_samples", "neighbours"):
             if (path := folder / "report" / f"{kind}.png").exists():
                 shutil.copy(path, options.pictures / file_of("arena", options.data, name, kind))
     return row | {"command": options.command, "machine": machine(), "versions": versions(), "date": today()}
+
+
+def errors_by_level(model: Any, options: argparse.Namespace) -> dict[str, float | None] | None:
+    """Mean squared error of the predicted noise by σ on test images; None for a model that does not denoise."""
+    if "denoise" not in model.abilities:
+        return None
+    test = tw.data.load(options.data, "test", size=image_size(model.config.shape)).all()
+    return noise_errors(model, test.x[:1000], options.precision)
 
 
 def today() -> str:
@@ -139,11 +155,10 @@ def has_preset(name: str, data: str) -> bool:
 
 
 def of_data(values: Any) -> list[Any]:
-    """The rows by data set, for a table each."""
-    rows = values["results"]["rows"]
-    return [
-        {"set": data, "rows": [line(row) for row in rows if row["data"] == data]} for data in dict.fromkeys(row["data"] for row in rows)
-    ]
+    """The rows by data set, for a table each, and those of models that denoise."""
+    rows = [line(row) for row in values["results"]["rows"]]
+    found = {data: [row for row in rows if row["data"] == data] for data in dict.fromkeys(row["data"] for row in rows)}
+    return [{"set": data, "rows": mine, "levels": [row for row in mine if row.get("noise_error")]} for data, mine in found.items()]
 
 
 def line(row: Row) -> Row:
@@ -164,6 +179,10 @@ COLUMNS = (
     "recall = recall:.3f | bits = bits:.3f | accuracy = accuracy:.1f % | hardest outliers = worst | evaluations = evaluations:.0f | "
     "CPU s a sample = cpu_seconds_sample:.2g | parameters = parameters:, | images = images:, | CPU s = length | guard = guard_events"
 )
+ERRORS = [
+    ("row", "method"),
+    *((f"σ = {sigma:g}", (lambda key: lambda row: row["noise_error"].get(key))(f"{sigma:g}"), ".4f") for sigma in SIGMAS),
+]
 PAGE = [
     Section(
         "The arena",
@@ -177,6 +196,9 @@ PAGE = [
                             "**{set}**: Fréchet distance, KID, precision and recall of {rows[0][n]:,} samples in the features of a "
                             "classifier of the data; the floor is that of as many real test images. Outliers: AUROC of the hardest kind.",
                             Table(COLUMNS, "rows"),
+                            "Mean squared error of the predicted noise, a pixel, by σ (images in [−1, 1]) on test images; 1 is no better "
+                            "than predicting none.",
+                            Table(ERRORS, "levels"),
                         ],
                     ),
                     "{source}",
