@@ -108,8 +108,9 @@ def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]
     if name == "egc":  # presets differ in passes; rows say theirs
         same = {"augmentation": Affine(options.augment) if options.augment else None, "class_augmentation": None, "passes": "joint"}
         fields |= same | ({} if options.gamma is None else {"cross_entropy_weight": options.gamma, "cross_entropy_early": None})
-    size = options.size or tw.methods.preset(f"{name}/{options.data}")[1].shape[-1]
-    return f"{name}/{options.data}", fields | ({"net": dict(patch=2)} if size == 16 else {}) | changes
+    config = tw.methods.preset(f"{name}/{options.data}")[1]
+    smaller = (options.size or config.shape[-1]) == 16 and config.net.kind == "patch"
+    return f"{name}/{options.data}", fields | ({"net": dict(patch=2)} if smaller else {}) | changes
 
 
 def model_of(part: str, row: str, seed: int, options: Options) -> tuple[Any, Row, tuple[Any, Any]]:

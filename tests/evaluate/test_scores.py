@@ -141,3 +141,14 @@ def test_levels_are_left_out_where_examples_are_few_and_nobody_asked_for_them():
     model = tw.method("dual/vectors", shape=(2,), **{"net.width": 8, "net.depth": 1, "waves": 0})
     x = torch.zeros(3, 2)
     assert "levels" not in ood_table(model, x, {"same": x}, reference=x, bootstrap=20)[0]
+
+
+def test_levels_of_a_trained_diffusion_tell_constants_that_its_energy_takes_for_digits():
+    train, test = (tw.data.load("digits", split) for split in ("train", "test"))
+    model = tw.fit(tw.method("egc/digits", seed=0, data=train, images=12_800), train, seed=0, precision="bf16", progress=False)
+    x = test.all().x[:200]
+    faint = 1e-3 * random.normal(100, 1, 8, 8, generator=random.seeded(5))
+    kinds = {"white": 1.0 + faint, "constant": tw.evaluate.outliers("constant", x, 200)}
+    reports, _ = ood_table(model, x, kinds, scores=("energy", "levels"), reference=train.all().x[:400], bootstrap=20)
+    assert reports["energy"]["white"].auroc < 0.5, "what is lighter than a digit has no more energy"
+    assert all(reports["levels"][kind].auroc > max(0.95, reports["energy"][kind].auroc) for kind in kinds)
