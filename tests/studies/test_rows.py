@@ -13,7 +13,8 @@ from studies.tables import RESULTS, SECTIONS, present
 from thalweg.config import changed, is_dataclass
 from thalweg.methods import preset
 
-STUDIES = {name: importlib.import_module(f"studies.{name}").STUDY for name in SECTIONS if "." not in name}
+MODULES = {name: importlib.import_module(f"studies.{name}") for name in SECTIONS if "." not in name}
+STUDIES = {name: module.STUDY for name, module in MODULES.items() if hasattr(module, "STUDY")}  # the arena's rows are the library's
 COMMANDS = sorted({present(json.loads(path.read_text())["command"]) for path in RESULTS.glob("*.json")})
 
 
