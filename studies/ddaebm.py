@@ -1,12 +1,12 @@
 """DDAEBM: energies and samples against exact densities, levels, a sweep, exact likelihoods, modes, outliers, and cost.
 
 `toys`: DDAEBM, its variants, a short-run energy and DRL on 25 Gaussians, the pinwheel and the Swiss roll (Figures 1, 6 and 7): samples
-and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `weighted`: K draws of the generator in
-the energy's loss, with importance weights. `published`: the paper's own recipe on toys. `bias`: energies of Gaussian data under the
-penalty, against the closed form. `levels`: T = 1, 2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test
-log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by maximum likelihood with and without levels (Table 1). `stacked`: modes
-of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the variants of Table 5. `cost`: CPU time of a step against that of a plain
-loop, and of samples against CDRL and DRL.
+and exp(−E(·, 0)) against the exact density. `sweep`: penalty, rates and length of the same. `weighted`: K draws of the generator in the
+energy's loss, with importance weights, and one that is moved by a short chain. `published`: the paper's rates and length on toys,
+`paper`: its networks too, to the letter. `bias`: energies of Gaussian data under the penalty, against the closed form. `levels`: T = 1,
+2, 4, 8, Fréchet distance along training (Figure 5). `nice`: exact test log-likelihood of one flow, trained by DDAEBM, as WGAN-0GP and by
+maximum likelihood with and without levels (Table 1). `stacked`: modes of stacked digits (Table 11). `ood`: outliers by E(·, 0) of the
+variants of Table 5. `cost`: CPU time of a step against that of a plain loop, and of samples against CDRL and DRL.
 
 "chosen" samples are one of 16 draws at each step, by its weight under the energy.
 
@@ -33,6 +33,7 @@ import thalweg as tw
 from studies.measures import Judge, auroc_of, less, mean, means, over_seeds, parameters, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Picture, Section, Shown, Table
+from thalweg.chain import MALA
 from thalweg.methods.ddaebm import DDAEBM as Method
 from thalweg.nn.build import MLP, MLPEncoder
 
@@ -52,6 +53,7 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
 WEIGHTED: dict[str, Any] = dict(recipe="weighted")
 PROPOSALS = {
     "K = 1": WEIGHTED | {"proposals": None},
+    "K = 1, 4 steps of MALA": WEIGHTED | {"proposals": None, "chain": MALA(steps=4, step=0.5, target_acceptance=0.6)},
     "K = 16": WEIGHTED | {"defensive": 0, "contrast": False},
     "K = 16, defensive": WEIGHTED | {"contrast": False},
     "K = 16, contrast": WEIGHTED | {"defensive": 0},
@@ -438,6 +440,7 @@ STUDY = Study(
     {
         "toys": on_toys(MODELS),
         "published": on_toys(of_ddaebm(VARIANTS, recipe="published"), suffix=" published"),
+        "paper": on_toys(of_ddaebm({DDAEBM: {}}, recipe="paper"), suffix=" paper"),
         "sweep": on_toys(of_ddaebm(SWEEP)),
         "weighted": on_toys(of_ddaebm(PROPOSALS), base="K = 16, both"),
         "bias": Part(BIAS, bias_one, over_seeds(*OF_BIAS, "cpu_seconds"), bias_settings),

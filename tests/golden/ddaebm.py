@@ -7,6 +7,18 @@ SAME = ("data", "shape", "classes", "batch", "images", "lr_end", "clip", "ema", 
         "reconstruction_floor", "compile")  # fmt: skip
 RENAMED = {"lr": "lr_energy", "lr_generator": "lr", "first_time": "first", "elbo_weight": "w", "elbo_weight_mid": "w_mid",
            "penalty": "gamma", "penalty_end": "gamma_end"}  # fmt: skip
+# what has been changed since, by network and shape (CHANGELOG.md): the encoders of large images are the paper's, and Fashion-MNIST is
+# trained for the arena's price
+CHANGED: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {
+    ("unet", (3, 64, 64)): {"encoder": {"kind": "conv", "width": 64, "stages": 4}},
+    ("unet", (3, 128, 128)): {"encoder": {"kind": "residual", "width": 32}},
+    ("patch", (1, 28, 28)): {
+        "net": {"kind": "patch_unet", "width": 32, "deep_width": 64, "blocks": 2, "deep_blocks": 4, "hidden": 96, "embedding": 128,
+                "dropout": 0.0, "precise_first": True},
+        "encoder": {"kind": "conv", "width": 16, "stages": 3},
+        "batch": 64, "lr": 2e-4, "lr_generator": 2e-4, "lr_end": 0.02, "images": 1_000_000,
+    },
+}  # fmt: skip
 
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
@@ -20,8 +32,9 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
         "unet": {key: old[key] for key in ("width", "multipliers", "blocks", "attention")} | {"dropout": 0.0},
     }[old["network"]]
     vectors = old["network"] in ("mlp", "nice")
-    encoder = {"kind": "mlp"} | mlp if vectors else {"kind": "conv", "width": old["encoder_width"]}
+    encoder = {"kind": "mlp"} | mlp if vectors else {"kind": "conv", "width": old["encoder_width"], "stages": 3}
     new["encoder"] = encoder if old["latent"] and old["posterior"] else None
     weighs = old["proposals"] > 1 or old["contrast"]
     proposals = {"kind": "weighted", "count": old["proposals"], "defensive": old["defensive"], "contrast": old["contrast"]}
-    return new | {"proposals": proposals if weighs else None}
+    new |= {"proposals": proposals if weighs else None, "chain": None}
+    return new | CHANGED.get((old["network"], tuple(old["shape"])), {})

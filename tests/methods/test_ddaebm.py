@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import random
+from thalweg.chain import MALA
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.importance import Proposals
-from thalweg.nn.build import MLP, NICE, ConvEncoder, MLPEncoder, PatchNet, UNet
+from thalweg.nn.build import MLP, NICE, ConvEncoder, MLPEncoder, PatchNet, PatchUNet, UNet
+from thalweg.nn.steps import ResidualEncoder, TwoStream, TwoStreamEncoder
+from thalweg.trace import Trace
 
 DIM = 2
 STD = 1.5  # of the data, N(0, STD² I)
@@ -547,7 +550,11 @@ def test_samples_are_fixed_by_the_seed():
     assert not torch.equal(m.sample(8, seed=1), m.sample(8, seed=2))
 
 
-@pytest.mark.parametrize("net", [SMALL_IMAGES["net"], UNet(width=8, blocks=1, multipliers=(1, 2), attention=16)], ids=["patch", "unet"])
+@pytest.mark.parametrize(
+    "net",
+    [SMALL_IMAGES["net"], PatchUNet(width=8, deep_width=8, hidden=8), UNet(width=8, blocks=1, multipliers=(1, 2), attention=16)],
+    ids=["patch", "patch_unet", "unet"],
+)
 def test_image_generators_use_noise_level_and_latent(net):
     m = tw.method("ddaebm/digits", seed=0, **(SMALL_IMAGES | {"net": net}))
     with torch.no_grad():
@@ -568,3 +575,124 @@ def test_either_encoder_serves_images(net, encoder):
     gradients = torch.autograd.grad(update.losses["generator"], [*m.encoder.parameters()])
     assert all(bool(g.any()) for g in gradients[-2:])
     assert ("normalised" in m.abilities) == isinstance(net, NICE)
+
+
+# --- chains of negatives
+
+
+def conditional(m, x_t: Tensor, t: int) -> tuple[Tensor, float]:
+    """Mean and deviation of the true p(x_s | x_t): v_s α x_t/v_t and √(v_s σ²/v_t)."""
+    v, level = variances(m.schedule), torch.tensor([t])
+    alpha, noise = (float(f(level, x_t)) for f in (m.schedule.step_alpha, m.schedule.step_variance))
+    return v[t - 1] * alpha / v[t] * x_t, math.sqrt(v[t - 1] * noise / v[t])
+
+
+@pytest.mark.parametrize("t", [1, 2, 4])
+@pytest.mark.parametrize(("start", "steps"), [("draws", 3), ("wrong", 150)])
+def test_a_chain_of_the_true_energy_draws_the_true_conditional(t, start, steps):
+    """Draws of it stay draws of it, and draws of a wrong generator become so."""
+    m, n = exact(chain=MALA(steps=steps, step=0.7)), 3000
+    x_t = normal(1, DIM, seed=1).expand(n, DIM)
+    mean, std = conditional(m, x_t, t)
+    x_s = mean + std * (normal(n, DIM, seed=2) if start == "draws" else 0.3 * normal(n, DIM, seed=2) + 2)
+    trace = Trace()
+    found = (m.refine(x_s, x_t, torch.full((n,), t), generator=random.seeded(3), trace=trace) - mean) / std
+    assert 0.3 < float(trace.acceptance.mean()) < 1 and not torch.equal(found, (x_s - mean) / std)
+    assert abs(float(found.mean())) < BOUND / math.sqrt(2 * n) and abs(float(found.var()) - 1) < BOUND * math.sqrt(2 / (2 * n))
+
+
+def test_chains_mend_what_the_generator_gets_wrong_in_the_energy_s_gradient():
+    """At the true energy and with a generator too narrow the game pulls at the energy; by chains of enough steps it does not."""
+    pulls = {}
+    for steps in (0, 60):
+        m, gradients = exact(chain=MALA(steps=steps, step=0.7) if steps else None, penalty=0.0, penalty_end=0.0), []
+        with torch.no_grad():
+            m.generator.c.mul_(0.3)
+        for repeat in range(24):
+            update = Recorder()
+            update.generator = random.seeded(7, repeat)
+            m.step(Batch(STD * normal(256, DIM, seed=100 + repeat)), update)
+            gradients.append(torch.autograd.grad(update.losses["energy"], [m.net.a]))
+        pulls[steps] = float(z_scores(gradients).abs().max())
+    assert pulls[60] < BOUND and pulls[0] > 2 * BOUND
+
+
+def test_the_chain_s_step_adapts_at_each_level():
+    m = exact(chain=MALA(steps=3, step=1e-2, target_acceptance=0.6), first_time=1e-2)
+    first = m.step_size.size.clone()
+    update = Recorder()
+    update.mean = lambda value: value  # of one process
+    for _ in range(3):
+        m.step(Batch(STD * normal(64, DIM, seed=5)), update)
+    assert bool((m.step_size.size > first).all()) and {"acceptance", "displacement"} <= set(update.logged)
+
+
+def test_wrong_chains():
+    with pytest.raises(InputError, match="this model has no chain"):
+        exact().refine(normal(1, DIM, seed=0), normal(1, DIM, seed=1), torch.tensor([1]))
+    for fields in ({"chain": MALA(jumps=2)}, {"chain": MALA(), "proposals": Proposals()}):
+        with pytest.raises(InputError, match="the chain moves the generator's one draw"):
+            method(**fields)
+
+
+# --- the paper's networks
+
+
+def test_the_paper_s_recipe_for_toys():
+    """Table 6: PReLU, batch norm in generator and encoder alone; section B.2.1: 180,000 updates of 200 at 1e-4."""
+    m = tw.method("ddaebm/25gaussians-paper")
+    c = m.config
+    assert (c.batch, c.images, c.lr, c.lr_generator, c.lr_end, c.ema, c.levels, c.latent_dim) == (
+        200,
+        36_000_000,
+        1e-4,
+        1e-4,
+        1.0,
+        0.0,
+        4,
+        2,
+    )
+    assert (c.reference_std, c.reconstruction_floor, c.entropy_weight, c.proposals, c.chain) == (0.0, 0.0, 1.0, None, None)
+    kinds = {name: [type(layer).__name__ for layer in getattr(m, name).modules()] for name in ("net", "generator", "encoder")}
+    assert {name: names.count("BatchNorm1d") for name, names in kinds.items()} == {"net": 0, "generator": 3, "encoder": 3}
+    assert all(names.count("PReLU") == 4 and "SiLU" not in names for names in kinds.values())
+    linear = [(layer.in_features, layer.out_features) for layer in m.net.modules() if isinstance(layer, nn.Linear)]
+    assert linear == [(2, 16), (16, 32), (64, 16), (16, 32), (64, 300), (300, 300), (300, 1)]
+
+
+def test_two_streams_train_and_depend_on_no_batch_in_use():
+    fields = {"net": TwoStream(width=8), "encoder": TwoStreamEncoder(width=8), "batch": 16, "images": 64, "reference_std": 0.0}
+    twin = tw.fit(tw.method("ddaebm/25gaussians", **fields), tw.data.toy("25gaussians"), progress=False)
+    x = twin.sample(6, seed=1)
+    assert torch.allclose(twin.energy(x), torch.cat([twin.energy(row[None]) for row in x]), atol=1e-5)
+    z, t = random.normal(6, 2, generator=random.seeded(2)), torch.full((6,), 2)
+    with torch.no_grad():
+        alone = torch.cat([twin.generator(x[i : i + 1], z[i : i + 1], t[:1]) for i in range(6)])
+        assert torch.allclose(twin.generator(x, z, t), alone, atol=1e-5)
+
+
+def test_encoders_of_large_images():
+    """Table 8 of CelebA halves four times to 1024 channels and 4×4; DDGAN's discriminator halves 128 pixels six times."""
+    with torch.device("meta"):
+        celeba, lsun = (tw.methods.preset(f"ddaebm/{name}")[1] for name in ("celeba-64", "lsun-church-128"))
+        first = celeba.encoder.build(celeba.shape, latent=100, levels=4)
+        second = lsun.encoder.build(lsun.shape, latent=100, levels=4)
+    assert [layer.out_channels for layer in first.layers] == [64, 128, 256, 512, 1024] and first.last.in_features == 1024 * 4 * 4
+    assert [block.second.out_channels for block in second.blocks] == [128, 256, 256, 256, 256, 256]
+    assert (second.first.out_channels, second.last.in_features, second.last.out_features) == (64, 256, 200)
+
+
+def test_the_residual_encoder_sees_both_images_and_the_level():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = ResidualEncoder(width=4).build((1, 8, 8), latent=3, levels=4)
+    with torch.no_grad():
+        for p in encoder.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=random.seeded(2)))
+        a, b = (random.normal(2, 1, 8, 8, generator=random.seeded(i)) for i in range(2))
+        t = torch.tensor([1, 1])
+        mean, log_variance = encoder(a, b, t)
+        assert mean.shape == log_variance.shape == (2, 3)
+        for other in (encoder(b, a, t), encoder(a, a, t), encoder(a, b, t + 1)):
+            assert float((mean - other[0]).abs().max()) > 1e-4
+        assert torch.allclose(mean[:1], encoder(a[:1], b[:1], t[:1])[0], atol=1e-5)  # whatever the other rows are

@@ -6,7 +6,7 @@
                         + λ(s) [KL(q_ψ(z | x_s, x_t) ‖ N(0, I)) − log q(x_s | x_t, G(x_t, z_ψ, t))])              (eq. 19)
 
 The paper's E is −E here: p(x_s | x_t) ∝ exp(−E(x_s, s)) q(x_t | x_s) (eq. 6), and at the optimum exp(−E(·, s)) ∝ q(x_s). Draws x̃_s with
-importance weights, which are ours, are in `thalweg.importance`.
+importance weights (`thalweg.importance`) or moved by a short chain, both for the energy's loss alone, are ours.
 """
 
 import math
@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import importance, noise, random
+from thalweg.chain import MALA
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.data.logits import LogitTransform
@@ -25,18 +26,22 @@ from thalweg.energy import log_normal, value_and_score
 from thalweg.errors import InputError
 from thalweg.importance import Proposals
 from thalweg.methods.base import Method, Update, finished
-from thalweg.nn.build import MLP, NICE, MLPEncoder, PatchNet, StepEncoder, UNet
+from thalweg.nn.build import MLP, NICE, MLPEncoder, PatchNet, PatchUNet, UNet
 from thalweg.nn.generator import ImageGenerator, VectorGenerator, level_mlp
 from thalweg.nn.layers import frozen
+from thalweg.nn.steps import StepEncoder, TwoStream
+from thalweg.replay import AdaptiveStep
+from thalweg.sample import Trace
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Config(Common):
     """Settings of `ddaebm`."""
 
-    net: Annotated[MLP | PatchNet | UNet | NICE, Field(discriminator="kind")] = MLP(width=300, depth=2)
-    """network of the energy, and of the generator: `unet` (the paper) or `patch` for images, with the energy of eq. 24 and a generator of
-    the same kind; `mlp`, a scalar, or `nice`, a flow with a normalised energy, for vectors and small images, with an MLP as generator"""
+    net: Annotated[MLP | TwoStream | PatchNet | PatchUNet | UNet | NICE, Field(discriminator="kind")] = MLP(width=300, depth=2)
+    """network of the energy, and of the generator: `unet` (the paper), `patch` or `patch_unet` for images, with the energy of eq. 24 and a
+    generator of the same kind; `mlp` or `two_stream` (the paper), a scalar, or `nice`, a flow with a normalised energy, for vectors and
+    small images, with such a network as generator"""
     encoder: StepEncoder | None = MLPEncoder(width=300, depth=2)
     """network of q_ψ(z | x_s, x_t); without, the first bound loses its entropy (WGAN-0GP in a diffusion), and only "kl" is left"""
     latent: bool = True
@@ -69,6 +74,9 @@ class Config(Common):
     """weight of the energies of generated points in eq. 22; 0.1 for NICE"""
     proposals: Proposals | None = None
     """weighted draws for the energy's loss, which are ours, in place of the generator's one (the paper)"""
+    chain: MALA | None = None
+    """steps that the generator's draws take on p(x_s | x_t) before they stand for the energy's in its loss, in units of √β_t, its deviation
+    for data of N(0, I); a step that adapts does so at each level; ours, none in the paper"""
     penalty: NotNegative = 0.02
     """γ, weight of the gradient penalty at the start of training (eq. 23)"""
     penalty_end: NotNegative = 0.02
@@ -110,6 +118,10 @@ class DDAEBM(Method):
         # nice is normalised at every level
         self.log_z = 0.0 if isinstance(c.net, NICE) else None
         self.bin_width = 2 / (c.grey_values - 1) if c.grey_values else None
+        if c.chain is not None:
+            fall = [after / before for before, after in zip(self.schedule.signal, self.schedule.signal[1:])]
+            steps = [c.chain.step * math.sqrt(1 - a**2) for a in fall]
+            self.step_size = AdaptiveStep(steps, c.chain.target_acceptance, low=1e-4, high=1e2)
         # λ(t − 1) by the time of x_t (eq. 21), row 0 never used
         times = torch.tensor(noise.vp_times(c.levels, c.first_time, c.spacing))
         self.register_buffer(
@@ -121,10 +133,13 @@ class DDAEBM(Method):
 
     def _networks(self) -> tuple[nn.Module, nn.Module, nn.Module | None]:
         c, dim = self.config, math.prod(self.config.shape)
-        if isinstance(c.net, (MLP, NICE)):
+        if isinstance(c.net, TwoStream):
+            net: nn.Module = c.net.build(dim, out=0, batch_norm=False)
+            generator: nn.Module = VectorGenerator(c.net.build(dim + c.latent_dim, out=dim, batch_norm=True))
+        elif isinstance(c.net, (MLP, NICE)):
             sizes = {"width": c.net.width, "depth": c.net.depth}
             net = level_mlp(dim, c.levels, **sizes) if isinstance(c.net, MLP) else c.net.build(c.shape, levels=c.levels)
-            generator: nn.Module = VectorGenerator(dim, c.latent_dim, c.levels, **sizes)
+            generator = VectorGenerator(level_mlp(dim + c.latent_dim, c.levels, out=dim, **sizes))
         else:
             generator = ImageGenerator(c.net.build(c.shape, channels=c.shape[0]), c.latent_dim)
             net = c.net.build(c.shape, channels=c.shape[0])
@@ -170,7 +185,7 @@ class DDAEBM(Method):
         if isinstance(t, int) and not 0 <= t < c.levels:
             raise InputError(f"ddaebm: energies are there for levels 0 to {c.levels - 1}, got t = {t}")
         t = torch.as_tensor(t, device=x.device).expand(len(x))
-        if isinstance(c.net, (PatchNet, UNet)):
+        if isinstance(c.net, (PatchNet, PatchUNet, UNet)):
             # sums over pixels lose bits in bf16
             return 0.5 * (x - self.net(x, t)[0]).float().flatten(1).square().sum(1)
         value = self.net(x, t)
@@ -299,7 +314,31 @@ class DDAEBM(Method):
         variance = std.square().clamp(min=self.config.reconstruction_floor)
         return -log_normal(x_s, mean, variance.log())
 
-    # --- weighted draws, which are ours (thalweg/importance.py)
+    # --- better draws for the energy's loss, which are ours (thalweg/importance.py, thalweg/chain.py)
+
+    def refine(
+        self,
+        x_s: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        generator: random.Generator = None,
+        trace: Trace | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        """x_s [B, ...] after the chain's steps of MALA on p(x_s | x_t) ∝ exp(−E(x_s, s)) q(x_t | x_s), s = t − 1, in its level's unit.
+
+        Raises InputError where the model has no chain.
+        """
+        chain = self.config.chain
+        if chain is None:
+            raise InputError("ddaebm: this model has no chain; set chain, as in chain = MALA(steps=4, target_acceptance=0.6)")
+        unit = self.step_size.size[t - 1].view(-1, *[1] * (x_s.dim() - 1))
+        with frozen(self.net):
+            moved = chain(
+                lambda w: self.conditional_energy(unit * w, x_t, t)[0], x_s / unit, steps=steps, step=1.0, generator=generator, trace=trace
+            )  # fmt: skip
+        return unit * moved
 
     def weighted(self, x_t: Tensor, z: Tensor, t: Tensor, noise: Tensor, data: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draws of p_φ(x_s | x_t) and their weights as draws of the energy's p(x_s | x_t), as in `importance.weighted`."""
@@ -308,10 +347,15 @@ class DDAEBM(Method):
         return importance.weighted(self, x_t, z, t, noise, data, **options)
 
     def _negatives(self, x_s: Tensor, x_t: Tensor, t: Tensor, generated: Tensor, update: Update) -> tuple[Tensor, Tensor | None]:
-        """x̃_s of eq. 22: the generator's draws, or K weighted ones a row with their weights [K, B] (`importance.weighted`)."""
-        p, g = self.config.proposals, update.generator
+        """x̃_s of eq. 22: the generator's draws, moved by `refine` where there is a chain, or K weighted ones with their weights [K, B]."""
+        p, g, trace = self.config.proposals, update.generator, Trace()
         if p is None:
-            return generated.detach(), None
+            if self.config.chain is None:
+                return generated.detach(), None
+            negative = self.refine(generated.detach(), x_t, t, generator=g, trace=trace)
+            self.step_size.adapt(trace, update, t - 1)
+            update.log(displacement=trace.displacement)
+            return negative, None
         z = self._latents((p.count + p.contrast) * len(x_t), g)
         noise = random.normal_like(importance.repeat(x_t, p.count), g)
         negative, weight = self._weighted(x_t, z, t, noise, x_s if p.contrast else None)
@@ -369,7 +413,9 @@ def _check(c: Config) -> None:
         raise InputError("ddaebm: proposals are weighted by the encoder of z; give the model one, or set proposals = None")
     if c.proposals is not None and c.proposals.defensive and not (c.proposals.defensive < c.proposals.count and c.reference_std):
         raise InputError("ddaebm: defensive draws are of N(0, reference_std² I), and fewer than count; set both, or defensive = 0")
+    if c.chain is not None and (c.proposals is not None or c.chain.jumps):
+        raise InputError("ddaebm: the chain moves the generator's one draw, without jumps; set proposals = None and chain.jumps = 0")
     if c.reference_std and not isinstance(c.net, MLP):
-        raise InputError(f"ddaebm: reference_std is for a network of kind 'mlp', the energy of '{c.net.kind}' is confined without it")
-    if c.grey_values and not isinstance(c.net, (MLP, NICE)):
-        raise InputError(f"ddaebm: grey_values are for networks 'nice' and 'mlp'; the generator of '{c.net.kind}' ends in tanh")
+        raise InputError(f"ddaebm: reference_std is for a network of kind 'mlp', not '{c.net.kind}'")
+    if c.grey_values and not isinstance(c.net, (MLP, NICE, TwoStream)):
+        raise InputError(f"ddaebm: grey_values are for 'nice', 'mlp' and 'two_stream'; the generator of '{c.net.kind}' ends in tanh")

@@ -273,9 +273,9 @@ class MLPEncoder:
 
     def build(self, shape: Shape, *, latent: int, levels: int) -> "nn.Module":
         """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each; `levels` is T, the last level."""
-        from thalweg.nn.generator import VectorEncoder
+        from thalweg.nn.generator import VectorEncoder, level_mlp
 
-        return VectorEncoder(math.prod(shape), latent, levels, **_options(self))
+        return VectorEncoder(level_mlp(2 * math.prod(shape), levels, out=2 * latent, **_options(self)))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -285,6 +285,8 @@ class ConvEncoder:
     kind: Literal["conv"] = "conv"
     width: Count = 64
     """channels of the first layer, doubled where the resolution is halved"""
+    stages: Count = 3
+    """how often it is halved at most"""
 
     def build(self, shape: Shape, *, latent: int, levels: int) -> "nn.Module":
         """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each, for any t."""
@@ -342,5 +344,3 @@ class Coders:
 # what a config's field may say: any network, and any of those with a map in the shape of x
 Network = Annotated[MLP | ConvNet | PatchNet | PatchUNet | UNet | GuidedUNet | Own, Field(discriminator="kind")]
 MapNetwork = Annotated[MLP | PatchNet | PatchUNet | UNet | GuidedUNet, Field(discriminator="kind")]
-# the encoder of a denoising step
-StepEncoder = Annotated[MLPEncoder | ConvEncoder, Field(discriminator="kind")]

@@ -19,22 +19,25 @@ def level_mlp(dim: int, levels: int, *, width: int, depth: int, out: int = 0) ->
 
 
 class VectorGenerator(nn.Module):
-    """x_t [B, D], z [B, d], levels t [B] -> x₀ [B, D], by one MLP."""
+    """x_t [B, D], z [B, d], levels t [B] -> x₀ [B, D], by a network (vectors [B, D + d], t) -> [B, D]."""
 
-    def __init__(self, dim: int, latent: int, levels: int, *, width: int, depth: int) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = level_mlp(dim + latent, levels, width=width, depth=depth, out=dim)
+        self.net = net
 
     def forward(self, x_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
         return self.net(torch.cat([x_t.flatten(1), z], 1), t).view_as(x_t)
 
 
 class VectorEncoder(nn.Module):
-    """x_s and x_t [B, ...] with D values each, levels t [B] -> mean and log-variance of z, [B, d] each, by one MLP."""
+    """x_s and x_t [B, ...] with D values each, levels t [B] -> mean and log-variance of z, [B, d] each.
 
-    def __init__(self, dim: int, latent: int, levels: int, *, width: int, depth: int) -> None:
+    By a network (vectors [B, 2D], t) -> [B, 2d], whose last layer is its `last`.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = level_mlp(2 * dim, levels, width=width, depth=depth, out=2 * latent)
+        self.net = net
 
     def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.net(torch.cat([x_s.flatten(1), x_t.flatten(1)], 1), t).chunk(2, dim=1)
@@ -100,6 +103,53 @@ class ImageEncoder(nn.Module):
         for layer, shift in zip(self.layers, self.shifts):
             h = F.leaky_relu(layer(h) + shift(embedding)[:, :, None, None], 0.2)
         mean, log_variance = self.last(h.flatten(1)).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class DownBlock(nn.Module):
+    """Maps [B, C, H, W] and an embedding -> [B, out, H/2, W/2]: two 3×3 convolutions, the level added between them, and a skip of 1×1."""
+
+    def __init__(self, channels: int, out: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, out, 3, padding=1)
+        self.shift = nn.Linear(embedding, out)
+        self.second = nn.Conv2d(out, out, 3, padding=1)
+        self.skip = nn.Conv2d(channels, out, 1, bias=False)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.first(F.leaky_relu(x, 0.2)) + self.shift(embedding)[:, :, None, None]
+        h = self.second(F.avg_pool2d(F.leaky_relu(h, 0.2), 2))
+        return (h + self.skip(F.avg_pool2d(x, 2))) / math.sqrt(2)
+
+
+class ResidualImageEncoder(nn.Module):
+    """x_s and x_t [B, C, H, W], levels t [B] -> mean and log-variance of z, in the form of DDGAN's discriminator of large images.
+
+    Residual blocks halve the resolution while it is even and above 2, six at most: 2, 4 and from then on 8 times `width` channels. A last
+    convolution is summed over what is left, and a linear layer reads it out (DDAEBM, sec. B.2.3). Left out is the channel with the
+    deviation over the batch: z of a row must not depend on the others. Averages of 2×2 pixels stand for filters, as in LSUN's generator.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, *, width: int = 32, stages: int = 6) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        self.level = nn.Sequential(LevelEmbedding(128), nn.LeakyReLU(0.2))
+        c, blocks = 2 * width, []
+        self.first = nn.Conv2d(2 * channels, c, 1)
+        while len(blocks) < stages and min(height, breadth) > 2 and not (height % 2 or breadth % 2):
+            wider = min(2 * c, 8 * width)
+            blocks.append(DownBlock(c, wider, 128))
+            c, height, breadth = wider, height // 2, breadth // 2
+        self.blocks = nn.ModuleList(blocks)
+        self.closing = nn.Conv2d(c, c, 3, padding=1)
+        self.last = nn.Linear(c, 2 * latent)
+
+    def forward(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        embedding, h = self.level(t), self.first(torch.cat([x_s, x_t], 1))
+        for block in self.blocks:
+            h = block(h, embedding)
+        mean, log_variance = self.last(F.leaky_relu(self.closing(h), 0.2).sum((2, 3))).chunk(2, dim=1)
         return mean, log_variance
 
 
