@@ -413,9 +413,9 @@ def test_hub_names_are_passed_on(saved, monkeypatch):
         return datasets.load_from_disk(str(saved))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert len(load("hf:someone/pictures", "test")) == 6
+    assert [len(load("hf:someone/pictures", split)) for split in SPLITS] == [20, 1, 6], "nothing of train is held out"
     assert load("hf:someone/pictures:small", streaming=True).shape == (1, 4, 5)
-    assert asked == [(("someone/pictures", None), {"streaming": False}), (("someone/pictures", "small"), {"streaming": True})]
+    assert asked == [(("someone/pictures", None), {"streaming": False})] * 3 + [(("someone/pictures", "small"), {"streaming": True})]
 
     def unreachable(*given, **options):
         raise ConnectionError("no route\nto the hub")

@@ -100,8 +100,9 @@ def hub(
     """A set of the Hugging Face hub, `hf:NAME` or `hf:NAME:CONFIGURATION`, or a folder written by `save_to_disk`.
 
     The first image column is x and the first column of class labels is the label. A missing validation split is a seeded
-    tenth of train; a set without splits is cut 80/10/10. With `streaming` nothing is cut: the split must exist (a set without splits
-    is train). Raises InputError where the set, its split or an image column is missing.
+    tenth of train, of the hub's sets a tenth of test: no best state is looked for there, so that train stays whole. A set without splits
+    is cut 80/10/10. With `streaming` nothing is cut: the split must exist (a set without splits is train). Raises InputError where the
+    set, its split or an image column is missing.
     """
     check_split(split)
     require("PIL", "images")
@@ -166,12 +167,13 @@ def _open(datasets: Any, name: str, split: str, streaming: bool) -> tuple[Any, t
             raise InputError(f"{shown} has no splits, and streaming reads all of it as train; got split '{split}'")
     else:
         found = {key: whole[title] for key, titles in FOLDERS.items() for title in titles if title in whole}
-        cut = split == "validation" and split not in found and "train" in found and not streaming
+        source = "test" if name.startswith("hf:") else "train"  # `prepare.held_out` looks at no validation images of the hub's sets
+        cut = split == "validation" and split not in found and source in found and not streaming
         if not cut and split not in found:
             raise InputError(f"{shown} has no split '{split}'; it has {', '.join(whole)}")
-        rows = found["train" if cut else split]
+        rows = found[source if cut else split]
         train = found.get("train", rows)
-        if cut or (split == "train" and "validation" not in found):
+        if cut or (split == source == "train" and "validation" not in found):
             carve = (0.1, 0.0)
     if streaming and isinstance(rows, datasets.Dataset):
         rows = rows.to_iterable_dataset()
