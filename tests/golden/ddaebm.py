@@ -28,8 +28,15 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["net"] = {"kind": old["network"]} | {
         "mlp": mlp,
         "nice": mlp | {"couplings": old["couplings"]},
-        "patch": {"width": width, "blocks": old["blocks"], "patch": old["patch"], "embedding": 2 * width, "dropout": 0.0},
-        "unet": {key: old[key] for key in ("width", "multipliers", "blocks", "attention")} | {"dropout": 0.0},
+        "patch": {
+            "width": width,
+            "blocks": old["blocks"],
+            "patch": old["patch"],
+            "embedding": 2 * width,
+            "dropout": 0.0,
+            "precise_first": False,
+        },
+        "unet": {key: old[key] for key in ("width", "multipliers", "blocks", "attention")} | {"dropout": 0.0, "precise_first": False},
     }[old["network"]]
     vectors = old["network"] in ("mlp", "nice")
     encoder = {"kind": "mlp"} | mlp if vectors else {"kind": "conv", "width": old["encoder_width"], "stages": 3}

@@ -24,5 +24,7 @@ def net(old: dict[str, Any]) -> dict[str, Any]:
             return {"kind": "mlp", "width": width, "depth": blocks}
         case "patch":
             dropout = old.get("dropout", 0.0)
-            return {"kind": "patch", "width": width, "blocks": blocks, "patch": old["patch"], "embedding": 128, "dropout": dropout}
+            return {"kind": "patch", "width": width, "blocks": blocks, "patch": old["patch"], "embedding": 128, "dropout": dropout} | {
+                "precise_first": False
+            }
     return {"kind": "convnet", "widths": [width * m for m in old["multipliers"]], "blocks": blocks, "spectral_norm": False}

@@ -6,6 +6,7 @@ import torch
 from thalweg.energy import score, value_and_score
 from thalweg.errors import InputError
 from thalweg.nn.build import MLP, Coders, ConvNet, ExpandingNet, GuidedUNet, PatchNet, PatchUNet, PooledNet, ResNet, UNet
+from thalweg.nn.published import RecoveryNet
 from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
 
 IMAGE, VECTOR = (2, 8, 8), (5,)
@@ -114,12 +115,35 @@ def test_patch_unet_starts_with_no_map_and_a_small_vector():
     assert fields.shape == (2, 3, 8, 12) and not fields.any() and 0 < float(vector.detach().abs().max()) < 1
 
 
-def test_patch_unet_keeps_its_first_layer_in_fp32():
+@pytest.mark.parametrize("kind", [PatchNet, PatchUNet, UNet, RecoveryNet])
+def test_the_first_layer_stays_in_fp32(kind):
     """Under bf16 autocast a difference far below bf16's resolution of x still reaches the first layer's output."""
-    x = torch.ones(1, 1, 8, 8)
-    near = x + 1e-4
-    for precise, differs in ((True, True), (False, False)):
-        net = PatchUNetNetwork((1, 8, 8), out=1, vector=0, width=8, deep_width=8, precise_first=precise)
+    for precise in (True, False):
+        spec = kind(precise_first=precise, **{"blocks": 1} | ({"widths": (8, 8)} if kind is RecoveryNet else {"width": 8}))
+        net = spec.build((1, 8, 8), levels=True, **{} if kind is RecoveryNet else {"channels": 1}).eval()
+        seen = []
+        net.first.register_forward_hook(lambda layer, given, out, seen=seen: seen.append(out))
         with torch.autocast("cpu", torch.bfloat16):
-            a, b = (net._first(torch.nn.functional.pixel_unshuffle(part, 2)) for part in (x, near))
-        assert (not torch.equal(a, b)) == differs
+            for x in (torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8) + 1e-4):
+                net(x, torch.zeros(1))
+        assert torch.equal(*seen) != precise
+
+
+def test_the_recovery_net_is_that_of_table_5_7():
+    """Blocks at every resolution, the level in each of them, ReLU, a sum and the product with the level's vector."""
+    net = RecoveryNet(widths=(4, 8), blocks=2).build((3, 8, 8), levels=True, classes=3).eval()
+    assert [[block.first.in_channels for block in stage] for stage in net.stages] == [[4, 4], [4, 8]]
+    x, t = torch.randn(5, 3, 8, 8), torch.arange(5)
+    shapes = []
+    for stage in net.stages:
+        stage[0].register_forward_hook(lambda layer, given, out: shapes.append(tuple(out.shape[1:])))
+    energy = net(x, t)
+    assert energy.shape == (5,) and shapes == [(4, 8, 8), (8, 4, 4)]
+    assert not torch.equal(energy, net(x, torch.zeros_like(t))) and not torch.equal(energy, net(x, t, torch.ones(5, dtype=torch.int64)))
+    h = net.first(x)
+    pooled = torch.nn.functional.avg_pool2d(h, 2)  # blocks start as the identity, or as the convolution where channels change
+    vector = net.last(torch.nn.functional.leaky_relu(net.level(t) + net.label(None, 5), 0.2))
+    expected = (net.stages[1][0].skip(pooled).relu().sum((2, 3)) * vector).sum(1)
+    assert torch.allclose(energy, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="one energy at each noise level"):
+        RecoveryNet().build((3, 32, 32), channels=3)

@@ -1,7 +1,7 @@
 """Layers shared by the networks: embeddings of levels and labels, fast strided convolution, attention, spectral norm."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,18 +11,39 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 
+def in_fp32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`layer(x)` in fp32 also under autocast: for first layers, which hold the place of x, and for last ones, which make the energy."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+class PreciseConv2d(nn.Conv2d):
+    """A convolution that computes in fp32 also under autocast: [B, C, H, W] -> [B, out, H', W'].
+
+    For first layers, which hold the place of x: its rounding to bf16 is as large as the noise of the lowest levels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_fp32(super().forward, x) if torch.is_autocast_enabled(x.device.type) else super().forward(x)
+
+
+def first_conv(channels: int, width: int, *, precise: bool) -> nn.Conv2d:
+    """The first 3×3 convolution of a network of images, in fp32 also under autocast where it is `precise`."""
+    return (PreciseConv2d if precise else nn.Conv2d)(channels, width, 3, padding=1)
+
+
 class LevelEmbedding(nn.Module):
     """Sinusoids of a noise level, then two linear layers: levels [B] (any real numbers) -> [B, width].
 
-    `period` is the longest wavelength, of the order of the largest level; frequencies as in DDPM.
+    `period` is the longest wavelength, of the order of the largest level; frequencies as in DDPM. `activation` stands between the layers.
     """
 
-    def __init__(self, width: int, period: float = 10_000.0, sinusoids: int = 64) -> None:
+    def __init__(self, width: int, period: float = 10_000.0, sinusoids: int = 64, activation: nn.Module | None = None) -> None:
         super().__init__()
         half = sinusoids // 2
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(-math.log(period) * torch.arange(half) / half), persistent=False)
-        self.net = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
+        self.net = nn.Sequential(nn.Linear(2 * half, width), activation or nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
         angle = level.float()[:, None] * self.frequencies

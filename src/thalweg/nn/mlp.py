@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.nn.layers import LabelEmbedding, LevelEmbedding
+from thalweg.nn.layers import LabelEmbedding, LevelEmbedding, in_fp32
 
 
 class MLP(nn.Module):
@@ -47,16 +47,11 @@ class MLP(nn.Module):
         if self.label is not None:
             shift = shift + self.label(label, len(x))
         mixed = torch.is_autocast_enabled(x.device.type)
-        h = _in_fp32(self.first, x.flatten(1)) if mixed else self.first(x.flatten(1))
+        h = in_fp32(self.first, x.flatten(1)) if mixed else self.first(x.flatten(1))
         for layer in self.hidden:
             h = self.activation(h + shift)
             # a bias in fp32 lets a compiler fold the cast into the activation that follows
             h = F.linear(h, layer.weight) + layer.bias if mixed else layer(h)
         h = self.activation(h + shift)
-        value = _in_fp32(self.last, h) if mixed else self.last(h)
+        value = in_fp32(self.last, h) if mixed else self.last(h)
         return value.squeeze(1) if self.scalar else value
-
-
-def _in_fp32(layer: nn.Linear, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x.float())

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.nn.layers import LabelEmbedding, LevelEmbedding
+from thalweg.nn.layers import LabelEmbedding, LevelEmbedding, first_conv
 from thalweg.nn.mlp import MLP
 
 
@@ -30,7 +30,8 @@ class PatchNet(nn.Module):
     With `classes`, a label [B] or None is taken too.
     Pixels are folded `patch`×`patch` into channels, `blocks` residual blocks of `width` channels follow, and the map is
     unfolded again. The vector is a linear layer on `hidden` SiLU units that see the whole folded map; the same units also
-    add to the map, which lets distant pixels speak to each other. The map starts at zero, the vector small but not at zero.
+    add to the map, which lets distant pixels speak to each other. The map starts at zero, the vector small but not at zero. With
+    `precise_first` the first layer computes in fp32 also under autocast.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PatchNet(nn.Module):
         dropout: float = 0.0,
         embedding: int = 128,
         classes: int = 0,
+        precise_first: bool = False,
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
@@ -54,7 +56,7 @@ class PatchNet(nn.Module):
         self.shape, self.patch, self.embedding = (out, height, breadth), patch, embedding
         self.level = LevelEmbedding(embedding)
         self.label = LabelEmbedding(classes, embedding) if classes else None
-        self.first = nn.Conv2d(channels * patch**2, width, 3, padding=1)
+        self.first = first_conv(channels * patch**2, width, precise=precise_first)
         self.blocks = nn.ModuleList(PatchBlock(width, embedding, dropout) for _ in range(blocks))
         self.map = nn.Conv2d(width, out * patch**2, 3, padding=1)
         self.whole = nn.Linear(width * (height // patch) * (breadth // patch), hidden)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.nn.layers import LabelEmbedding, LevelEmbedding
+from thalweg.nn.layers import LabelEmbedding, LevelEmbedding, first_conv
 from thalweg.nn.patchnet import PatchBlock
 
 
@@ -15,8 +15,7 @@ class PatchUNet(nn.Module):
     `deep_width` at H/4×W/4, and `blocks` again at H/2×W/2, which see both. `hidden` units look at the whole deeper map: they add to it,
     which lets distant pixels speak to each other, and the vector is a linear layer on them. The map starts at zero, the vector small but
     not at zero.
-    With `precise_first` the first layer computes in fp32 also under autocast: it holds the place of x, whose rounding to bf16 is as large
-    as the noise of the lowest levels.
+    With `precise_first` the first layer computes in fp32 also under autocast.
     """
 
     def __init__(
@@ -39,10 +38,10 @@ class PatchUNet(nn.Module):
         channels, height, breadth = shape
         if height % 4 or breadth % 4:
             raise ValueError(f"height and width must divide by 4, got {height}×{breadth}")
-        self.deep_shape, self.embedding, self.precise_first = (deep_width, height // 4, breadth // 4), embedding, precise_first
+        self.deep_shape, self.embedding = (deep_width, height // 4, breadth // 4), embedding
         self.level = LevelEmbedding(embedding)
         self.label = LabelEmbedding(classes, embedding) if classes else None
-        self.first = nn.Conv2d(4 * channels, width, 3, padding=1)
+        self.first = first_conv(4 * channels, width, precise=precise_first)
         self.before = nn.ModuleList(PatchBlock(width, embedding, dropout) for _ in range(blocks))
         self.down = nn.Conv2d(4 * width, deep_width, 1)
         self.deep = nn.ModuleList(PatchBlock(deep_width, embedding, dropout) for _ in range(deep_blocks))
@@ -65,7 +64,7 @@ class PatchUNet(nn.Module):
         if self.label is not None:
             embedding = embedding + self.label(label, len(x))
         embedding = F.silu(embedding)
-        h = self._first(F.pixel_unshuffle(x, 2))
+        h = self.first(F.pixel_unshuffle(x, 2))
         for block in self.before:
             h = block(h, embedding)
         d = self.down(F.pixel_unshuffle(h, 2))
@@ -78,9 +77,3 @@ class PatchUNet(nn.Module):
             h = block(h, embedding)
         fields = F.pixel_shuffle(self.map(F.silu(h)), 2)
         return fields, None if self.vector is None else self.vector(whole)
-
-    def _first(self, x: Tensor) -> Tensor:
-        if not self.precise_first:
-            return self.first(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.first(x.float())

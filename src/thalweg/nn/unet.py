@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from thalweg.nn.layers import Attention, LabelEmbedding, LevelEmbedding
+from thalweg.nn.layers import Attention, LabelEmbedding, LevelEmbedding, first_conv
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -50,7 +50,7 @@ class UNet(nn.Module):
     `width` channels times `multipliers` down the resolutions (halved by average pooling, H and W divisible by
     2^(len − 1)), `blocks` residual blocks at each, self-attention at resolutions up to `attention` pixels. Labels [B]
     condition it where `classes` > 0. The map's last layer starts at zero; the vector's starts small but not at zero:
-    identical classes would stay identical without labels.
+    identical classes would stay identical without labels. With `precise_first` the first layer computes in fp32 also under autocast.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class UNet(nn.Module):
         attention: int = 8,
         classes: int = 0,
         dropout: float = 0.0,
+        precise_first: bool = False,
     ) -> None:
         super().__init__()
         channels, size = shape[0], shape[1]
@@ -77,7 +78,7 @@ class UNet(nn.Module):
         self.embedding = embedding = 4 * width
         self.level = LevelEmbedding(embedding)
         self.label = LabelEmbedding(classes, embedding) if classes else None
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = first_conv(channels, width, precise=precise_first)
         self.pool = nn.AvgPool2d(2)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, c = [width], width
