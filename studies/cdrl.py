@@ -14,8 +14,14 @@ The other parts measure runs, below `--runs`:
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m studies.cdrl toys digits conditional composition inpainting latent
     python -m studies.cdrl ablation --seconds 60 --precision bf16
+    python -m studies.cdrl levels --rows cdrl-digits cdrl-fashion-mnist
+
+`levels` takes any runs below `--runs`, those of `--rows`: at each level the errors of proposals and of refined draws, the displacement of
+the chains, the gap of the energies, and how far samples are from the data. `handover`: small models (digits, 128 wide) learn from the data
+and then from refined draws, in the ways of its rows; the criterion along each.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -47,24 +53,36 @@ GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 SHARED = dict(net=dict(width=256), initializer=dict(width=256), lr_end=1.0)
 FULL = "full"
-# row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for the last row, which the paper does not have
+# row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for rows that the paper does not have
 ROWS: dict[str, tuple[dict, float | None]] = {
     FULL: ({}, 4.31),
     "DRL: no initializer, its schedule, 30 steps, independent pairs": (
-        dict(initializer=None, schedule="drl", steps=30, variance_reduction=False), 9.58,
+        dict(initializer=None, schedule="drl", steps=30, variance_reduction=False, step_coefficient=0.02, tweedie=0.0), 9.58,
     ),
     "no cooperation: no initializer, 30 steps": (dict(initializer=None, steps=30), 6.47),
     "no variance reduction": (dict(variance_reduction=False), 5.51),
     "initializer predicts x0": (dict(predict="x0"), 5.17),
     "initializer predicts noise": (dict(predict="noise"), 4.95),
     "DRL's schedule, T = 8": (dict(schedule="drl", levels=8), 4.94),
-    "initializer learns from y": (dict(data_first=1.0), 5.95),
+    "initializer learns from y": (dict(data_first=1.0, data_target="y"), 5.95),
+    "initializer learns from the mean given x0": (dict(data_first=1.0), None),
     "T = 4": (dict(levels=4), None),
     "T = 5": (dict(levels=5), 5.08),
     "K = 10": (dict(steps=10), 4.50),
     "K = 30": (dict(steps=30), 5.08),
     "scalar read-out (the paper's form)": (dict(readout="scalar", weight_power=1.0), None),
 }  # fmt: skip
+# when the initializer stops learning from the data, the criterion must not break: digits, hand-over after 0.6 of 450 small updates
+HANDED = dict(
+    net=dict(width=128), initializer=dict(width=128), batch=128, images=57_600, data_first=0.6, lr_end=1.0, warm_up=50, ahead=25, ema=0.95,
+)  # fmt: skip
+STOPS = 15
+HANDOVER = {
+    "y of pairs with one noise": dict(data_target="y"),
+    "mean given x0": dict(),
+    "mean given x0, proposals of the EMA twin": dict(slow_proposals=True),
+    "mean given x0, never handed over": dict(data_first=1.0),
+}
 STEPS = (15, 8, 5, 3)  # of a level, Table 5.2
 ABLATION_DRAWS = 4
 BUDGET = 90.0  # CPU seconds of training a row
@@ -384,12 +402,99 @@ def latent(options: Options) -> dict[str, Any]:
     }  # fmt: skip
 
 
-OF_RUNS = {"digits": digits, "conditional": conditional, "composition": composition, "inpainting": inpainting, "latent": latent}
+# --- the hand-over from the data to refined draws
+
+
+def handover_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return "cdrl/digits", HANDED | HANDOVER[row]
+
+
+def handover_one(row: str, seed: int, options: Options) -> Row:
+    held = tw.data.load("digits", "validation").all().x.flatten(1)
+
+    def criterion(twin: Any, last: bool) -> Row:
+        return {"criterion": float(tw.evaluate.energy_distance(twin.sample(len(held), seed=1).flatten(1), held))}
+
+    _, found = trained(handover_settings(row, options), tw.data.load("digits"), seed, options, stops=STOPS, look=criterion)
+    values = [point["criterion"] for point in found["along"]]
+    before = round(HANDED["data_first"] * STOPS)  # stops until the hand-over
+    return found | {"before": values[before - 1], "worst": max(values[before:]), "end": values[-1]}
+
+
+def handover_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    return means(mine, ("before", "worst", "end", "cpu_seconds")) | {"jump": mean(row["worst"] / row["before"] for row in mine)}
+
+
+# --- what each level does
+
+
+def level_figures(model: Any, x0: Tensor, label: Tensor | None = None, seed: int = 0) -> list[dict[str, float]]:
+    """Of each level: root mean square errors per entry, over pairs (y_t, x_{t+1}) of held-out data, in units of the data.
+
+    `error` of the proposal's mean to the mean of q(y_t | x_{t+1}, x_0), and `linear` of the best linear guess; `proposed` and `refined` of
+    a draw to y_t, which for the best of models is `least` or more, as x_0 is not known; `displacement` of the chain, `noise` that of its
+    injected noise alone; `wide`, `wide_refined` the spread of proposals and of refined draws about x_0's share, relative to y's; `gap`
+    E(y_t) − E(ỹ_t) in nats; `distance` the energy distance of samples x_t to data at that level, `floor` that of data to data.
+    """
+    g, c, table, n = tw.random.seeded(seed, 30), model.config, model.table, len(x0)
+
+    def rms(x: Tensor) -> float:
+        return float(x.square().mean().sqrt())
+
+    found = []
+    with torch.no_grad():
+        for level in range(c.levels):
+            t = torch.full((n,), level)
+            e, other = (tw.random.normal_like(x0, g) for _ in range(2))
+            y, x_next = model.schedule.pair(x0, t, e, other)
+            exact, alpha = model.data_mean(x0, x_next, t), float(table.alpha[level])
+            mean = x_next if model.initializer is None else model.proposal_mean(x_next, t, label)
+            start = mean if model.initializer is None else model.propose(mean, t, g)
+            refined = model.refine(start, x_next, t, label=label, generator=g)
+            step = float(table.step[level] * model.step_size.size[level])
+            x = model.sample(n, seed=seed, down_to=level, denoise=False, **({} if label is None else {"label": label}))
+            real = [model.schedule.diffuse(x0, t, tw.random.normal_like(x0, g)).flatten(1) for _ in range(2)]
+            clean = alpha * model.schedule.signal[level] * x0
+            found.append({
+                "level": level, "error": rms(mean - exact), "linear": rms(table.guess[level] * x_next - exact),
+                "proposed": rms(start - y), "refined": rms(refined - y), "least": math.sqrt(2) * rms(y - exact),
+                "displacement": rms(refined - start), "noise": step * math.sqrt(c.chain.steps), "wide": rms(start - clean) / rms(y - clean),
+                "wide_refined": rms(refined - clean) / rms(y - clean),
+                "gap": float((model.marginal(y, t, label) - model.marginal(refined, t, label)).mean()),
+                "distance": float(tw.evaluate.energy_distance(x.flatten(1), real[0])),
+                "floor": float(tw.evaluate.energy_distance(real[1], real[0])),
+            })  # fmt: skip
+    return found
+
+
+def levels(options: Options) -> dict[str, Any]:
+    """`level_figures` of runs, on 500 held-out images."""
+    found: dict[str, Any] = {}
+    for name in options.rows or ["cdrl-digits"]:
+        model = tw.load(options.runs / name)
+        batch = tw.data.load(model.config.data, "test").batch(0, 500, seed=0)
+        found[name] = {
+            "training": length_of(options.runs / name),
+            "levels": level_figures(model, batch.x, batch.label if model.config.conditional else None),
+        }
+        print("\n" + name + "\n" + table(found[name]["levels"]), flush=True)
+    return {"runs": found}
+
+
+OF_RUNS = {
+    "levels": levels,
+    "digits": digits,
+    "conditional": conditional,
+    "composition": composition,
+    "inpainting": inpainting,
+    "latent": latent,
+}
 STUDY = Study(
     "cdrl",
     __doc__,
     {
         "toys": Part(TOYS, toy_one, toy_line, toy_settings, lambda options, rows: {"budget_cpu_seconds": TOYS}),
+        "handover": Part(HANDOVER, handover_one, handover_line, handover_settings),
         "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, ablation_more),
         **OF_RUNS,
     },
@@ -482,6 +587,7 @@ ABLATION = [
         "row | paper, FID on CIFAR-10 = paper_fid:.2f | Fréchet distance = frechet:.1f | difference = difference ± standard_error:+.1f | "
         "images:,.0f | failed | holds"
     ),
+    "{withdrawn}",
     "The full models, sampled with fewer steps per level and by one network alone:",
     Table(
         "samples by | Fréchet distance = frechet:.1f | ratio to 15 steps = ratio:.2f | CPU time, ratio to 15 steps = time:.2f",
@@ -498,6 +604,14 @@ def of_composition(r: dict[str, Any]) -> dict[str, Any]:
     return {"sets": [{"name": name, "judges": shares(found["judge_accuracy"]), **found} for name, found in r["results"].items()]}
 
 
+OF_HANDOVER = [
+    "The initializer learns from the data for 0.6 of the updates, and then from refined draws: digits, 450 updates of 128 images, networks "
+    "128 wide, constant rates, {seeds} seeds. Energy distance of 179 samples to validation digits, of EMA twins:",
+    Table(
+        "row | before the hand-over = before:.3f | worst after it = worst:.3f | at the end = end:.3f | worst by before = jump:.1f | "
+        "CPU seconds = cpu_seconds:.0f"
+    ),
+]
 PARTS = (
     Shown("cdrl_toys", TOY),
     Shown("cdrl_digits", DIGITS, lambda r: {"aurocs": ", ".join(f"{kind} {found['auroc']:.3f}" for kind, found in r["auroc"].items())}),
@@ -508,7 +622,8 @@ PARTS = (
 )
 PAGE = [
     Section("CDRL", PARTS, "± is the standard error over draws of one trained model, unless said otherwise."),
-    Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION)]),
+    Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION, lambda r: {"withdrawn": r.get("withdrawn", "")})]),
+    Section("Hand-over of CDRL", [Shown("cdrl_handover", OF_HANDOVER)]),
 ]
 
 if __name__ == "__main__":

@@ -34,8 +34,6 @@ QUICK = (
     "egc/moons",
     "egc/digits",
     "egc/digits@bf16",
-    "cdrl/25gaussians",
-    "cdrl/digits-conditional",
     "ddaebm/pinwheel-weighted",
     "ddaebm/digits-nice",
     "jem/digits",

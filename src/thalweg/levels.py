@@ -57,6 +57,8 @@ class LevelTable(nn.Module):
     sigma: Tensor  # σ̄_t
     std: Tensor  # of y_t if the data were N(0, s² I), 1 without s
     ratio: Tensor  # ᾱ_t s/σ̄_t, of the spread of data to that of noise
+    guess: Tensor  # times x_{t+1} the best linear guess of y_t if the data were N(0, s² I), N(0, I) without s
+    x0_share: Tensor  # what x_0 counts for in the mean of q(y_t | x_{t+1}, x_0)
     noise_share: Tensor  # of the noise in the standard deviation of y_t
     weight: Tensor  # of the level in the energy's loss
 
@@ -67,6 +69,7 @@ class LevelTable(nn.Module):
         variance = [1 - a**2 for a in fall]  # σ²_{t+1}
         alpha = [*fall[:-1], 1.0]
         spread = [sigma[t] / sigma[t + 1] * math.sqrt(variance[t]) for t in levels]  # σ̃_t
+        data = [(signal[t] * (s or 1.0)) ** 2 + sigma[t] ** 2 for t in range(schedule.levels + 1)]  # variance of x_t
         tables = {
             "alpha": alpha,
             "pull": [*(1 / v for v in variance[:-1]), 0.0],
@@ -75,6 +78,8 @@ class LevelTable(nn.Module):
             "sigma": sigma[:-1],
             "std": [alpha[t] ** 2 * (signal[t] ** 2 * s**2 + sigma[t] ** 2) if s else 1.0 for t in levels],
             "ratio": [signal[t] * s / sigma[t] for t in levels],
+            "guess": [alpha[t] * fall[t] * data[t] / data[t + 1] for t in levels],
+            "x0_share": [alpha[t] * signal[t] * variance[t] / sigma[t + 1] ** 2 for t in levels],
             "noise_share": [sigma[t] / math.hypot(signal[t] * s, sigma[t]) for t in levels],
             "weight": [math.sqrt(variance[0] / variance[t]) ** weight_power for t in levels],
         }

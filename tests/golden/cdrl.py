@@ -22,6 +22,25 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["net"] = _network(old["network"], {key: old[key] for key in fields[old["network"]]})
     new["initializer"] = _initializer(old) if old["initializer"] else None
     new["chain"] = _chain(old)
+    return _since(new)
+
+
+def _since(new: dict[str, Any]) -> dict[str, Any]:
+    """What has changed on purpose: DRL is Gao et al.'s, CIFAR-10's energy that of Table 5.7, first layers stay in fp32, EMA twins propose
+    where initializers learn from the data first, as Fashion-MNIST's do now too."""
+    if new["data"] == "fashion-mnist" and not new["autoencoder"]:
+        new["data_first"] = 0.6
+    new |= {"initializer_conditional": True, "data_target": "mean", "slow_proposals": new["data_first"] > 0}
+    for network in (new["net"], new["initializer"] or {}):
+        if network.get("kind") in ("patch", "unet"):
+            network["precise_first"] = True
+        if network.get("kind") == "unet":
+            network["attention"] = 16
+    if new["net"]["kind"] == "convnet":
+        kept = {key: new["net"][key] for key in ("widths", "blocks", "spectral_norm")}
+        new["net"] = {"kind": "recovery", **kept, "precise_first": True}
+    if new["initializer"] is None:
+        new |= {"schedule": {"kind": "drl"}, "variance_reduction": False, "step_coefficient": 0.02, "tweedie": 0.0}
     return new
 
 

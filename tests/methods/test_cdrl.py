@@ -12,7 +12,9 @@ from thalweg.chain import MALA, Langevin
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.guidance import given
-from thalweg.objective import recovery
+from thalweg.levels import LevelTable
+from thalweg.methods import preset
+from thalweg.objective import recovery, squared_error
 
 BOUND = 4.5
 STD = 0.7  # of the Gaussian data
@@ -99,7 +101,21 @@ def test_constants_of_the_levels():
     noise, variance = [0.0074, 0.2523, 0.4817, 0.6818, 0.8402, 0.9475], [0.0636, 0.1798, 0.3031, 0.4507, 0.6522, 0.9407]
     steps = [0.054 * a * b for a, b in zip(noise, variance)]
     assert method.table.step.square().tolist() == pytest.approx(steps, rel=0.01)
-    assert tw.method("cdrl/digits-drl").config.chain.steps == 30 and tw.method("cdrl/digits-drl").initializer is None
+
+
+def test_the_baseline_is_drl():
+    """Its schedule, pairs of two noises and s_t² = b² (σ̄_t/σ̄_0) σ²_{t+1}, b² = 2e-4, of 30 steps, as in its released code."""
+    for name in ("digits-drl", "cifar10-drl"):
+        _, config = preset(f"cdrl/{name}")
+        assert (config.chain.steps, config.initializer, config.variance_reduction, config.tweedie) == (30, None, False, 0.0)
+        schedule = config.schedule.build(config.levels)
+        assert schedule.signal == noise.drl(6).signal
+        expected = [
+            2e-4 * s / schedule.noise[0] * (1 - (b / a) ** 2) for s, a, b in zip(schedule.noise, schedule.signal, schedule.signal[1:])
+        ]
+        assert LevelTable(schedule, step_coefficient=config.step_coefficient, data_std=0.0, weight_power=1.0).step.square().tolist() == (
+            pytest.approx(expected, rel=1e-3)
+        )
 
 
 def test_warm_up_of_the_initializer_is_ahead():
@@ -171,20 +187,53 @@ def test_the_posterior_adds_the_quadratic_term_but_at_the_top():
 
 @pytest.mark.parametrize("predict", ["y", "x0", "noise"])
 def test_the_initializer_s_mean(predict):
-    """With a network that outputs the truth, x0 and noise give the mean of q(y_t | x_{t+1}, x_0) = α_{t+1} E(x_t | x_{t+1}, x_0)."""
+    """The network corrects the best linear guess; where it gives the truth, x0 and noise mean α_{t+1} E(x_t | x_{t+1}, x_0)."""
     method = toy(predict=predict)
     x0, e = random.normal(2, 8, DIM, generator=random.seeded(4)).unbind(0)
     for level in range(6):
         t = torch.full((8,), level)
         x_next = method.schedule.diffuse(x0, t + 1, e)
-        answer = {"y": torch.full_like(x0, 0.3), "x0": x0, "noise": e}[predict]
+        s, std = method.schedule, method.config.data_std
+        variance = s.signal[level + 1] ** 2 * std**2 + s.noise[level + 1] ** 2
+        guess = {"x0": s.signal[level + 1] * std**2 / variance, "noise": s.noise[level + 1] / variance}
+        answer = torch.full_like(x0, 0.3) if predict == "y" else (x0 if predict == "x0" else e) - guess[predict] * x_next
         method.initializer.forward = lambda *_, answer=answer: (answer, None)
-        s = method.schedule
         alpha = s.signal[level + 1] / s.signal[level]
         step = 1 - alpha**2
         mean = s.signal[level] * step / s.noise[level + 1] ** 2 * x0 + alpha * s.noise[level] ** 2 / s.noise[level + 1] ** 2 * x_next
-        expected = x_next + 0.3 if predict == "y" else method.table.alpha[level] * mean
+        expected = method.table.guess[level] * x_next + 0.3 if predict == "y" else method.table.alpha[level] * mean
+        assert torch.allclose(method.data_mean(x0, x_next, t), method.table.alpha[level] * mean, atol=2e-4)
         assert torch.allclose(method.proposal_mean(x_next, t), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("predict", ["y", "x0", "noise"])
+def test_an_untrained_initializer_proposes_the_best_linear_guess(predict):
+    """The regression of y_t on x_{t+1} over pairs of Gaussian data, whatever the network predicts."""
+    method, n = toy(predict=predict, data_std=STD), 20_000
+    x0, e, other = random.normal(3, n, DIM, generator=random.seeded(24)).unbind(0)
+    for level in range(6):
+        t = torch.full((n,), level)
+        y, x_next = method.schedule.pair(STD * x0, t, e, other)
+        slope = float((y * x_next).sum() / x_next.square().sum())
+        error = float((y - slope * x_next).std() / x_next.std()) / math.sqrt(y.numel())
+        found = method.proposal_mean(x_next, t).detach()
+        assert torch.allclose(found, float(method.table.guess[level]) * x_next, atol=1e-5)
+        assert abs(float((found * x_next).sum() / x_next.square().sum()) - slope) < BOUND * error
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_proposals_learned_from_the_data_are_as_wide_as_y(level):
+    """On narrow Gaussian data, as images are locally: from the mean they are, from y of pairs with one noise they are too wide."""
+    std, n = 0.1, 20_000
+    method = toy(data_std=std)
+    x0, e = random.normal(2, n, DIM, generator=random.seeded(25)).unbind(0)
+    t = torch.full((n,), level)
+    y, x_next = method.schedule.pair(std * x0, t, e)
+    width = {}
+    for name, target in (("mean", method.data_mean(std * x0, x_next, t)), ("y", y)):
+        best = (target * x_next).sum() / x_next.square().sum() * x_next  # what an initializer learns from these targets
+        width[name] = float(method.propose(best, t, random.seeded(26)).std() / y.std())
+    assert 0.94 < width["mean"] < 1.02 and width["y"] > 1.2
 
 
 # --- training
@@ -288,6 +337,20 @@ def test_the_initializer_learns_from_what_it_is_told():
     assert mean["refined"] > 2000 and mean["data"] < 10
 
 
+@pytest.mark.parametrize("data_target", ["mean", "y"])
+def test_what_of_the_data_the_initializer_learns(data_target):
+    method, x0 = toy(data_first=1.0, data_target=data_target), Gaussian().batch(0, 64, 1).x
+    update = Recorder(27)
+    method.step(Batch(x0, None), update)
+    generator = random.seeded(27)
+    t = random.integers(64, 0, 6, generator=generator)
+    y, x_next = method.schedule.pair(x0, t, random.normal_like(x0, generator))
+    target = y if data_target == "y" else method.data_mean(x0, x_next, t)
+    assert float(update.losses["initializer"].detach()) == pytest.approx(
+        float(squared_error(method.table.guess[t][:, None] * x_next, target))
+    )
+
+
 def test_the_initializer_can_learn_from_the_data_first():
     found = []
     for images in (0, 499, 500, 900):
@@ -298,6 +361,18 @@ def test_the_initializer_can_learn_from_the_data_first():
         method.step(Gaussian().batch(0, 64, 1), update)
         found.append(float(update.losses["initializer"].detach()) < 10)
     assert found == [True, True, False, False]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_slow_proposals_are_those_of_the_twin(slow):
+    """Chains start there; what the initializer learns is its own mean."""
+    method, update, starts = toy(slow_proposals=slow), Recorder(29), []
+    update.ema = toy()
+    update.ema.initializer.forward = lambda x, t: (torch.full_like(x, 100.0), None)
+    method.refine = lambda y, *_, **options: starts.append(y) or torch.zeros_like(y)
+    method.step(Gaussian().batch(0, 64, 1), update)
+    assert (float(starts[0].mean()) > 90) == slow and not starts[0].requires_grad
+    assert float(update.losses["initializer"].detach()) < 10
 
 
 def test_steps_adapt_at_each_level_to_the_wanted_acceptance():
@@ -364,6 +439,23 @@ def test_guiding_the_initializer_leaves_energies_at_their_own_weight():
     assert torch.equal(drawn(3.0, "initializer", "initializer"), drawn(3.0, "both", "initializer"))
     assert torch.equal(drawn([1.0, -1.0], "initializer", "energy"), drawn([1.0, -1.0], "both", "energy")), "what is negated stays so"
     assert torch.equal(drawn(3.0, "initializer", "both"), drawn(3.0, "initializer", "both"))
+
+
+def test_an_initializer_without_labels_proposes_the_same_for_all():
+    """As in sec. 5.4.6: the label is in the energies alone."""
+    method = conditional(initializer_conditional=False)
+    assert method.initializer.net.label is None
+
+    def drawn(label, use, **asked):
+        return method.sample(8, seed=1, label=label, use=use, **asked)
+
+    assert torch.equal(drawn(0, "initializer"), drawn(1, "initializer")) and not torch.equal(drawn(0, "both"), drawn(1, "both"))
+    assert torch.equal(drawn(torch.tensor([[0, 2]] * 8), "initializer", guidance=4.0), drawn(None, "initializer"))
+    update = Recorder(28)
+    method.step(Gaussian(3).batch(0, 64, 1), update)
+    assert set(update.losses) == {"energy", "initializer"}
+    with pytest.raises(InputError, match="needs initializer_conditional"):
+        drawn(0, "both", guide="initializer")
 
 
 def test_a_model_samples_with_its_own_guide_and_resample():
@@ -505,6 +597,10 @@ def test_denoise_is_the_posterior_mean_of_a_gaussian(std):
         ({"levels": 1}, "must be 2 or more"),
         ({"initializer": "unet"}, "needs images"),
         ({"initializer": None, "guide": "initializer"}, "needs an initializer"),
+        ({"initializer_conditional": False, "guide": "initializer"}, "needs initializer_conditional"),
+        ({"net": "recovery"}, "needs images"),
+        ({"net": "recovery", "readout": "inner", "waves": 0}, "has no map"),
+        ({"net": "patch_unet"}, "needs readout = 'inner'"),
     ],
 )
 def test_settings_that_do_not_go_together(fields, message):

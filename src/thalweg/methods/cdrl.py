@@ -28,9 +28,10 @@ from thalweg.errors import InputError
 from thalweg.guidance import Concepts, asked_for, checked_labels, given, some_left_out
 from thalweg.levels import CosineLevels, LevelSchedule, LevelTable
 from thalweg.methods.base import Method, Update, check_start, finished
-from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet
+from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet, PatchUNet
 from thalweg.nn.layers import frozen
 from thalweg.nn.log_snr import see_log_snr, start_at_zero
+from thalweg.nn.published import RecoveryNet
 from thalweg.nn.waves import Waves
 from thalweg.objective import recovery, squared_error
 from thalweg.replay import AdaptiveStep
@@ -54,8 +55,8 @@ class Config(Common):
     which stays nearer to the data where guidance is large and for concepts never seen together"""
     resample: Count = 1
     """times that samples draw each level below the top, noised up again in between (ours)"""
-    net: Annotated[MLP | ConvNet | PatchNet | Own, Field(discriminator="kind")] = MLP(width=128, depth=3)
-    """the energy's network; the paper's is a ConvNet"""
+    net: Annotated[MLP | ConvNet | PatchNet | PatchUNet | RecoveryNet | Own, Field(discriminator="kind")] = MLP(width=128, depth=3)
+    """the energy's network; the paper's is a RecoveryNet"""
     readout: Literal["scalar", "nats", "inner"] = "scalar"
     """how its output f̂ enters the energy: f = f̂/s_t² (paper), f = f̂, or as a map in an inner product with y, see `CDRL.marginal`"""
     waves: Whole = 0
@@ -73,11 +74,19 @@ class Config(Common):
     """b in s_t² = b σ̄_t σ²_{t+1} (eq. 5.14)"""
     initializer: MapNetwork | None = MLP(width=64, depth=2)
     """the network that proposes where chains start; without one they start at x_{t+1} (DRL)"""
+    initializer_conditional: bool = True
+    """with `conditional`, the initializer is given the label too; in sec. 5.4.6 it is not"""
     predict: Literal["y", "x0", "noise"] = "y"
-    """what the initializer predicts (Table 5.9)"""
+    """what the initializer predicts (Table 5.9), each as a correction of the best linear guess from x_{t+1}"""
     data_first: Fraction = 0.0
-    """share of training in which the initializer learns y of the data, and only then the refined ỹ: 0 in the paper, 1 in a row of
+    """share of training in which the initializer learns from the data, and only then the refined ỹ: 0 in the paper, 1 in a row of
     Table 5.9; refined by an energy that knows nothing yet it learns nothing"""
+    data_target: Literal["mean", "y"] = "mean"
+    """what it then learns: the mean of q(y_t | x_{t+1}, x_0) (ours), or y_t itself (Table 5.9), from which proposals are too wide where
+    y_t and x_{t+1} have one noise"""
+    slow_proposals: bool = False
+    """chains of training start at proposals of the EMA twin, as those of samples do; without, energies follow an initializer that moves as
+    fast as they do, and `data_first` ends in a break (ours)"""
     variance_reduction: bool = True
     """y_t and x_{t+1} from one noise (eq. 5.7); without, x_{t+1} = y_t + σ_{t+1} ε"""
     weight_power: NotNegative = 1.0
@@ -120,6 +129,9 @@ class CDRL(Method):
         self.table = LevelTable(self.schedule, step_coefficient=c.step_coefficient, data_std=c.data_std, weight_power=c.weight_power)
         unit = {"scalar": self.table.step.square(), "nats": torch.ones(c.levels), "inner": 1 / self.table.ratio}  # f̂ of one nat
         self.register_buffer("unit", unit[c.readout], persistent=False)
+        of_noise = -self.table.x0_share * torch.tensor([b / a for a, b in zip(self.schedule.signal[1:], self.schedule.noise[1:])])
+        correction = {"y": torch.ones(c.levels), "x0": self.table.x0_share, "noise": of_noise}  # of the initializer's output in y_t
+        self.register_buffer("correction", correction[c.predict], persistent=False)
         self.net, self.initializer = self._build_networks()
         # in units of s_t; adaptation starts at half the width that p(y_t | x_{t+1}) has where the energy is flat
         target = c.chain.target_acceptance if isinstance(c.chain, MALA) else 0.0
@@ -131,7 +143,8 @@ class CDRL(Method):
 
         Both start at zero, so that an untrained energy is the reference alone, whatever it is multiplied by, and the first chains are sane.
         """
-        c, classes = self.config, self.config.classes if self.config.conditional else 0
+        c = self.config
+        classes, seen = (c.classes if by_label else 0 for by_label in (c.conditional, self._proposes_by_label))
         log_snr = [2 * math.log(a / b) for a, b in zip(self.schedule.signal, self.schedule.noise)]
         outputs = dict(out=1, channels=c.shape[0]) if c.readout == "inner" else dict(levels=True)
         inputs = (math.prod(c.shape) * (1 + 2 * c.waves),) if c.waves else c.shape
@@ -141,7 +154,11 @@ class CDRL(Method):
         net = Waves(net, c.waves, self.table.noise_share) if c.waves else net
         if c.initializer is None:
             return net, None
-        return net, see_log_snr(start_at_zero(c.initializer.build(c.shape, channels=c.shape[0], classes=classes)), log_snr)
+        return net, see_log_snr(start_at_zero(c.initializer.build(c.shape, channels=c.shape[0], classes=seen)), log_snr)
+
+    @property
+    def _proposes_by_label(self) -> bool:
+        return self.config.conditional and self.config.initializer_conditional
 
     @property
     def default_guidance(self) -> float:
@@ -197,19 +214,25 @@ class CDRL(Method):
         return 0.5 * self.table.pull[t] * (y - x_next).flatten(1).square().sum(1)
 
     def proposal_mean(self, x_next: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """g(x_{t+1}; t), the mean of the initializer's proposal for y_t (eq. 5.4): [B, ...] -> [B, ...]."""
-        c = self.config
-        out, _ = self.initializer(x_next, t + 1, label) if c.conditional else self.initializer(x_next, t + 1)
-        out = out.reshape(x_next.shape).to(x_next)
-        if c.predict == "y":  # as a difference from x_{t+1}, where an untrained initializer thus starts, like DRL
-            return x_next + out
-        alpha, sigma = self.schedule.alpha(t + 1, x_next), self.schedule.sigma(t + 1, x_next)
-        x0 = out if c.predict == "x0" else (x_next - sigma * out) / alpha
-        return _rows(self.table.alpha[t], x_next) * self.schedule.posterior(x0, x_next, t + 1, t)[0]
+        """g(x_{t+1}; t), the mean of the initializer's proposal for y_t (eq. 5.4): [B, ...] -> [B, ...].
+
+        The mean is linear in x_{t+1} and in each of y_t, x̂_0 and ε̂. The network's output corrects the best linear guess of the one that it
+        predicts, so that an untrained initializer proposes the same whichever that is.
+        """
+        out, _ = self.initializer(x_next, t + 1, label) if self._proposes_by_label else self.initializer(x_next, t + 1)
+        return _rows(self.table.guess[t], x_next) * x_next + _rows(self.correction[t], x_next) * out.reshape(x_next.shape).to(x_next)
 
     def propose(self, mean: Tensor, t: Tensor, generator: random.Generator) -> Tensor:
         """ŷ ~ N(mean, (α_{t+1} σ̃_t)² I), eq. 5.4."""
         return mean + _rows(self.table.proposal_std[t], mean) * random.normal_like(mean, generator)
+
+    def data_mean(self, x0: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
+        """The mean of q(y_t | x_{t+1}, x_0), [B, ...]: what a proposal's mean is for known x_0.
+
+        Where y_t and x_{t+1} have one noise (eq. 5.7), y_t itself is the mean of a narrower law that is not the model's; proposals learned
+        from it have all of the noise of level t, and then that of eq. 5.4 in addition.
+        """
+        return _rows(self.table.alpha[t], x0) * self.schedule.posterior(x0, x_next, t + 1, t)[0]
 
     def refine(
         self,
@@ -266,14 +289,16 @@ class CDRL(Method):
         e = random.normal_like(x0, g)
         y, x_next = self.schedule.pair(x0, t, e, None if c.variance_reduction else random.normal_like(x0, g))
         mean = None if self.initializer is None else self.proposal_mean(x_next, t, label)
-        start = x_next if mean is None else self.propose(mean.detach(), t, g)  # eq. 5.4
+        proposed = update.ema.proposal_mean(x_next, t, label) if mean is not None and c.slow_proposals else mean
+        start = x_next if proposed is None else self.propose(proposed.detach(), t, g)  # eq. 5.4
         refined = self.refine(start, x_next, t, label=label, generator=g, trace=trace, compile=True)  # eq. 5.3
         # the loss is on the network's output: what turns it to nats spans two to three orders of magnitude between levels
         weight = (self.table.weight * self.unit)[t]
         loss, data, samples = recovery(self.marginal, y, refined, weight, t, label)
         update("energy", loss)  # eq. 5.5
         if mean is not None:
-            target = y if update.images < c.data_first * c.images else refined
+            first = update.images < c.data_first * c.images
+            target = refined if not first else y if c.data_target == "y" else self.data_mean(x0, x_next, t)
             update("initializer", squared_error(mean, target))  # eq. 5.6 without its weight
         update.log(energy_data=data, energy_samples=samples, displacement=trace.displacement)
         self.step_size.adapt(trace, update, t)
@@ -316,7 +341,7 @@ class CDRL(Method):
         guide, resample = c.guide if guide is None else guide, c.resample if resample is None else resample
         self._check_request(n, use=use, shared=shared, guide=guide, steps=steps, start=start, resample=resample, down_to=down_to)
         concepts = self._concepts(n, label, c.guidance if guidance is None else guidance)
-        mean = given(self.proposal_mean, concepts)
+        mean = given(self.proposal_mean, concepts if self._proposes_by_label else [])
         energy = given(self.marginal, concepts if guide == "both" else [(label, min(weight, 1.0)) for label, weight in concepts])
         first, proposals, chains = self._noise_sources(n, seed, seed if chain_seed is None else chain_seed, shared)
 
@@ -365,6 +390,7 @@ class CDRL(Method):
             (guide not in ("both", "initializer"), f"guide must be 'both' or 'initializer', got {guide!r}"),
             (use == "initializer" and alone, "this model has no initializer to sample with"),
             (guide == "initializer" and alone, "guide = 'initializer' needs an initializer"),
+            (guide == "initializer" and not c.initializer_conditional, "guide = 'initializer' needs initializer_conditional = True"),
             (steps is not None and steps < 0, f"steps must be 0 or more, got {steps}"),
             (resample < 1, f"resample must be 1 or more, got {resample}"),
             (not 0 <= down_to < c.levels, f"down_to must be a level from 0 to {c.levels - 1}, got {down_to}"),
@@ -440,8 +466,13 @@ def _check(c: Config) -> None:
     _refuse(
         (c.conditional and not c.classes, "conditional = True needs data with labels"),
         (c.guide == "initializer" and c.initializer is None, "guide = 'initializer' needs an initializer"),
+        (c.guide == "initializer" and not c.initializer_conditional, "guide = 'initializer' needs initializer_conditional = True"),
         (not scalar and not c.data_std, "readout = 'inner' needs data_std above 0"),
-        (scalar and c.net.kind == "patch", "a net of kind 'patch' needs readout = 'inner'; use 'convnet' for an energy by one scalar"),
+        (
+            scalar and c.net.kind in ("patch", "patch_unet"),
+            f"a net of kind '{c.net.kind}' needs readout = 'inner'; use 'convnet' or 'recovery' for an energy by one scalar",
+        ),
+        (not scalar and c.net.kind == "recovery", "a net of kind 'recovery' has no map; use readout = 'scalar' or 'nats'"),
         (c.waves > 0 and not (scalar and c.net.kind == "mlp"), "waves are for a net of kind 'mlp' with readout = 'scalar' or 'nats'"),
         (c.chain.steps < 1, "chain.steps must be 1 or more"),
         (isinstance(c.chain, Langevin) and c.chain.clamp, "chain.clamp = True cannot be: chains run in units of s_t"),
