@@ -606,7 +606,7 @@ def of_composition(r: dict[str, Any]) -> dict[str, Any]:
 
 OF_HANDOVER = [
     "The initializer learns from the data for 0.6 of the updates, and then from refined draws: digits, 450 updates of 128 images, networks "
-    "128 wide, constant rates, {seeds} seeds. Energy distance of 179 samples to validation digits, of EMA twins:",
+    "128 wide, constant rates, {seeds_in_words}. Energy distance of 179 samples to validation digits, of EMA twins:",
     Table(
         "row | before the hand-over = before:.3f | worst after it = worst:.3f | at the end = end:.3f | worst by before = jump:.1f | "
         "CPU seconds = cpu_seconds:.0f"
