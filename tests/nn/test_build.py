@@ -6,8 +6,8 @@ import torch
 from thalweg.energy import score, value_and_score
 from thalweg.errors import InputError
 from thalweg.nn.build import MLP, Coders, ConvNet, ExpandingNet, GuidedUNet, PatchNet, PatchUNet, PooledNet, ResNet, UNet
-from thalweg.nn.published import RecoveryNet
 from thalweg.nn.patchunet import PatchUNet as PatchUNetNetwork
+from thalweg.nn.published import RecoveryNet
 
 IMAGE, VECTOR = (2, 8, 8), (5,)
 SMALL = [
