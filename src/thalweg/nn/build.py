@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def image_shape(spec: Any, shape: Shape) -> tuple[int, int, int]:
+def _image_shape(spec: Any, shape: Shape) -> tuple[int, int, int]:
     """The one place that says which networks are for images."""
     if len(shape) != 3:
         raise InputError(f"a network of kind '{spec.kind}' needs images [C, H, W], got shape {tuple(shape)}; use kind 'mlp'")
     return shape[0], shape[1], shape[2]
 
 
-def options(spec: Any) -> dict[str, Any]:
+def _options(spec: Any) -> dict[str, Any]:
     """The spec's own fields, which its network's constructor takes by the same names."""
     return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "kind"}
 
@@ -64,8 +64,8 @@ class MLP:
         if channels:
             if channels % shape[0]:
                 raise InputError(f"a network of kind 'mlp' gives maps in the shape of x, not of {channels} channels for {shape[0]}")
-            return VectorNet(dim, out=channels // shape[0], vector=out, classes=classes, **options(self))
-        return Network(dim, out=out, levels=levels, classes=classes, **options(self))
+            return VectorNet(dim, out=channels // shape[0], vector=out, classes=classes, **_options(self))
+        return Network(dim, out=out, levels=levels, classes=classes, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -85,7 +85,7 @@ class ConvNet:
 
         if channels:
             raise InputError("a network of kind 'convnet' has no map; use 'patch', 'patch_unet', 'unet' or, for vectors, 'mlp'")
-        return construct(ConvEnergy, image_shape(self, shape), out=out, levels=levels, classes=classes, **options(self))
+        return construct(ConvEnergy, _image_shape(self, shape), out=out, levels=levels, classes=classes, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -200,10 +200,10 @@ def _with_map(network: "type[nn.Module]", spec: Any, shape: Shape, *, out: int, 
     """A network that has a map; where no map is asked for, its numbers alone."""
     from thalweg.nn.layers import NumbersAlone
 
-    of_image = image_shape(spec, shape)
+    of_image = _image_shape(spec, shape)
     if channels:
-        return construct(network, of_image, out=channels, vector=out, classes=classes, **options(spec))
-    net = construct(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **options(spec))
+        return construct(network, of_image, out=channels, vector=out, classes=classes, **_options(spec))
+    net = construct(network, of_image, out=of_image[0], vector=max(1, out), classes=classes, **_options(spec))
     return NumbersAlone(net, scalar=out == 0, levels=levels)
 
 
@@ -220,7 +220,7 @@ class PooledNet:
 
         if out or channels or levels or classes:
             raise InputError("a network of kind 'pooled' gives one energy: it has no map and takes neither levels nor labels")
-        return construct(PooledEnergy, image_shape(self, shape), **options(self))
+        return construct(PooledEnergy, _image_shape(self, shape), **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -241,7 +241,7 @@ class ExpandingNet:
         """A network of images whose sides halve `stages` − 1 times to 2 pixels or more; InputError for others."""
         from thalweg.nn.expanding import ExpandingEnergy
 
-        return construct(ExpandingEnergy, image_shape(self, shape), stages=stages, **options(self))
+        return construct(ExpandingEnergy, _image_shape(self, shape), stages=stages, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -262,7 +262,7 @@ class NICE:
 
         if out or channels or classes:
             raise InputError("a network of kind 'nice' gives one energy at each noise level: it has no map and takes no labels")
-        return construct(Network, math.prod(shape), levels, **options(self))
+        return construct(Network, math.prod(shape), levels, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -279,7 +279,7 @@ class MLPEncoder:
         """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each; `levels` is T, the last level."""
         from thalweg.nn.generator import VectorEncoder, level_mlp
 
-        return VectorEncoder(level_mlp(2 * math.prod(shape), levels, out=2 * latent, **options(self)))
+        return VectorEncoder(level_mlp(2 * math.prod(shape), levels, out=2 * latent, **_options(self)))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -296,7 +296,7 @@ class ConvEncoder:
         """(x_s, x_t, t) -> mean and log-variance of z, [B, `latent`] each, for any t."""
         from thalweg.nn.generator import ImageEncoder
 
-        return ImageEncoder(image_shape(self, shape), latent, **options(self))
+        return ImageEncoder(_image_shape(self, shape), latent, **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -316,7 +316,7 @@ class ResNet:
     def build(self, shape: Shape) -> "nn.Module":
         from thalweg.nn.encoder import ResNetEncoder
 
-        return construct(ResNetEncoder, image_shape(self, shape)[0], **options(self))
+        return construct(ResNetEncoder, _image_shape(self, shape)[0], **_options(self))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -342,7 +342,7 @@ class Coders:
         from thalweg.nn.autoencoder import Decoder, Encoder
 
         self.latent_shape(shape)  # says what does not divide
-        return Encoder(shape[0], **options(self)), Decoder(shape[0], **options(self))
+        return Encoder(shape[0], **_options(self)), Decoder(shape[0], **_options(self))
 
 
 # what a config's field may say: any network, and any of those with a map in the shape of x

@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 
 from thalweg.config import STRICT, Count
 from thalweg.errors import InputError
-from thalweg.nn.build import Shape, construct, image_shape, options
+from thalweg.nn.build import Shape, _image_shape, _options, construct
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,4 +31,4 @@ class RecoveryNet:
 
         if out or channels or not levels:
             raise InputError("a network of kind 'recovery' gives one energy at each noise level: it has no map and no other numbers")
-        return construct(RecoveryEnergy, image_shape(self, shape), classes=classes, **options(self))
+        return construct(RecoveryEnergy, _image_shape(self, shape), classes=classes, **_options(self))
