@@ -221,16 +221,11 @@ class Run:
         parameters, going_on = sum(p.numel() for p in self.method.parameters()), f", going on from {self.update.images:,}"
         title = f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of "
         title += f"{options.batch}{going_on if self.update.images else ''}"
+        shown, pictures = options.progress and self.world.first, None if options.picture is None or out is None else options.sample_every
+        begun = self.update.images, self.elapsed
         # layers such as dropout draw from the global generator, which is the caller's again afterwards
         with (
-            Progress(
-                options.progress and self.world.first,
-                title,
-                options.images,
-                options.seconds,
-                begun=(self.update.images, self.elapsed),
-                pictures=None if options.picture is None or out is None else options.sample_every,
-            ) as bar,  # fmt: skip
+            Progress(shown, title, options.images, options.seconds, begun=begun, pictures=pictures) as bar,
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             Watch(insist=self.world.size == 1) as watch,
         ):

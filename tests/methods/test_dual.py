@@ -9,6 +9,7 @@ from torch import Tensor
 
 import thalweg as tw
 from thalweg import diffusion, random
+from thalweg.augmentation import Shifts
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.tasks import coverage, estimate_noise, inpaint, intrinsic_dimension
@@ -398,6 +399,14 @@ def test_a_step_takes_the_compiled_losses(monkeypatch):
     assert asked == [method.losses, method.level_loss]
 
 
+def test_a_step_sees_augmented_images(monkeypatch):
+    seen, x = [], torch.rand(4, 1, 8, 8, generator=random.seeded(3)) * 2 - 1
+    method = tw.method("dual/digits", classes=0, grey_values=0, augmentation=Shifts(flip=1.0, shift=0), **{"net.width": 8})
+    monkeypatch.setattr(method, "losses", lambda given, *rest: seen.append(given) or (given.new_ones(4, requires_grad=True),) * 3)
+    method.step(Batch(x), Recorder(1))
+    assert torch.equal(seen[0], x.flip(3))
+
+
 # --- wrong input
 
 
@@ -407,6 +416,7 @@ def test_a_step_takes_the_compiled_losses(monkeypatch):
         ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min must be below sigma_max"),
         ({"conditional": True}, "needs data with labels"),
         ({"grey_values": 1}, "grey_values must be 2 or more"),
+        ({"augmentation": Shifts()}, "augmentation is for images"),
     ],
 )
 def test_wrong_settings_are_refused(fields, message):

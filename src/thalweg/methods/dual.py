@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import diffusion, random
+from thalweg.augmentation import Augmentation, augmented
 from thalweg.compiled import compiled_losses
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
@@ -65,6 +66,8 @@ class Config(Common):
     """the lowest noise level, that of public energies: below the finest structure of the data"""
     sigma_max: Positive = 10.0
     """the highest noise level, where the data are Gaussian to the eye"""
+    augmentation: Augmentation | None = None
+    """random changes of training images, which samples then show too; None for none"""
     focus: Fraction = 0.0
     """share of training draws whose σ is log-normal about `focus_sigma`; the others are uniform in log σ"""
     focus_sigma: Positive = 0.4
@@ -111,6 +114,8 @@ class Dual(Method):
             raise InputError(f"dual: sigma_min must be below sigma_max, got {c.sigma_min:g} and {c.sigma_max:g}")
         if c.conditional and not c.classes:
             raise InputError("dual: conditional = True needs data with labels")
+        if c.augmentation and (c.autoencoder or len(c.shape) != 3):
+            raise InputError("dual: augmentation is for images [C, H, W], and vectors and latents are none; use none")
         if c.grey_values == 1:
             raise InputError("dual: grey_values must be 2 or more, or 0 for continuous data, got 1")
         self.bin_width = 2 / (c.grey_values - 1) if c.grey_values else None
@@ -237,7 +242,8 @@ class Dual(Method):
         return {"energy": torch.optim.Adam(self.net.parameters(), lr=c.lr, betas=(0.9, c.beta2), fused=True)}
 
     def step(self, batch: Batch, update: Update) -> None:
-        c, g, x = self.config, update.generator, batch.x
+        c, g = self.config, update.generator
+        x = augmented(batch.x, c.augmentation, g)
         if c.grey_values:
             x = self.dequantise(x, random.uniform(*x.shape, generator=g, device=x.device))
         label = some_left_out(batch.label, c.label_dropping, g) if c.conditional else None

@@ -1,5 +1,6 @@
 """Presets of `dual`. docs/methods/dual.md"""
 
+from thalweg.augmentation import Shifts
 from thalweg.nn.build import MLP, PatchUNet, UNet
 
 # toys: levels from a quarter of the finest structure to four times the extent (studies/dual toys)
@@ -38,8 +39,10 @@ PRESETS = {
                           sigma_min=0.01, batch=128, images=1_000_000),
     "fashion-mnist": dict(_FASHION, classes=10),
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3),
-    "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), reference="diagonal", net=PatchUNet(width=64, deep_width=128),
-                          images=1_500_000),
+    # few pictures: mirror images as well, dropout
+    "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True, label_dropping=0.3, lr=1e-3,
+                          reference="diagonal", net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05), time_weight=5.0,
+                          augmentation=Shifts(flip=0.5, shift=0), images=950_000),
     # latents of 28×28 pixels are 4×7×7, of deviation 1; not measured
     "fashion-mnist-latent": dict(data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", net=MLP(width=512, depth=3),
                                  waves=0, reference="full", sigma_min=0.02, sigma_max=10.0, batch=128, images=1_000_000),
