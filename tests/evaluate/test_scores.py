@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import thalweg as tw
 from thalweg import random
 from thalweg.errors import InputError
-from thalweg.evaluate.scores import SCORES, fitting_scores, ood_table, outlier_scores
+from thalweg.evaluate.scores import SCORES, _mixture, fitting_scores, ood_table, outlier_scores
 
 
 class TwoClasses(nn.Module):
@@ -152,3 +152,14 @@ def test_levels_of_a_trained_diffusion_tell_constants_that_its_energy_takes_for_
     reports, _ = ood_table(model, x, kinds, scores=("energy", "levels"), reference=train.all().x[:400], bootstrap=20)
     assert reports["energy"]["white"].auroc < 0.5, "what is lighter than a digit has no more energy"
     assert all(reports["levels"][kind].auroc > max(0.95, reports["energy"][kind].auroc) for kind in kinds)
+
+
+def test_several_gaussians_describe_what_has_several_kinds_and_one_what_has_one():
+    g = random.seeded(11)
+    one = random.normal(1200, 6, generator=g)
+    assert _mixture(one.numpy()) is None and _mixture(one[:300].numpy()) is None  # too few to hold some out
+    centres = torch.tensor([[-3.0] + 5 * [0.0], [3.0] + 5 * [0.0]])
+    two = centres[torch.arange(1200) % 2] + 0.3 * one
+    mixture = _mixture(two.numpy())
+    within, between = (torch.as_tensor(mixture.score_samples(x.numpy())) for x in (two[:100], 0.3 * one[:100]))
+    assert mixture.n_components >= 2 and within.min() > between.max()

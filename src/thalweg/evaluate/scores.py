@@ -5,11 +5,12 @@ joint        min over y of E(x, y) = E(x) − max log p(y|x), for models that cl
              a model's own joint score, where it has one (LIEBM, eq. 15)
 mass         ‖∇E(x)‖: little probability mass lies where the density is steep (JEM, "approximate mass")
 typicality   |E(x) − mean E of training images|: what is too likely counts too (Nalisnick et al., arXiv:1906.02994)
-levels       for models with energies at many noise levels: how far energies, slopes in log σ and gradient norms at several levels are
-             from those of training images, all together (`LevelScore`)
+levels       for models with energies at many noise levels: how unlikely energies, slopes in log σ and gradient norms at several levels
+             are, all together, among those of training images (`LevelScore`)
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor
 
 from thalweg.energy import score as score_of
-from thalweg.errors import InputError, nearest
+from thalweg.errors import InputError, nearest, require
 from thalweg.evaluate.ood import OODReport, ood
 from thalweg.given import Examples, Kinds, takes
 from thalweg.nn.layers import frozen
 
 SCORES = ("energy", "joint", "mass", "typicality", "levels")
 REFERENCE, LEAST = 5_000, 30  # training examples whose mean energy is known well enough; that the score "levels" needs
+ROWS_A_PART = 100  # of the reference, for each Gaussian by which "levels" describes it
 LEVELS, HIGHEST = 8, 20.0  # noise levels of the score "levels"; beyond so much noise nothing is left of standardised data
 
 
@@ -49,9 +51,10 @@ def fitting_scores(method) -> tuple[str, ...]:
 class LevelScore:
     """How unlike training examples x is by what a model says of it at `LEVELS` noise levels: fitted to `reference` [R, ...], R ≥ 30.
 
-    At levels that are evenly spaced in log σ: U(x, σ), its slope in log σ, and log ‖σ ∇U‖², of x without noise. The score is the
-    distance of these numbers from their mean over the reference, in the metric of their covariance there (Mahalanobis), shrunk by a
-    hundredth, or more where examples are few. A constant of each level makes no difference. No outlier is looked at.
+    At levels that are evenly spaced in log σ: U(x, σ), its slope in log σ, and log ‖σ ∇U‖², of x without noise. The score is −log of
+    the density of these numbers over the reference, up to a constant: a Gaussian whose covariance is shrunk by a hundredth, or more
+    where examples are few; or, of 400 examples or more, a mixture of as many Gaussians as say most of a quarter of them that is held out.
+    A constant of each level makes no difference. No outlier is looked at.
     """
 
     def __init__(self, method: Any, reference: Tensor, *, batch: int = 256) -> None:
@@ -67,6 +70,7 @@ class LevelScore:
         shrunk = max(0.01, min(0.5, 12 / len(z)))
         correlation = (1 - shrunk) * z.T @ z / len(z) + shrunk * torch.eye(z.shape[1], dtype=z.dtype)
         self.whiten = torch.linalg.cholesky(torch.linalg.inv(correlation))
+        self.mixture = _mixture((z @ self.whiten).numpy())
 
     def features(self, x: Tensor) -> Tensor:
         """[N, ...] -> [N, 3 · LEVELS] on the CPU in float64."""
@@ -81,8 +85,32 @@ class LevelScore:
         return torch.stack(columns, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The score of x [N, ...], [N]; higher is more outlying."""
-        return (((self.features(x) - self.mean) / self.std) @ self.whiten).norm(dim=1)
+        """The score of x [N, ...], [N] nats; higher is more outlying."""
+        z = ((self.features(x) - self.mean) / self.std) @ self.whiten
+        return 0.5 * z.square().sum(1) if self.mixture is None else -torch.as_tensor(self.mixture.score_samples(z.numpy()))
+
+
+def _mixture(z: Any) -> Any:
+    """A mixture of Gaussians of whitened numbers z [R, D]: as many parts as say most of those that are held out; None for a single one."""
+    best, parts = -math.inf, 1
+    if len(z) < 4 * ROWS_A_PART:
+        return None
+    mixture = require("sklearn.mixture", "metrics").GaussianMixture
+
+    def fitted(count: int, rows: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether it has converged is told by what is held out
+            return mixture(count, reg_covar=0.03, max_iter=50, random_state=0).fit(rows)
+
+    held_out = [i % 4 == 3 for i in range(len(z))]
+    kept, shown = z[[not held for held in held_out]], z[held_out]
+    for count in (1, 2, 4, 8, 16, 32):
+        if count * ROWS_A_PART > len(kept):
+            break
+        value = fitted(count, kept).score(shown)
+        if value > best:
+            best, parts = value, count
+    return None if parts == 1 else fitted(parts, z)
 
 
 @takes
