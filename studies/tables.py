@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.runner import name_of
+from thalweg.commands.list import MEASURED
+from thalweg.presets import FIRST
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "studies" / "results", ROOT / "docs"
@@ -219,7 +221,26 @@ def readme(text: str) -> str:
     return text
 
 
+def measured() -> str:
+    """What `thalweg list` says was measured of presets, as JSON: text by METHOD/PRESET, of rows that change no field of it."""
+    found = {}
+    quick = json.loads((RESULTS / "quickstart.json").read_text())
+    frechet = quick["results"]["metrics"]["fidelity"]["guided samples"]["frechet"]
+    threads = quick["machine"]["threads"]
+    found[FIRST] = said_of(frechet["value"], frechet["held_out"], quick["results"]["training_seconds"], " by label", threads=threads)
+    arena = RESULTS / "arena.json"
+    for row in json.loads(arena.read_text())["results"]["rows"] if arena.exists() else []:
+        if not row["fields"] and not row["seed"] and row.get("frechet") is not None:
+            found[row["preset"]] = said_of(row["frechet"], row["floor"], row["cpu_seconds"])
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def said_of(frechet: float, floor: float, seconds: float, how: str = "", *, threads: int = 1) -> str:
+    return f"Fréchet {frechet:.1f}{how} (real images {floor:.1f}) after {seconds / 60:.0f} min on {threads} core{'s' * (threads > 1)}"
+
+
 def main() -> None:
+    MEASURED.write_text(measured(), encoding="utf-8")
     (DOCS / "benchmarks.md").write_text(page())
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
 

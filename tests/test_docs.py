@@ -15,6 +15,7 @@ import torch
 import thalweg as tw
 from thalweg.commands import apply, compare, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
+from thalweg.commands.list import TAGS
 from thalweg.commands.main import COMMANDS
 from thalweg.methods import METHODS, preset
 from thalweg.tasks import TASKS
@@ -102,7 +103,7 @@ def test_commands_parse(line, tmp_path, monkeypatch):
     if "--help" in words:
         return
     if command == "list":
-        assert not words
+        assert all(word in METHODS or word.removeprefix("--") in TAGS for word in words)
     elif command == "bench":
         assert not words or words[0] in studies(ROOT / "studies")
     elif command == "apply":

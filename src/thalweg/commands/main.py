@@ -13,7 +13,7 @@ USAGE = f"""usage: thalweg COMMAND ... (thalweg COMMAND --help for its options)
 
 Deep energy-based models: train, sample, evaluate.
 
-  list                          every method/preset, one line each, with what it needs
+  list [METHOD] [--laptop ...]  methods and presets, one line each, with what it needs and what was measured
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html

@@ -1,5 +1,6 @@
 """`thalweg train`: a preset, its fields as options, data prepared for it, and the loop."""
 
+import inspect
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,6 +56,9 @@ class Options:
 
 
 def run(arguments: list[str]) -> None:
+    if {"-h", "--help"} & set(arguments) and (name := next((word for word in arguments if not word.startswith("-")), "")):
+        print(_help(name))
+        return
     options, unknown = parse(Options, arguments, "train", rest=True)
     _check(options)
     from thalweg.methods import preset
@@ -111,6 +115,19 @@ def run(arguments: list[str]) -> None:
     )  # fmt: skip
     if speaks():
         print("\n".join([_trained(options, own_length), *_next(options, method)]), file=sys.stderr)
+
+
+def _help(name: str) -> str:
+    """What a preset is, and its fields, each of which is an option."""
+    from thalweg.commands.fields import table
+    from thalweg.methods import preset
+
+    kind, config = preset(name)
+    first = (inspect.getmodule(kind).__doc__ or "").partition("\n")[0]  # type: ignore[union-attr]  # a class has a module
+    return (
+        f"usage: thalweg train {name} --out DIR [options]   (thalweg train --help has the options of all presets)\n\n{first}\n\n"
+        f"Fields of {name}, each an option; a field of a part as --net.width, or --width where one part alone has it:\n\n{table(config)}"
+    )
 
 
 def _values(text: str | None) -> tuple[float, float] | None:
