@@ -9,9 +9,10 @@ RUN := runs/quickstart
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test docs lint clean
+.PHONY: help demo quickstart test docs lint clean
 
 help:
+	@echo "make demo         see in seconds what a trained model can do"
 	@echo "make quickstart   train, sample and evaluate a model of handwritten digits (minutes, no GPU needed)"
 	@echo "make test         the whole test suite"
 	@echo "make docs         the documentation, into site/"
@@ -29,6 +30,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	@echo "installing the documentation tools"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/thalweg demo --out runs/demo
 
 quickstart: $(VENV)/.installed
 	@$(BIN)/thalweg train egc/digits --out $(RUN)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.commands import apply, compare, evaluate, export, options, sample, train
+from thalweg.commands import apply, compare, demo, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
 from thalweg.commands.list import TAGS
 from thalweg.commands.main import COMMANDS
@@ -27,6 +27,7 @@ OPTIONS = {
     "sample": sample.Options,
     "evaluate": evaluate.Options,
     "compare": compare.Options,
+    "demo": demo.Options,
     "export": export.Options,
 }
 
@@ -104,6 +105,8 @@ def test_commands_parse(line, tmp_path, monkeypatch):
         return
     if command == "list":
         assert all(word in METHODS or word.removeprefix("--") in TAGS for word in words)
+    elif command == "zoo":
+        assert not words
     elif command == "bench":
         assert not words or words[0] in studies(ROOT / "studies")
     elif command == "apply":

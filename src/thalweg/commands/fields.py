@@ -28,10 +28,10 @@ def described(config: Any, prefix: str = "") -> Iterator[Field]:
         if field.name == "kind" and prefix:
             continue
         if dataclasses.is_dataclass(value):
-            others = [kind for kind in kinds.get(field.name, {}) if kind != value.kind]  # type: ignore[attr-defined]  # specs have one
-            meaning = meanings.get(field.name, "") + (f"; or {', '.join(others)}" if others else "")
-            yield Field(name, value.kind, meaning)  # type: ignore[attr-defined]
-            yield from described(value, f"{name}.")
+            spec: Any = value
+            others = [kind for kind in kinds.get(field.name, {}) if kind != spec.kind]
+            yield Field(name, spec.kind, meanings.get(field.name, "") + (f"; or {', '.join(others)}" if others else ""))
+            yield from described(spec, f"{name}.")
         else:
             yield Field(name, _shown(value), meanings.get(field.name, ""))
 

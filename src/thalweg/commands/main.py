@@ -13,7 +13,9 @@ USAGE = f"""usage: thalweg COMMAND ... (thalweg COMMAND --help for its options)
 
 Deep energy-based models: train, sample, evaluate.
 
+  demo [MODEL]                  see in seconds what a trained model of the zoo can do, on one page
   list [METHOD] [--laptop ...]  methods and presets, one line each, with what it needs and what was measured
+  zoo                           trained models that come with a clone
   train METHOD/PRESET --out DIR train a model; the same command again resumes
   sample DIR -n N --out FILE    draw samples into a .png or .npz
   evaluate DIR [DIR ...]        measure a run and write its report.html
@@ -22,12 +24,13 @@ Deep energy-based models: train, sample, evaluate.
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
+A first look, seconds, in a clone: thalweg demo
 A first run, about five minutes on two cores:
   thalweg train {FIRST} --out runs/first
   thalweg evaluate runs/first
 """
 
-COMMANDS = ("list", "train", "sample", "evaluate", "compare", "apply", "export", "bench")  # each a module of this package
+COMMANDS = ("demo", "list", "zoo", "train", "sample", "evaluate", "compare", "apply", "export", "bench")  # each a module of this package
 
 
 def main(arguments: list[str] | None = None) -> int:
