@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thalweg import checkpoint, metrics, plot
 from thalweg.arena.entrants import Entrant
@@ -27,6 +28,7 @@ from thalweg.train import fit
 
 PARTS = 16  # of a training; quality is looked at after 1, 2, 4, 8 of them and at the end
 LOOKS = 1000  # samples at each look, at most
+AT_ONCE = 250  # samples
 LATE = 1.25  # times the price: where a training that is slower than its first steps said is cut off
 Row = dict[str, Any]
 
@@ -129,10 +131,10 @@ def measured_run(twin: Any, folder: Path, plan: Plan, seed: int = 0) -> Row:
     )
     with torch.autocast(torch.device(plan.device).type, torch.bfloat16, enabled=plan.precision == "bf16"):  # as it was trained
         started = time.process_time()
-        subject.__dict__["samples"] = subject.samples.float()
+        subject.__dict__["samples"] = _drawn(twin, plan.n, seed)
         sample_seconds = (time.process_time() - started) / plan.n
         if subject.takes_labels:
-            subject.__dict__["guided"] = subject.guided.float()
+            subject.__dict__["guided"] = _drawn(twin, plan.n, seed, label=subject.asked)
     names = metrics.chosen(twin, ("auto",), given)
     if has(twin, "normalised") and metrics.METRICS["likelihood"].fits(twin, given):
         names = (*names, "likelihood")
@@ -143,6 +145,16 @@ def measured_run(twin: Any, folder: Path, plan: Plan, seed: int = 0) -> Row:
     curve = [*_looks(beside(folder, "looks.jsonl"), folder), last]
     row = trained | figures(found) | {"cpu_seconds_sample": sample_seconds, "price": plan.seconds, "curve": curve}
     return row | {"settings": plan.told(), "batch": twin.config.batch}
+
+
+def _drawn(twin: Any, n: int, seed: int, label: Tensor | None = None) -> Tensor:
+    """`n` samples, so few at a time that memory is bounded and caches hold them, each time by a seed of its own."""
+    parts = []
+    for i in range(0, n, AT_ONCE):
+        own, few = AT_ONCE * seed * n + i, min(AT_ONCE, n - i)
+        asked = {} if label is None else {"label": label[i : i + few]}
+        parts.append(twin.sample(few, seed=own, **asked, **twin.starts(few, own)).float().cpu())
+    return torch.cat(parts)
 
 
 def _training(folder: Path) -> Row:
@@ -158,7 +170,7 @@ def _training(folder: Path) -> Row:
 def _looked_at(subject: metrics.Subject, path: Path) -> Row:
     """The figure by which quality is followed, of few samples, whose picture is kept."""
     few = min(LOOKS, subject.settings.n)
-    subject.__dict__["samples"] = subject.sample(few).float()
+    subject.__dict__["samples"] = _drawn(subject.method, few, subject.settings.seed)
     if subject.samples.dim() == 4:
         plot.grid(subject.samples[:64], path, columns=8)
     return {"value": _headline(subject)}
