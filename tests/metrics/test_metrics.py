@@ -62,7 +62,7 @@ def test_each_metric_of_images_gives_rows_pictures_and_json(metric, digits, tmp_
     assert all(row.low is None or row.low <= row.value <= row.high for row in table)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {path.name for _, path in s.pictures}
-    assert len(drawn) == {"ood": 4, "fidelity": 2, "restoration": 3, "cost": 0, "accuracy": 0, "likelihood": 0}.get(metric, 1)
+    assert len(drawn) == {"ood": 5, "fidelity": 2, "restoration": 3, "cost": 0, "accuracy": 0, "likelihood": 0}.get(metric, 1)
 
 
 def test_a_normalised_energy_has_its_exact_likelihood():

@@ -158,7 +158,7 @@ def test_maximum_likelihood_ends_at_the_entropy():
     [
         (lambda: method(shape=(1,)), "needs 2 dimensions"),
         (lambda: NICESpec().build((4,), levels=2, channels=4), "has no map"),
-        (lambda: method(reference_std=1.0), "confined without it"),
+        (lambda: method(reference_std=1.0), "reference_std is for a network of kind 'mlp', not 'nice'"),
         (lambda: method(shape=(1, 2, 2), grey_values=1), "2 grey values or more"),
         (lambda: tw.method("ddaebm/digits", grey_values=17), "ends in tanh"),
         (lambda: tw.method("ddaebm/25gaussians").log_prob(torch.zeros(2, 2)), "'nice' only"),

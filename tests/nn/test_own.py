@@ -117,7 +117,7 @@ def test_a_check_changes_neither_mode_nor_statistics_nor_random_numbers():
 
 
 def test_fields_and_models_that_take_none_say_so(tmp_path):
-    for name, kinds in (("cf_ebm/digits", "expanding"), ("ddaebm/digits", "mlp, patch, unet, nice")):
+    for name, kinds in (("cf_ebm/digits", "expanding"), ("ddaebm/digits", "mlp, two_stream, patch, patch_unet, unet, nice")):
         with pytest.raises(InputError, match=rf"net = Numbers\(\) is a network of your own, but .* builds .* give a spec of kind {kinds}"):
             tw.method(name, net=Numbers(64))
     with pytest.raises(InputError, match=r"cdrl builds what initializer says itself.* a spec of kind mlp, patch"):
