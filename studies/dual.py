@@ -36,6 +36,7 @@ from studies.measures import Bare, means, noise_errors, parameters, precisely, p
 from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Picture, Section, Shown, Table
 from thalweg.checkpoint import read_stats
+from thalweg.data.prepare import trained_data
 from thalweg.data.toy import TOYS
 from thalweg.errors import require
 from thalweg.evaluate.ood import OUTLIERS
@@ -45,7 +46,7 @@ TRIAL = 40  # steps whose CPU time says how many images a training of so many se
 BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
-GUIDANCE = (1.0, 1.5)
+GUIDANCE = (1.0, 1.5, 2.0)
 MEASURED, NOISE = ("mask:half:bottom", "blur:2.0", "pool:4"), 0.1  # operators, and the deviation of the noise in what they measure
 TERM = {"with": 0.02, "without": 0.0}  # weights of the term by which levels are told apart
 AWAY = 30.0  # nats by which the true energy of a place without data exceeds the mean of data
@@ -329,7 +330,7 @@ def halves_more(options: Options, rows: list[Row]) -> Row:
 def run_of(options: Options) -> tuple[Any, Any, Any, Row]:
     """The model of the run, training and test images, and how it was trained."""
     model = tw.load(options.run)
-    train, test = (tw.data.load(model.config.data, split).all() for split in ("train", "test"))
+    train, test = (trained_data(model, split).all() for split in ("train", "test"))
     stats = [row for row in read_stats(options.run) if "loss/energy" in row]
     row = {"parameters": parameters(model), "images": stats[-1]["images"], "train_seconds": round(stats[-1]["seconds"])} if stats else {}
     events = sum("event" in row for row in read_stats(options.run))
