@@ -170,13 +170,15 @@ def line(row: Row) -> Row:
     return row | {
         "length": None if share is None else f"{row['cpu_seconds']:,.0f}" + (" (too short)" if share < 0.5 else ""),
         "worst": None if least is None else f"{kinds[least]:.3f} ({least})",
+        "ways": None if not row.get("flow") else f"{row['flow']['difference']:+.1f} ± {row['flow']['standard_error']:.1f}",
         "fate": row.get("diverged", ""),
     }  # fmt: skip
 
 
 COLUMNS = (
     "row = method | Fréchet = frechet:.2f | floor = floor:.2f | by label = guided:.2f | KID = kid:.3g | precision = precision:.3f | "
-    "recall = recall:.3f | bits = bits:.3f | accuracy = accuracy:.1f % | hardest outliers = worst | evaluations = evaluations:.0f | "
+    "recall = recall:.3f | bits = bits:.3f | nats by the flow less own = ways | "
+    "accuracy = accuracy:.1f % | hardest outliers = worst | evaluations = evaluations:.0f | "
     "CPU s a sample = cpu_seconds_sample:.2g | parameters = parameters:, | images = images:, | CPU s = length | guard = guard_events"
 )
 ERRORS = [

@@ -30,6 +30,12 @@ def check(model: Any) -> dict[str, Any]:
         return {"examples": EXAMPLES, "condition": condition, "mean_energy": float(model.energy(x, **condition).mean())}
 
 
+def of_row(results: dict[str, Any], name: str) -> dict[str, Any]:
+    """The results, or of those with rows the row of that name at the first seed."""
+    rows = results.get("rows")
+    return results if rows is None else next(row for row in rows if row["method"] == name and not row["seed"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -37,6 +43,7 @@ def main() -> None:
     parser.add_argument("--results", nargs="+", required=True, help="files of studies/results, without .json")
     parser.add_argument("--figures", nargs="+", required=True, help="keys of their results")
     parser.add_argument("--command", required=True, help="by which it was trained")
+    parser.add_argument("--row", default="", help="of results with rows, as the arena's, the one that the model is")
     parser.add_argument("--note", default="", help="what the command does not say of the training")
     options = parser.parse_args()
     out = ROOT / "zoo" / options.name
@@ -48,12 +55,13 @@ def main() -> None:
     x = model.sample(len(asked["label"]) if asked else 64, seed=3, **asked)
     tw.plot.grid(x, out / "samples.png", columns=8)
     records = [json.loads((RESULTS / f"{name}.json").read_text()) for name in options.results]
-    figures = {key: record["results"][key] for key in options.figures for record in records if key in record["results"]}
+    found = [of_row(record["results"], options.row) for record in records]
+    figures = {key: results[key] for key in options.figures for results in found if results.get(key) is not None}
     last = [row for row in read_stats(options.run) if "seconds" in row][-1]
     told = {
         "command": options.command,
         "note": options.note, "images": last["images"], "cpu_minutes": round(last["seconds"] / 60), "figures": figures,
-        "measured_by": [record["command"] for record in records], "check": check(model),
+        "measured_by": [results.get("command", record["command"]) for results, record in zip(found, records)], "check": check(model),
     }  # fmt: skip
     (out / "zoo.json").write_text(json.dumps(told, indent=1) + "\n")
     print(out, sum(file.stat().st_size for file in out.iterdir()), "bytes")

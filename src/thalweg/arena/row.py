@@ -222,6 +222,7 @@ def figures(found: Mapping[str, Any]) -> Row:
         "energy_distance": at("density", "energy_distance", "value") or at("vectors", "energy_distance", "value"),
         "modes_missing": at("density", "density", "modes_missing"),
         "nats": at("likelihood", "log_likelihood", "value", "value"), "bits": at("likelihood", "log_likelihood", "bits_per_dimension"),
+        "flow": at("likelihood", "flow"), "level_bounds": at("likelihood", "level_bounds"),  # the other ways to it
         "accuracy": at("accuracy", "value"),
         "evaluations": at("cost", "evaluations"), "parameters": at("cost", "parameters"),
         "outliers": None, "refused_metrics": {name: why["refused"] for name, why in found.items() if metrics.is_refused(why)},
