@@ -98,7 +98,9 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 COMMANDS = [
     # commands, methods, presets
     ("trian egc/digits --out new", ["unknown command 'trian' (did you mean 'train'?", "evaluate"]),
-    ("list all", ["list takes no arguments, got 'all'"]),
+    ("list all", ["unknown method 'all'", "Methods: short_run, egc"]),
+    ("list --slow", ["list knows no --slow", "Tags: toy, table"]),
+    ("zoo all", ["zoo takes no arguments, got 'all'"]),
     ("bench speed", ["no folder studies here", "clone"]),
     ("train --out new", ["METHOD/PRESET", "thalweg train --help"]),
     ("train ecg/digits --out new", ["unknown method 'ecg' (did you mean 'egc'?", "short_run"]),
