@@ -13,7 +13,7 @@ from thalweg.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-A_ROW, OTHERS = 8, 16  # pictures in a row; of each kind of outliers
+A_ROW, OTHERS = 6, 12  # pictures in a row; of each kind of outliers
 KINDS = ("uniform", "noise", "constant", "shuffled")
 
 
@@ -108,7 +108,7 @@ def samples(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
 
 
 def filled(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
-    """Samples whose lower half is hidden and filled in anew, three times each."""
+    """Samples whose lower half is hidden and filled in anew, twice each."""
     import torch
 
     from thalweg import plot
@@ -120,11 +120,11 @@ def filled(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
     mask[..., some.shape[2] // 2 :, :] = 0
     if has(method, "evidence"):  # draws from the posterior; better than putting known pixels back at each level
         kept = operators.mask(mask)
-        fillings = restore(method, kept.forward(some), kept, std=0.05, corrections=2, completions=3, seed=seed).clamp(-1, 1)
+        fillings = restore(method, kept.forward(some), kept, std=0.05, corrections=1, completions=2, seed=seed).clamp(-1, 1)
     else:
-        fillings = inpaint(method, some, mask, completions=3, seed=seed)
+        fillings = inpaint(method, some, mask, completions=2, seed=seed)
     rows = torch.cat([some, torch.where(mask.bool(), some, torch.zeros(())), *fillings])
-    caption = "Hidden halves filled in: a sample, what was left of it, and three completions below each other"
+    caption = "Hidden halves filled in: a sample, what was left of it, and two completions below each other"
     return caption, plot.grid(rows, out / "filled.png", columns=len(some))
 
 
