@@ -112,24 +112,28 @@ def join(path: Path, rows: list[Row]) -> None:
     path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    made.add_argument("--data", default="fashion-mnist")
+    made.add_argument("--seconds", type=float, default=7200, help="CPU seconds of one thread for a training")
+    made.add_argument("--seeds", type=int, default=1)
+    made.add_argument("--n", type=int, default=5000, help="samples that are measured")
+    made.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
+    made.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
+    made.add_argument("--run", type=Path, help="a trained run of the one row that is named")
+    made.add_argument("--work", type=Path, default=Path("runs/arena"), help="folder of the runs")
+    made.add_argument("--out", type=Path, default=RESULTS / "arena.json")
+    made.add_argument("--pictures", type=Path, default=RESULTS.parents[1] / "docs" / "images")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--seconds", type=float, default=7200, help="CPU seconds of one thread for a training")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--n", type=int, default=5000, help="samples that are measured")
-    parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
-    parser.add_argument("--run", type=Path, help="a trained run of the one row that is named")
-    parser.add_argument("--work", type=Path, default=Path("runs/arena"), help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "arena.json")
-    parser.add_argument("--pictures", type=Path, default=RESULTS.parents[1] / "docs" / "images")
-    options = parser.parse_args()
+    options = parser().parse_args()
     if unknown := [name for name in options.rows if name not in ROWS]:
-        parser.error(f"unknown row '{unknown[0]}': {', '.join(ROWS)}")
+        parser().error(f"unknown row '{unknown[0]}': {', '.join(ROWS)}")
     if options.run is not None and len(options.rows) != 1:
-        parser.error("--run is of one row: name it")
+        parser().error("--run is of one row: name it")
     options.command = shlex.join(["python", "-m", "studies.arena", *sys.argv[1:]])
     names = options.rows or [name for name in ROWS if has_preset(name, options.data)]
     jobs = [(name, seed) for seed in range(options.seeds) for name in names]
