@@ -17,6 +17,7 @@ import shlex
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from thalweg.arena.compare import place
 from thalweg.arena.entrants import Entrant
 from thalweg.arena.row import Plan, measured, measured_run
 from thalweg.data.prepare import image_size
-from thalweg.methods import presets_of
+from thalweg.methods import preset, presets_of
 
 # by row: the method's preset, to which the data's name is added, and fields that it changes
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -72,8 +73,9 @@ def one(name: str, seed: int, options: argparse.Namespace) -> Row:
     plan, who = plan_of(options), entrant(name, options.data)
     folder = place(options.work, who, seed)
     if options.run is not None:
-        row: Row = {"method": name, "preset": who.preset, "fields": who.fields, "data": options.data, "seed": seed, "folder": folder.name}
-        row |= measured_run(tw.load(options.run), options.run, plan, seed)
+        model = tw.load(options.run)
+        row: Row = {"method": name, "preset": who.preset, "fields": changes(model, who.preset), "data": options.data, "seed": seed}
+        row |= {"folder": folder.name} | measured_run(model, options.run, plan, seed)
         folder = options.run
     else:
         row = measured(who, seed, plan, folder, progress=options.jobs == 1)
@@ -84,6 +86,12 @@ def one(name: str, seed: int, options: argparse.Namespace) -> Row:
             if (path := folder / "report" / f"{kind}.png").exists():
                 shutil.copy(path, options.pictures / file_of("arena", options.data, name, kind))
     return row | {"command": options.command, "machine": machine(), "versions": versions(), "date": today()}
+
+
+def changes(model: Any, name: str) -> dict[str, Any]:
+    """The fields of a trained model that are not its preset's, but for the length of its training."""
+    own, asked = (asdict(config) for config in (model.config, preset(name)[1]))
+    return {key: value for key, value in own.items() if key not in ("images", "calibration") and value != asked[key]}
 
 
 def errors_by_level(model: Any, options: argparse.Namespace) -> dict[str, float | None] | None:
@@ -212,7 +220,8 @@ PAGE = [
                 ],
             )
         ],
-        "Every row is trained for the same CPU seconds of one thread (`python -m studies.arena ROW`), its own preset, one seed.",
+        "The price of a row is 7,200 CPU seconds of one thread (`python -m studies.arena ROW`); what was spent stands in its line. "
+        "One seed, the row's own preset; what an earlier run (`--run`) changed of it is in the results (dual by label: a rate of 0.002).",
     )
 ]
 

@@ -245,6 +245,13 @@ def test_the_slope_counts_directions():
 # --- labels
 
 
+def test_classes_are_compared_at_the_level_that_the_config_says():
+    method = disturbed(model(3, classes=4, conditional=True, class_sigma=1.0), by=0.3)
+    x = random.normal(5, 3, generator=random.seeded(2))
+    at_one, lowest = method.classify(x, sigma=1.0), method.classify(x, sigma=method.config.sigma_min)
+    assert torch.equal(method.classify(x), at_one) and not torch.allclose(at_one, lowest, atol=1e-3)
+
+
 def test_labels_condition_classify_and_guide():
     data = Gaussians([[-2.0, 0.0], [2.0, 1.0]], 0.5)
     method = tw.method("dual/vectors", data=data, conditional=True, images=512 * 600, **{"net.width": 64})
@@ -415,6 +422,7 @@ def test_a_step_sees_augmented_images(monkeypatch):
     [
         ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min must be below sigma_max"),
         ({"conditional": True}, "needs data with labels"),
+        ({"class_sigma": 50.0}, "class_sigma must be 0 or from"),
         ({"grey_values": 1}, "grey_values must be 2 or more"),
         ({"augmentation": Shifts()}, "augmentation is for images"),
     ],

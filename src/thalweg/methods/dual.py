@@ -51,6 +51,9 @@ class Config(Common):
     """share of training labels that are left out, so that p(x) is trained too; 0 trains p(x | label) alone"""
     guidance: float = 1.0
     """default guidance of samples by label: 1 samples p(x | label), 0 ignores the label"""
+    class_sigma: NotNegative = 0.0
+    """noise level at which `classify` compares the classes, 0 for the lowest; at low noise energies of images differ less by label than
+    log Z of each label's density is uncertain"""
     net: Network = MLP(width=128, depth=3)
     """the energy's network, one with a map"""
     waves: Whole = 4
@@ -112,6 +115,8 @@ class Dual(Method):
         c = config
         if not c.sigma_min < c.sigma_max:
             raise InputError(f"dual: sigma_min must be below sigma_max, got {c.sigma_min:g} and {c.sigma_max:g}")
+        if c.class_sigma and not c.sigma_min <= c.class_sigma <= c.sigma_max:
+            raise InputError(f"dual: class_sigma must be 0 or from {c.sigma_min:g} to {c.sigma_max:g}, got {c.class_sigma:g}")
         if c.conditional and not c.classes:
             raise InputError("dual: conditional = True needs data with labels")
         if c.augmentation and (c.autoencoder or len(c.shape) != 3):
@@ -423,8 +428,11 @@ class Dual(Method):
 
     @torch.no_grad()
     def classify(self, x: Tensor, *, sigma: float | None = None) -> Tensor:
-        """log p(label | x) with labels equally likely, from the energies given each: [B, ...] -> [B, classes]; one pass a class."""
-        count = self.config.classes
+        """log p(label | x) with labels equally likely, from the energies given each: [B, ...] -> [B, classes]; one pass a class.
+
+        `sigma`: the level at which they are compared, by default `class_sigma`.
+        """
+        count, sigma = self.config.classes, sigma or self.config.class_sigma or None
         log_p = [-self.energy(x, sigma=sigma, label=torch.full((len(x),), k, device=x.device)) for k in range(count)]
         return torch.stack(log_p, 1).log_softmax(1)
 

@@ -38,7 +38,7 @@ PRESETS = {
     "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), classes=10, net=MLP(width=512, depth=3), waves=0, grey_values=17,
                           sigma_min=0.01, batch=128, images=1_000_000),
     "fashion-mnist": dict(_FASHION, classes=10),
-    "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3),
+    "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3, class_sigma=1.0),
     # few pictures: mirror images as well, dropout
     "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True, label_dropping=0.3, lr=1e-3,
                           reference="diagonal", net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05), time_weight=5.0,
