@@ -89,6 +89,7 @@ ALLOWED = {
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "arena": BASIC
     | {"checkpoint", "data", "data.prepare", "evaluate", "methods", "methods.base", "metrics", "plot", "report", "train", "updates"},
+    "detect": BASIC | {"checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "report", "train"},
     "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package

@@ -1,0 +1,1 @@
+"""The detector: a density with a threshold whose false-alarm rate holds, for tables and pictures."""
