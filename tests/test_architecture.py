@@ -48,6 +48,7 @@ ALLOWED = {
     "data.prepare": BASIC | {"config", "data", "latent"},
     "evaluate": BASIC | MATHS | {"data", "diffusion", "distributed", "given", "nn"},
     "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "given", "methods.base", "nn"},
+    "detect": BASIC | MATHS | {"data", "evaluate", "methods", "methods.base", "metrics", "train"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"checkpoint", "plot"},
     "progress": set(),

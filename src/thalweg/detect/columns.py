@@ -1,0 +1,341 @@
+"""Tables as numbers: what a table's columns were at fit, and rows of the same columns as standardised vectors."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy
+
+from ..errors import InputError
+from .cells import Cells, read, short
+from .scale import CHANGED, FAR, compress, scales
+from .values import MANY, Values, as_numbers, as_texts, finite, infer
+
+OWN = 27  # categories with an output of their own; rare, missing and unseen make it 30
+KNOWN = 10_000  # categories that are told from unseen ones
+OUTPUTS = 200_000
+BLOCK = 2**22  # cells at a time
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the user's as it was at fit."""
+
+    name: str
+    kind: str
+    """number, flag (true and false), date (seconds), category, or dropped"""
+    centre: float = 0.0
+    unit: float = 1.0
+    """standard deviation, without the wildest values; of a category the root of the summed variances of its outputs"""
+    fill: float = 0.0
+    """the median, which stands for missing values"""
+    missing: float = 0.0
+    """share of missing values"""
+    lenient: bool = False
+    """text that is no number counts as missing"""
+    declared: bool = False
+    """the user's own type is one of categories"""
+    own: tuple[str, ...] = ()
+    """categories with an output of their own"""
+    merged: tuple[str, ...] = ()
+    """categories that share an output; empty where new ones join them"""
+    shares: tuple[float, ...] = ()
+    """of the outputs at fit: own, then the rare ones where there are, then missing where some were"""
+    rare: bool = False
+    """an output for rare categories"""
+    unseen: bool = False
+    """an output for categories that were not there at fit; without it they count as rare"""
+
+    @property
+    def outputs(self) -> list[str]:
+        if self.kind == "category":
+            own = [f"{self.name}={text}" for text in self.own]
+            others = [("rare", self.rare), ("missing", self.missing > 0), ("unseen", self.unseen)]
+            return own + [f"{self.name} ({word})" for word, there in others if there]
+        return [] if self.kind == "dropped" else [self.name] + [f"{self.name} (missing)"] * (self.missing > 0)
+
+    @property
+    def units(self) -> list[float]:
+        if self.kind == "category":
+            return [self.unit] * len(self.shares) + [CHANGED] * self.unseen
+        return [] if self.kind == "dropped" else [self.unit] + [_spread(self.missing)] * (self.missing > 0)
+
+    @cached_property
+    def places(self) -> dict[str | None, int]:
+        """The row of `codes` of each category that is known."""
+        found: dict[str | None, int] = {text: i for i, text in enumerate(self.own)}
+        found |= dict.fromkeys(self.merged, len(self.own))
+        return found | ({None: len(self.shares) - 1} if self.missing else {None: len(self.shares) + 1})
+
+    @cached_property
+    def codes(self) -> numpy.ndarray:
+        """Outputs [C + 2, D] of each of C known categories, of a new one, and of a missing value where there was none at fit."""
+        shares = numpy.array(self.shares)
+        rows = [compress((row - shares) / self.unit) for row in (*numpy.eye(len(shares)), numpy.zeros(len(shares)))]
+        codes = numpy.zeros((len(rows) + 1, len(shares) + self.unseen))
+        codes[:-1, : len(shares)] = rows
+        codes[-1] = codes[-2]
+        if self.unseen:
+            codes[-2:, -1] = FAR
+        else:
+            codes[-2] = codes[len(self.own)]
+            codes[-1, len(self.own)] = FAR
+        return codes
+
+
+def _spread(share: float) -> float:
+    """Standard deviation of what is 1 in a share of rows, else 0."""
+    return math.sqrt(share * (1 - share)) or 1.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table was at fit, and rows of such a table as vectors: `Columns.fit(table).encode(rows)`.
+
+    A table is an array [N, D], a pandas DataFrame, a list of rows (lists, or dicts by name) or a dict of columns. Numbers are divided by
+    their standard deviation, which a few wild values do not move; beyond 4 of these they grow as asinh. Categories are one-hot, at most
+    30 outputs a column; dates are seconds. A value that could not be there at fit (another value of a constant column, a missing
+    value where none was, an unseen category) lies about 18 standard deviations away.
+    """
+
+    columns: tuple[Column, ...]
+    named: bool = True
+    """whether the names are the user's; else columns are told by their order"""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """what was done at fit, a sentence each"""
+
+    @classmethod
+    def fit(cls, table: Any) -> "Columns":
+        """Learn the columns of a table [N, D] with N ≥ 1. Raises InputError for what is no table, and for infinities, by row and column."""
+        cells = read(table)
+        log = Log(cells.rows)
+        found: list[Column] = []
+        block = max(1, BLOCK // cells.rows)
+        for start in range(0, len(cells.names), block):
+            found += _fit_block(cells, range(start, min(start + block, len(cells.names))), log)
+        outputs = sum(len(column.outputs) for column in found)
+        if not outputs:
+            raise InputError(f"no column is left to look at: {' '.join(log.sentences())}")
+        if outputs > OUTPUTS:
+            raise InputError(f"{len(found)} columns become {outputs} numbers, at most {OUTPUTS} are possible: leave columns of text out")
+        return cls(tuple(found), cells.named, tuple(log.sentences()))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The user's columns, in the order of fit."""
+        return [column.name for column in self.columns]
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the D numbers of an encoded row."""
+        return [name for column in self.columns for name in column.outputs]
+
+    @cached_property
+    def source(self) -> numpy.ndarray:
+        """Index [D] of the user's column that each number of an encoded row comes from."""
+        return numpy.repeat(numpy.arange(len(self.columns)), [len(column.outputs) for column in self.columns])
+
+    @cached_property
+    def units(self) -> numpy.ndarray:
+        """What each number [D] of an encoded row was divided by: a standard deviation in the data's units, of dates in seconds."""
+        return numpy.array([unit for column in self.columns for unit in column.units])
+
+    @cached_property
+    def _numeric(self) -> tuple[numpy.ndarray, ...]:
+        """Of the columns of numbers: index, place among the outputs, centre, unit, share of missing values, encoded fill."""
+        starts = numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
+        rows = [
+            (i, starts[i], column.centre, column.unit, column.missing, column.fill)
+            for i, column in enumerate(self.columns)
+            if column.kind in ("number", "flag", "date")
+        ]
+        index, place, centre, unit, missing, fill = numpy.array(rows, dtype=numpy.float64).reshape(-1, 6).T
+        with numpy.errstate(over="ignore"):
+            filled = numpy.where(missing > 0, compress((fill - centre) / unit), FAR)
+        return index.astype(int), place.astype(int), centre, unit, missing, filled
+
+    def encode(self, table: Any) -> numpy.ndarray:
+        """Rows of a table with the columns of fit as float64 [N, D], finite and standardised; columns with names may come in any order.
+
+        Raises InputError for a column that is not there, is new or is of another type than at fit, and for infinities. A missing
+        value in a column that had none at fit is no error: it is encoded as very unusual.
+        """
+        cells = read(table)
+        order = self._order(cells)
+        try:
+            encoded = numpy.empty((cells.rows, len(self.outputs)))
+        except MemoryError as error:
+            size = f"{cells.rows} rows of {len(self.outputs)} numbers take {cells.rows * len(self.outputs) / 2**27:.1f} GiB"
+            raise InputError(f"{size}, which is more memory than there is; give fewer rows at a time") from error
+        index, place, centre, unit, missing, filled = self._numeric
+        block = max(1, BLOCK // cells.rows)
+        for part in (slice(start, start + block) for start in range(0, len(index), block)):
+            raw = self._raw(cells, index[part], order)
+            gone = numpy.isnan(raw)
+            with numpy.errstate(over="ignore"):
+                raw -= centre[part]
+                raw /= unit[part]
+            encoded[:, place[part]] = numpy.where(gone, filled[part], compress(raw))
+            some = missing[part] > 0
+            spread = numpy.array([_spread(share) for share in missing[part][some]])
+            encoded[:, place[part][some] + 1] = compress((gone[:, some] - missing[part][some]) / spread)
+        starts = numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
+        for where, column, start in zip(order, self.columns, starts.tolist()):
+            if column.kind == "category":
+                encoded[:, start : start + len(column.outputs)] = self._one_hot(cells, where, column)
+        return encoded
+
+    def _raw(self, cells: Cells, index: numpy.ndarray, order: list[int]) -> numpy.ndarray:
+        """Columns of numbers [N, k], NaN where missing."""
+        if cells.matrix is not None and not any(self.columns[i].kind == "date" for i in index):
+            with numpy.errstate(over="ignore"):
+                raw = cells.matrix[:, [order[i] for i in index]].astype(numpy.float64)
+            for j in numpy.flatnonzero(numpy.isinf(raw).any(0)).tolist():
+                finite(raw[:, j], self.names[index[j]])
+            return raw
+        raw = numpy.full((cells.rows, len(index)), numpy.nan)
+        for j, i in enumerate(index.tolist()):
+            column = self.columns[i]
+            if order[i] >= 0:
+                raw[:, j] = as_numbers(cells.column(order[i]), column.name, column.kind, column.lenient)
+        return raw
+
+    def _one_hot(self, cells: Cells, place: int, column: Column) -> numpy.ndarray:
+        numeric = any(text.lstrip("-")[:1].isdigit() for text in (*column.own, *column.merged))
+        texts = as_texts(cells.column(place), column.name, column.declared, numeric) if place >= 0 else [None] * cells.rows
+        new = len(column.shares)
+        return column.codes[[column.places.get(text, new) for text in texts]]
+
+    def _order(self, cells: Cells) -> list[int]:
+        """Where each column of fit is in a table, −1 where it is not; InputError for columns that are missing or new."""
+        if not (self.named and cells.named):
+            if len(cells.names) != len(self.columns):
+                raise InputError(f"X has {len(cells.names)} features, but Columns is expecting {len(self.columns)} features as input")
+            return list(range(len(self.columns)))
+        places = {name: i for i, name in enumerate(cells.names)}
+        gone = [c.name for c in self.columns if c.name not in places and c.kind != "dropped" and not cells.records]
+        new = sorted(places.keys() - set(self.names), key=places.__getitem__)
+        if gone or new:
+            said = [f"no column {_listed(gone)}, which was there at fit"] * bool(gone)
+            said += [f"a column {_listed(new)}, which was not there at fit"] * bool(new)
+            raise InputError(f"the table has {'; and '.join(said)}")
+        return [places.get(name, -1) for name in self.names]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON: numbers, text, lists and dicts; what is as by default is left out."""
+        default = asdict(Column("", ""))
+        columns = [{key: value for key, value in asdict(column).items() if value != default[key]} for column in self.columns]
+        return {"columns": columns, "named": self.named, "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "Columns":
+        """What `as_dict` wrote. Raises InputError for anything else."""
+        types = {one.name: type(getattr(Column("", ""), one.name)) for one in fields(Column)}
+        try:
+            columns = []
+            for one in stored["columns"]:
+                values: dict[str, Any] = {key: tuple(value) if types[key] is tuple else types[key](value) for key, value in one.items()}
+                column = Column(**values)
+                if not all(math.isfinite(x) for x in (column.centre, column.fill, *column.shares)) or not column.unit > 0:
+                    raise ValueError(f"column {short(column.name)} is not finite")
+                if column.kind not in ("number", "flag", "date", "category", "dropped"):
+                    raise ValueError(f"column {short(column.name)} is of kind {short(column.kind)}")
+                if len(column.shares) != (column.kind == "category") * (len(column.own) + column.rare + (column.missing > 0)):
+                    raise ValueError(f"column {short(column.name)} has {len(column.shares)} shares")
+                if column.kind == "category" and not (column.rare or column.unseen):
+                    raise ValueError(f"column {short(column.name)} has no place for unseen categories")
+                columns.append(column)
+            if not any(column.outputs for column in columns):
+                raise ValueError("no columns")
+            return cls(tuple(columns), bool(stored["named"]), tuple(map(str, stored["notes"])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"this is no description of a table's columns: {error}") from error
+
+
+# --- what is learned of a column
+
+
+def _fit_block(cells: Cells, block: range, log: "Log") -> list[Column]:
+    values = [infer(cells.column(i), cells.names[i], i in cells.categories) for i in block]
+    numeric = {j: one.numbers for j, one in enumerate(values) if one.numbers is not None}
+    found: list[Column | None] = [None] * len(values)
+    for j, one in enumerate(values):
+        if one.texts is not None:
+            found[j] = _fit_category(cells.names[block[j]], one.texts, block[j] in cells.categories, log)
+    if numeric:
+        scaled = scales(numpy.stack(list(numeric.values())))
+        for j, (centre, unit, fill, missing, constant) in zip(numeric, zip(*(array.tolist() for array in scaled))):
+            name = cells.names[block[j]]
+            found[j] = _fit_number(name, values[j], Column(name, values[j].kind, centre, unit, fill, missing), constant, log)
+    return [column for column in found if column is not None]
+
+
+def _fit_number(name: str, values: Values, column: Column, constant: bool, log: "Log") -> Column:
+    if column.missing == 1:
+        log.add("left out, all values are missing", name)
+        return Column(name, "dropped")
+    if constant:
+        log.add("the same in all rows, or in all but one; any other value counts as very unusual", name)
+    if column.kind == "date":
+        log.add("dates, as seconds since 1970; rows later than those of fit count as unusual", name)
+    if column.missing:
+        log.add("missing values are filled with the median, and marked in a column of their own", name, f"{column.missing:.1%}")
+    if values.refused:
+        log.add("cells that are no numbers count as missing", name, f"{len(values.refused)}, first in row {values.refused[0]}")
+        return Column(**(asdict(column) | {"lenient": True}))
+    return column
+
+
+def _fit_category(name: str, texts: list[str | None], declared: bool, log: "Log") -> Column:
+    counts: dict[str | None, int] = Counter(texts)
+    missing = counts.pop(None, 0)
+    rows, different, once = len(texts) - missing, len(counts), sum(count == 1 for count in counts.values())
+    if not different:
+        log.add("left out, all values are missing", name)
+        return Column(name, "dropped")
+    if (different == rows and rows > 2) or (different > MANY and different > rows / 2):
+        log.add("left out as identifiers or free text, most values are different", name, f"{different} in {rows} rows")
+        return Column(name, "dropped")
+    ordered = sorted(((text, count) for text, count in counts.items() if text is not None), key=lambda item: (-item[1], item[0]))
+    # the share of values that occur once estimates that of unseen values in new rows (Good and Turing)
+    open_ended = (once > 2 and once > rows / 100) or different > KNOWN
+    own = tuple(text for text, count in ordered[:OWN] if count > 1 or not open_ended)
+    merged = tuple(text for text, _ in ordered[len(own) :])
+    rare = bool(merged)
+    if open_ended:
+        log.add("new categories are to be expected and count as rare ones", name, f"{once} occur once in {rows} rows")
+    elif merged:
+        log.add("rare categories share one number", name, f"{len(merged)} of {different}")
+    elif different == 1:
+        log.add("the same in all rows, or in all but one; any other value counts as very unusual", name)
+    if missing:
+        log.add("missing values are a category of their own", name, f"{missing / len(texts):.1%}")
+    sizes = [counts[text] for text in own] + [sum(counts[text] for text in merged)] * rare + [missing] * (missing > 0)
+    shares = tuple(size / len(texts) for size in sizes)
+    unit = math.sqrt(sum(share * (1 - share) for share in shares)) or 1.0
+    return Column(
+        name, "category", unit=unit, missing=missing / len(texts), declared=declared, own=own, merged=() if open_ended else merged,
+        shares=shares, rare=rare, unseen=not open_ended,
+    )  # fmt: skip
+
+
+class Log:
+    """What was done at fit: a sentence each, with the names of the columns that it is true of."""
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self.told: dict[str, list[str]] = {}
+
+    def add(self, what: str, name: str, detail: str = "") -> None:
+        self.told.setdefault(what, []).append(short(name) + (f" ({detail})" if detail else ""))
+
+    def sentences(self) -> list[str]:
+        return [f"{_listed(names, quoted=False)}: {what}." for what, names in self.told.items()]
+
+
+def _listed(names: Sequence[str], most: int = 8, quoted: bool = True) -> str:
+    shown = ", ".join(short(name) if quoted else name for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
