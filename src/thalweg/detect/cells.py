@@ -28,7 +28,7 @@ class Cells(NamedTuple):
 
 
 def short(value: Any, length: int = 40) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

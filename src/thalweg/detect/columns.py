@@ -1,8 +1,6 @@
 """Tables as numbers: what a table's columns were at fit, and rows of the same columns as standardised vectors."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -11,84 +9,12 @@ import numpy
 
 from ..errors import InputError
 from .cells import Cells, read, short
-from .scale import CHANGED, FAR, compress, scales
-from .values import MANY, Values, as_numbers, as_texts, finite, infer
+from .column import Column, Log, fit_category, fit_number, listed, spread
+from .scale import FAR, compress, scales
+from .values import as_numbers, as_texts, finite, infer
 
-OWN = 27  # categories with an output of their own; rare, missing and unseen make it 30
-KNOWN = 10_000  # categories that are told from unseen ones
 OUTPUTS = 200_000
 BLOCK = 2**22  # cells at a time
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the user's as it was at fit."""
-
-    name: str
-    kind: str
-    """number, flag (true and false), date (seconds), category, or dropped"""
-    centre: float = 0.0
-    unit: float = 1.0
-    """standard deviation, without the wildest values; of a category the root of the summed variances of its outputs"""
-    fill: float = 0.0
-    """the median, which stands for missing values"""
-    missing: float = 0.0
-    """share of missing values"""
-    lenient: bool = False
-    """text that is no number counts as missing"""
-    declared: bool = False
-    """the user's own type is one of categories"""
-    own: tuple[str, ...] = ()
-    """categories with an output of their own"""
-    merged: tuple[str, ...] = ()
-    """categories that share an output; empty where new ones join them"""
-    shares: tuple[float, ...] = ()
-    """of the outputs at fit: own, then the rare ones where there are, then missing where some were"""
-    rare: bool = False
-    """an output for rare categories"""
-    unseen: bool = False
-    """an output for categories that were not there at fit; without it they count as rare"""
-
-    @property
-    def outputs(self) -> list[str]:
-        if self.kind == "category":
-            own = [f"{self.name}={text}" for text in self.own]
-            others = [("rare", self.rare), ("missing", self.missing > 0), ("unseen", self.unseen)]
-            return own + [f"{self.name} ({word})" for word, there in others if there]
-        return [] if self.kind == "dropped" else [self.name] + [f"{self.name} (missing)"] * (self.missing > 0)
-
-    @property
-    def units(self) -> list[float]:
-        if self.kind == "category":
-            return [self.unit] * len(self.shares) + [CHANGED] * self.unseen
-        return [] if self.kind == "dropped" else [self.unit] + [_spread(self.missing)] * (self.missing > 0)
-
-    @cached_property
-    def places(self) -> dict[str | None, int]:
-        """The row of `codes` of each category that is known."""
-        found: dict[str | None, int] = {text: i for i, text in enumerate(self.own)}
-        found |= dict.fromkeys(self.merged, len(self.own))
-        return found | ({None: len(self.shares) - 1} if self.missing else {None: len(self.shares) + 1})
-
-    @cached_property
-    def codes(self) -> numpy.ndarray:
-        """Outputs [C + 2, D] of each of C known categories, of a new one, and of a missing value where there was none at fit."""
-        shares = numpy.array(self.shares)
-        rows = [compress((row - shares) / self.unit) for row in (*numpy.eye(len(shares)), numpy.zeros(len(shares)))]
-        codes = numpy.zeros((len(rows) + 1, len(shares) + self.unseen))
-        codes[:-1, : len(shares)] = rows
-        codes[-1] = codes[-2]
-        if self.unseen:
-            codes[-2:, -1] = FAR
-        else:
-            codes[-2] = codes[len(self.own)]
-            codes[-1, len(self.own)] = FAR
-        return codes
-
-
-def _spread(share: float) -> float:
-    """Standard deviation of what is 1 in a share of rows, else 0."""
-    return math.sqrt(share * (1 - share)) or 1.0
 
 
 @dataclass(frozen=True)
@@ -180,8 +106,8 @@ class Columns:
                 raw /= unit[part]
             encoded[:, place[part]] = numpy.where(gone, filled[part], compress(raw))
             some = missing[part] > 0
-            spread = numpy.array([_spread(share) for share in missing[part][some]])
-            encoded[:, place[part][some] + 1] = compress((gone[:, some] - missing[part][some]) / spread)
+            deviation = numpy.array([spread(share) for share in missing[part][some]])
+            encoded[:, place[part][some] + 1] = compress((gone[:, some] - missing[part][some]) / deviation)
         starts = numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
         for where, column, start in zip(order, self.columns, starts.tolist()):
             if column.kind == "category":
@@ -204,8 +130,7 @@ class Columns:
         return raw
 
     def _one_hot(self, cells: Cells, place: int, column: Column) -> numpy.ndarray:
-        numeric = any(text.lstrip("-")[:1].isdigit() for text in (*column.own, *column.merged))
-        texts = as_texts(cells.column(place), column.name, column.declared, numeric) if place >= 0 else [None] * cells.rows
+        texts = as_texts(cells.column(place), column.name, column.declared, column.numeric) if place >= 0 else [None] * cells.rows
         new = len(column.shares)
         return column.codes[[column.places.get(text, new) for text in texts]]
 
@@ -219,15 +144,18 @@ class Columns:
         gone = [c.name for c in self.columns if c.name not in places and c.kind != "dropped" and not cells.records]
         new = sorted(places.keys() - set(self.names), key=places.__getitem__)
         if gone or new:
-            said = [f"no column {_listed(gone)}, which was there at fit"] * bool(gone)
-            said += [f"a column {_listed(new)}, which was not there at fit"] * bool(new)
+            said = [f"no column {listed(gone)}, which was there at fit"] * bool(gone)
+            said += [f"a column {listed(new)}, which was not there at fit"] * bool(new)
             raise InputError(f"the table has {'; and '.join(said)}")
         return [places.get(name, -1) for name in self.names]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: numbers, text, lists and dicts; what is as by default is left out."""
         default = asdict(Column("", ""))
-        columns = [{key: value for key, value in asdict(column).items() if value != default[key]} for column in self.columns]
+        columns = [
+            {key: value for key, value in asdict(column).items() if key in ("name", "kind") or value != default[key]}
+            for column in self.columns
+        ]
         return {"columns": columns, "named": self.named, "notes": list(self.notes)}
 
     @classmethod
@@ -255,87 +183,16 @@ class Columns:
             raise InputError(f"this is no description of a table's columns: {error}") from error
 
 
-# --- what is learned of a column
-
-
-def _fit_block(cells: Cells, block: range, log: "Log") -> list[Column]:
+def _fit_block(cells: Cells, block: range, log: Log) -> list[Column]:
     values = [infer(cells.column(i), cells.names[i], i in cells.categories) for i in block]
     numeric = {j: one.numbers for j, one in enumerate(values) if one.numbers is not None}
     found: list[Column | None] = [None] * len(values)
     for j, one in enumerate(values):
         if one.texts is not None:
-            found[j] = _fit_category(cells.names[block[j]], one.texts, block[j] in cells.categories, log)
+            found[j] = fit_category(cells.names[block[j]], one.texts, block[j] in cells.categories, log)
     if numeric:
         scaled = scales(numpy.stack(list(numeric.values())))
         for j, (centre, unit, fill, missing, constant) in zip(numeric, zip(*(array.tolist() for array in scaled))):
             name = cells.names[block[j]]
-            found[j] = _fit_number(name, values[j], Column(name, values[j].kind, centre, unit, fill, missing), constant, log)
+            found[j] = fit_number(name, values[j], Column(name, values[j].kind, centre, unit, fill, missing), constant, log)
     return [column for column in found if column is not None]
-
-
-def _fit_number(name: str, values: Values, column: Column, constant: bool, log: "Log") -> Column:
-    if column.missing == 1:
-        log.add("left out, all values are missing", name)
-        return Column(name, "dropped")
-    if constant:
-        log.add("the same in all rows, or in all but one; any other value counts as very unusual", name)
-    if column.kind == "date":
-        log.add("dates, as seconds since 1970; rows later than those of fit count as unusual", name)
-    if column.missing:
-        log.add("missing values are filled with the median, and marked in a column of their own", name, f"{column.missing:.1%}")
-    if values.refused:
-        log.add("cells that are no numbers count as missing", name, f"{len(values.refused)}, first in row {values.refused[0]}")
-        return Column(**(asdict(column) | {"lenient": True}))
-    return column
-
-
-def _fit_category(name: str, texts: list[str | None], declared: bool, log: "Log") -> Column:
-    counts: dict[str | None, int] = Counter(texts)
-    missing = counts.pop(None, 0)
-    rows, different, once = len(texts) - missing, len(counts), sum(count == 1 for count in counts.values())
-    if not different:
-        log.add("left out, all values are missing", name)
-        return Column(name, "dropped")
-    if (different == rows and rows > 2) or (different > MANY and different > rows / 2):
-        log.add("left out as identifiers or free text, most values are different", name, f"{different} in {rows} rows")
-        return Column(name, "dropped")
-    ordered = sorted(((text, count) for text, count in counts.items() if text is not None), key=lambda item: (-item[1], item[0]))
-    # the share of values that occur once estimates that of unseen values in new rows (Good and Turing)
-    open_ended = (once > 2 and once > rows / 100) or different > KNOWN
-    own = tuple(text for text, count in ordered[:OWN] if count > 1 or not open_ended)
-    merged = tuple(text for text, _ in ordered[len(own) :])
-    rare = bool(merged)
-    if open_ended:
-        log.add("new categories are to be expected and count as rare ones", name, f"{once} occur once in {rows} rows")
-    elif merged:
-        log.add("rare categories share one number", name, f"{len(merged)} of {different}")
-    elif different == 1:
-        log.add("the same in all rows, or in all but one; any other value counts as very unusual", name)
-    if missing:
-        log.add("missing values are a category of their own", name, f"{missing / len(texts):.1%}")
-    sizes = [counts[text] for text in own] + [sum(counts[text] for text in merged)] * rare + [missing] * (missing > 0)
-    shares = tuple(size / len(texts) for size in sizes)
-    unit = math.sqrt(sum(share * (1 - share) for share in shares)) or 1.0
-    return Column(
-        name, "category", unit=unit, missing=missing / len(texts), declared=declared, own=own, merged=() if open_ended else merged,
-        shares=shares, rare=rare, unseen=not open_ended,
-    )  # fmt: skip
-
-
-class Log:
-    """What was done at fit: a sentence each, with the names of the columns that it is true of."""
-
-    def __init__(self, rows: int):
-        self.rows = rows
-        self.told: dict[str, list[str]] = {}
-
-    def add(self, what: str, name: str, detail: str = "") -> None:
-        self.told.setdefault(what, []).append(short(name) + (f" ({detail})" if detail else ""))
-
-    def sentences(self) -> list[str]:
-        return [f"{_listed(names, quoted=False)}: {what}." for what, names in self.told.items()]
-
-
-def _listed(names: Sequence[str], most: int = 8, quoted: bool = True) -> str:
-    shown = ", ".join(short(name) if quoted else name for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy
@@ -20,7 +19,7 @@ _KINDS = (  # in this order: bool is an int, a datetime is a date
     ("complex", (complex, numpy.complexfloating)),
     ("flag", (bool, numpy.bool_)),
     ("duration", (timedelta, numpy.timedelta64)),
-    ("number", (int, float, numpy.integer, numpy.floating, Decimal, Fraction)),
+    ("number", (int, float, numpy.integer, numpy.floating, Decimal)),
     ("text", (str, bytes)),
     ("date", (date, numpy.datetime64)),
 )
@@ -56,7 +55,7 @@ def infer(cells: numpy.ndarray, name: str, category: bool = False) -> Values:
         raise InputError(f"column {short(name)} mixes {' and '.join(sorted(present))}; give it cells of one kind")
     texts = _texts(values)
     different = {text for text in texts if text is not None}
-    parsed = {text: number for text in different if (number := _parse(text)) is not None}
+    parsed = {text: number for text in different if (number := parse(text)) is not None}
     if len(parsed) == len(different):
         return Values("number", _looked_up(texts, parsed, name))
     dates = {text: seconds for text in different if (seconds := _parse_date(text)) is not None}
@@ -78,8 +77,8 @@ def as_numbers(cells: numpy.ndarray, name: str, kind: str = "number", lenient: b
         return _numbers(values, name)
     texts = [value if isinstance(value, str) else None for value in values]
     different = {text for text in texts if text is not None}
-    parse = _parse_date if kind == "date" else _parse
-    parsed = {text: number for text in different if (number := parse(text)) is not None}
+    convert = _parse_date if kind == "date" else parse
+    parsed = {text: number for text in different if (number := convert(text)) is not None}
     if kind == "flag":
         parsed |= {text: FLAGS[text.lower()] for text in different if text.lower() in FLAGS}
     for row, (value, text) in enumerate(zip(values, texts)):
@@ -150,7 +149,7 @@ def _text(value: Any) -> str:
     return str(int(value)) if whole else str(value)
 
 
-def _parse(text: str) -> float | None:
+def parse(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
@@ -171,6 +170,8 @@ def _stamp(value: Any) -> float:
     """A date, time span or number as a float; dates as seconds since 1970 in UTC."""
     if isinstance(value, numpy.datetime64 | numpy.timedelta64):
         return float(_seconds(numpy.array([value]))[0])
+    if hasattr(value, "to_datetime64"):  # of pandas, which knows years beyond 9999
+        return _stamp(value.to_datetime64())
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, datetime):
