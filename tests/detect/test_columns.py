@@ -477,3 +477,30 @@ def test_input_is_not_changed(rng):
     cells = np.array([[" a"], ["b "]], dtype=object)
     Columns.fit(cells)
     assert cells[0, 0] == " a"
+
+
+def test_more_rows_than_memory(rng, monkeypatch):
+    x = rng.normal(size=(50, 3))
+    columns = Columns.fit(x)
+
+    def refuse(shape):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", refuse)
+    with pytest.raises(
+        InputError, match=r"50 rows of 3 numbers take 0.0 GiB, which is more memory than there is; give fewer rows at a time"
+    ):
+        columns.encode(x)
+
+
+def test_names_of_all_kinds_are_text(rng):
+    frame = pd.DataFrame(rng.normal(size=(5, 4)), columns=[3, None, ("a", 1), ""])
+    columns = Columns.fit(frame)
+    assert columns.names == columns.outputs == ["3", "None", "('a', 1)", ""]
+    again = Columns.from_dict(columns.as_dict())
+    assert np.array_equal(again.encode(frame[frame.columns[::-1]]), columns.encode(frame))
+
+
+def test_many_notes_are_short(rng):
+    columns = Columns.fit(np.zeros((30, 1000)))
+    assert columns.notes == (columns.notes[0],) and "'x7' and 992 more: the same in all rows" in columns.notes[0]
