@@ -48,7 +48,7 @@ ALLOWED = {
     "data.prepare": BASIC | {"config", "data", "latent"},
     "evaluate": BASIC | MATHS | {"data", "diffusion", "distributed", "given", "nn"},
     "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "given", "methods.base", "nn"},
-    "detect": BASIC | MATHS | {"data", "evaluate", "methods", "methods.base", "metrics", "train"},
+    "detect": BASIC | MATHS | {"checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "report", "train"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"checkpoint", "plot"},
     "progress": set(),
@@ -90,7 +90,6 @@ ALLOWED = {
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "arena": BASIC
     | {"checkpoint", "data", "data.prepare", "evaluate", "methods", "methods.base", "metrics", "plot", "report", "train", "updates"},
-    "detect": BASIC | {"checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "report", "train"},
     "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package

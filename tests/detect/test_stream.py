@@ -126,6 +126,32 @@ def test_a_wrong_line_is_named_and_those_before_it_are_answered(detector, text, 
     assert len([line for line in said if not line.startswith("row,")]) == answered
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_damaged_streams_are_answered_or_refused_with_a_line(detector, seed):
+    rng = np.random.default_rng(seed)
+    rows = [[171, 70, "red"], [160.5, None, "green"], [1e3, 2, "blue"]] * 4
+    names = ("height", "weight", "colour")
+    forms = {
+        0: "\n".join(json.dumps(dict(zip(names, row))) for row in rows),
+        1: "\n".join(map(json.dumps, rows)),
+        2: "\n".join([",".join(names), *(",".join("" if cell is None else str(cell) for cell in row) for row in rows)]),
+    }
+    content = bytearray(forms[seed % 3].encode())
+    for _ in range(rng.integers(1, 6)):
+        at = int(rng.integers(len(content)))
+        piece = rng.choice(
+            [b"\0", b"\xff", b'"', b"\n", b",", b"]", b"{", b"nan", b"1e999", b"\xe2\x88\x9e", b"true", b"\r", b"[[", b"9" * 400]
+        )
+        content[at : at + int(rng.integers(0, 3))] = piece
+    target = io.StringIO()
+    try:
+        answer(detector, io.BytesIO(bytes(content)), target)
+    except InputError as error:
+        assert str(error).startswith("line ") and "\n" not in str(error)
+    for line in target.getvalue().splitlines():
+        assert line.startswith("row,") or line.split(",")[0].isdigit() or json.loads(line)["verdict"] in ("inlier", "outlier")
+
+
 def test_a_line_without_an_end_is_refused(monkeypatch, detector):
     monkeypatch.setattr("thalweg.detect.stream.LONGEST", 2**18)
     with pytest.raises(InputError, match="line 2 has more than 262,144 bytes"):
@@ -162,6 +188,10 @@ def test_a_drift_is_told_by_its_p_value(plain):
     x = np.concatenate([rng.standard_normal((400, 2)), rng.standard_normal((400, 2)) + 2])
     drift = [json.loads(line)["drift"] for line in stream(plain, "\n".join(str(row.tolist()) for row in x))]
     assert drift[399] > 0.05 and drift[-1] < 1e-6 and (np.diff(drift) <= 0).all()
+    watch, quiet = Watch(plain, delta=1e-3), Watch(plain)
+    watch.look(x)
+    quiet.look(x[:400])
+    assert watch.drifted == np.argmax(np.array(drift) <= 1e-3) and quiet.drifted is None and (quiet.rows, watch.rows) == (400, 800)
 
 
 def test_the_threshold_can_follow(plain):

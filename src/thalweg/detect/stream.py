@@ -43,14 +43,17 @@ class Watch:
     """Verdicts on rows that come one after the other.
 
     `detector`: a fitted detector of tables; `window`: 0 for its own calibration, else the last items that the threshold follows (see
-    `RollingQuantile`); `seed`: of the test for drift (see `Martingale`). Raises InputError for a window below what the rate needs.
+    `RollingQuantile`); `seed`: of the test for drift (see `Martingale`); `delta`: the probability at most with which `drifted`, the row at
+    which there is drift, is ever set without any. Raises InputError for a window below what the rate needs.
     """
 
     detector: Detector
     window: int = 0
     seed: int = 0
-    rows: int = 0
-    outliers: int = 0
+    delta: float = 0.01
+    rows: int = field(init=False, default=0)
+    outliers: int = field(init=False, default=0)
+    drifted: int | None = field(init=False, default=None)
     rolling: RollingQuantile | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class Watch:
         found = records(scores, p, self.detector.contamination, first=self.rows)
         for record, value in zip(found, drift.tolist()):
             record["drift"] = significant(value)
+            if self.drifted is None and value <= self.delta:
+                self.drifted = record["row"]
         self.rows += len(found)
         self.outliers += sum(record["verdict"] == "outlier" for record in found)
         return found
@@ -99,6 +104,7 @@ def answer(
     *,
     window: int = 0,
     seed: int = 0,
+    delta: float = 0.01,
     form: str = "",
     after: Callable[[Watch], None] = lambda watch: None,
 ) -> Watch:
@@ -109,7 +115,7 @@ def answer(
     written, by default that of what is read. `after` is called after each batch. Raises InputError with the number of the line for one
     that cannot be read or scored; what came before it has been answered.
     """
-    watch, reader = Watch(detector, window, seed), Reader(detector.columns_)
+    watch, reader = Watch(detector, window, seed, delta), Reader(detector.columns_)
     writer: Writer | None = None
     for numbered in lines(source):
         rows: list[tuple[int, Any]] = []
