@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -69,6 +70,17 @@ def test_bars_show_the_columns_that_pull(tmp_path):
     said, html = text_of(path), path.read_text()
     assert "age = 950 (50%)" in said and "<b> = a&b (30%)" in said and "gone = missing (20%)" in said and "nan = missing (0%)" in said
     assert [float(width) for width in re.findall(r'width:([\d.]+)%"></i>', html)] == [100, 60, 40, 0] and "<b>:" not in html
+    cells = {
+        "a": pandas.NA,
+        "b": pandas.NaT,
+        "c": np.float32(0.1),
+        "d": pandas.Timestamp("2024-02-03"),
+        "e": 1234567,
+        "f": np.float64("nan"),
+    }
+    said = text_of(write(tmp_path / "p.html", found([-9.0]), title="x", rows=[Row(cells, dict.fromkeys(cells, 1.0))]))
+    told = ("a = missing", "b = missing", "c = 0.1 ", "d = 2024-02-03", "e = 1234567", "f = missing")
+    assert all(line in said for line in told)
     many = [Row(dict.fromkeys("abcdefghij", 1), {name: 0.1 for name in "abcdefghij"})]
     assert text_of(write(tmp_path / "p.html", found([-9.0]), title="x", rows=many)).count("(10%)") == page.COLUMNS
     assert "(0%)" in text_of(write(tmp_path / "p.html", found([-9.0]), title="x", rows=[Row({"a": 1}, {"a": 0.0})]))

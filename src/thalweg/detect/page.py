@@ -173,13 +173,18 @@ def _bars(row: Row) -> str:
     most = max(pulls.values(), default=0.0) or 1.0
     lines = []
     for name in first:
-        cell = row.cells.get(name)
-        value = "missing" if cell is None or cell != cell else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
         lines.append(
-            f"<dt>{html.escape(f'{name} = {value}')} <small>({pulls[name] / total:.0%})</small></dt>"
+            f"<dt>{html.escape(f'{name} = {_value(row.cells.get(name))}')} <small>({pulls[name] / total:.0%})</small></dt>"
             f'<dd><i style="width:{100 * pulls[name] / most:.1f}%"></i></dd>'
         )
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def _value(cell: Any) -> str:
+    number = isinstance(cell, float | numpy.floating)
+    if cell is None or (number and numpy.isnan(cell)) or type(cell).__name__ in ("NAType", "NaTType"):
+        return "missing"
+    return f"{cell:.6g}" if number else str(cell)
 
 
 def _picture(pixels: numpy.ndarray, name: str) -> str:
