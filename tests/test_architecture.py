@@ -48,7 +48,9 @@ ALLOWED = {
     "data.prepare": BASIC | {"config", "data", "latent"},
     "evaluate": BASIC | MATHS | {"data", "diffusion", "distributed", "given", "nn"},
     "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "given", "methods.base", "nn"},
-    "detect": BASIC | MATHS | {"checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "report", "train"},
+    "detect": BASIC
+    | MATHS
+    | {"", "checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "nn", "report", "train", "updates"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"checkpoint", "plot"},
     "progress": set(),
@@ -159,6 +161,7 @@ def test_nothing_but_the_methods_names_a_method():
 # words that are also something else: a kind of model that others live in, an extra of the package
 COMMON_WORDS = {"autoencoder", "ssl"}
 OUTSIDE = [path for path in FILES if path.relative_to(ROOT).parts[0] not in ("methods", "presets")]
+BUILT_ON_ONE = {"detect/density.py"}  # the detector is an application of one method
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
@@ -166,7 +169,7 @@ def test_no_method_is_named_outside(path):
     """Not even in a docstring: a sentence says which ability is meant. Papers are cited by their own names, pages are linked."""
     names = "|".join(sorted(METHODS.keys() - COMMON_WORDS))
     found = [line.strip() for line in path.read_text().splitlines() if re.search(rf"(?<!docs/methods/)\b({names})\b", line)]
-    assert not found
+    assert bool(found) == (str(path.relative_to(ROOT)) in BUILT_ON_ONE), found
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))

@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 # imported on first use, so that `thalweg --help` does not wait for torch; no submodule may have one of these names
 _HOMES = {
     "Diverged": "thalweg.errors",
+    "EnergyDetector": "thalweg.detect.detector",
     "InputError": "thalweg.errors",
     "check_energy": "thalweg.energy",
     "combine": "thalweg.energy",
@@ -33,6 +34,7 @@ _MODULES = (
     "chain",
     "config",
     "data",
+    "detect",
     "energy",
     "evaluate",
     "latent",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         chain,
         config,
         data,
+        detect,
         energy,
         evaluate,
         latent,
@@ -78,6 +81,7 @@ if TYPE_CHECKING:
         train,
     )
     from thalweg.arena.compare import compare
+    from thalweg.detect.detector import EnergyDetector
     from thalweg.energy import check_energy, combine, compose, condition, score, temper, tilt, value_and_score
     from thalweg.errors import Diverged, InputError
     from thalweg.latent import from_pretrained, load, push_to_hub, save, save_pretrained

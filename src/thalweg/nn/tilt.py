@@ -10,7 +10,7 @@ small network does not resolve edges that are one grey value wide.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,10 @@ class Base:
         return centred if self.basis is None else centred @ self.basis
 
 
+def _decompose(tilt: "Tilt", keys: Any) -> None:
+    tilt._decompose()
+
+
 class Tilt(nn.Module):
     """The Gaussian, fitted once to data, and the read-outs of a network: call it with y [B, *shape] and log σ [B].
 
@@ -82,7 +86,7 @@ class Tilt(nn.Module):
         self.register_buffer("covariance", identity)
         self.register_buffer("variance", torch.ones(dim), persistent=False)
         self.register_buffer("basis", torch.eye(dim) if full else torch.zeros(0, 0), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, keys: module._decompose())
+        self.register_load_state_dict_post_hook(_decompose)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()

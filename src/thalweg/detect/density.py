@@ -1,0 +1,130 @@
+"""The density of a detector: `dual` energies of a few networks, each of which leaves a part of the rows out.
+
+    rows fall into as many folds as there are members; member j learns from all folds but j
+    new rows: U_σ(x) = mean_j U_j(x, σ);  rows of the fit: U_j(x, σ) of the member that left x out
+
+So every row of the fit has energies from a network that has not seen it, which is what thresholds and p-values are made of, and no row is
+lost for them (cross-conformal prediction, Vovk 2015, arXiv:1208.0806).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import thalweg.methods as methods
+from thalweg import random
+from thalweg.data.base import Batch
+from thalweg.nn.build import MLP
+from thalweg.updates import Update
+
+LEVELS = tuple(0.05 * 30 ** (k / 5) for k in range(6))  # σ of the energies, in units of a column's deviation: 0.05 … 1.5
+SIGMA_MIN, SIGMA_MAX = 0.04, 5.0  # of training
+BLOCK = 1024  # rows whose energies are found at once
+FULL_COVARIANCE = 256  # columns up to which the Gaussian that is tilted has all of its covariance
+
+
+@dataclass(frozen=True)
+class Training:
+    """How members are trained: `updates` of `batch` rows each, fewer where all of `members` ≥ 2 together would take over `seconds`."""
+
+    members: int = 5
+    updates: int = 600
+    batch: int = 256
+    seconds: float = 60.0
+    width: int = 128
+    lr: float = 2e-3
+
+
+class Ensemble:
+    """The members, models of `dual` for rows of the same width."""
+
+    def __init__(self, models: list[Any]) -> None:
+        self.models = models
+
+    def energies(self, x: Tensor) -> Tensor:
+        """U at `LEVELS` in nats, the mean of the members: rows x [N, D] -> [N, levels] float64."""
+        found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
+        for model in self.models:
+            found += _at_levels(model, x)
+        return found / len(self.models)
+
+    def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
+        """U at `LEVELS` of rows x [N, D] by the member that is named by `fold` [N] alone: [N, levels] float64."""
+        found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
+        for member, model in enumerate(self.models):
+            found[fold == member] = _at_levels(model, x[fold == member])
+        return found
+
+    def slopes(self, x: Tensor) -> Tensor:
+        """∇U at `LEVELS`, the mean of the members: [N, D] -> [levels, N, D], nats per unit of x."""
+        return torch.stack([self._mean_slope(x, sigma) for sigma in LEVELS])
+
+    def usual(self, x: Tensor) -> Tensor:
+        """A usual row near each row x [N, D]: level by level, from the highest, what is expected there, x − σ²∇U (Tweedie's formula)."""
+        for sigma in reversed(LEVELS):
+            x = x - sigma**2 * self._mean_slope(x, sigma)
+        return x
+
+    def _mean_slope(self, x: Tensor, sigma: float) -> Tensor:
+        of_each = [torch.cat([model.slopes(part, sigma=sigma)[1] for part in x.split(BLOCK)]) for model in self.models]
+        return torch.stack(of_each).mean(0)
+
+
+@torch.no_grad()
+def _at_levels(model: Any, x: Tensor) -> Tensor:
+    """[N, D] -> [N, levels] float64; one log σ for all rows of a block, whose embedding is found once."""
+    found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
+    for k, sigma in enumerate(LEVELS):
+        log_sigma = torch.tensor([math.log(sigma)], dtype=x.dtype)
+        log_z = float(model.energy(x.new_zeros(1, x.shape[1]), sigma=sigma) - model.tilted(x.new_zeros(1, x.shape[1]), log_sigma))
+        for start in range(0, len(x), BLOCK):
+            found[start : start + BLOCK, k] = model.tilted(x[start : start + BLOCK], log_sigma).double() + log_z
+    return found
+
+
+def fit(x: Tensor, training: Training, *, seed: int = 0, note: Callable[[float], None] = lambda share: None) -> tuple[Ensemble, Tensor]:
+    """Members trained on rows x [N, D] of columns of deviation 1, and the member that left each row out, [N] in {0, …, members − 1}.
+
+    N ≥ 2; `note` is told the share of the work that is done. There is no early stopping: that the loss of left-out rows rises again on
+    small tables does not make their energies worse detectors.
+    """
+    t = training
+    members = max(2, min(t.members, len(x)))
+    fold = torch.empty(len(x), dtype=torch.long)
+    fold[random.rows(len(x), len(x), generator=random.seeded(seed, 31))] = torch.arange(len(x)) % members
+    start, models = time.perf_counter(), []
+    for member in range(members):
+        left = t.seconds - (time.perf_counter() - start)
+
+        def told(share: float, member: int = member) -> None:
+            note((member + share) / members)
+
+        models.append(_train(x[fold != member], t, seed + member, left / (members - member), told))
+    return Ensemble(models), fold
+
+
+def untrained(dim: int, t: Training) -> Any:
+    """A member for rows of `dim` numbers, as it is before training."""
+    return methods.method(
+        "dual/vectors", shape=(dim,), net=MLP(width=t.width, depth=3), waves=2, batch=t.batch, lr=t.lr, level_weight=0.0,
+        reference="full" if dim <= FULL_COVARIANCE else "diagonal", sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, least_std=0.05, ema=0.995,
+        images=t.updates * t.batch, lr_end=1.0, calibration=8_000,
+    )  # fmt: skip
+
+
+def _train(x: Tensor, t: Training, seed: int, seconds: float, note: Callable[[float], None]) -> Any:
+    """A member: the running mean of the weights, normalised at every level."""
+    torch.manual_seed(random.seeded(seed, 32).initial_seed())
+    model = untrained(x.shape[1], t)
+    model.prepare(x)
+    update, chosen, start = Update(model, seed=seed), random.seeded(seed, 33), time.perf_counter()
+    while update.updates < t.updates and (time.perf_counter() - start < seconds or not update.updates):
+        update.step(Batch(x[random.integers(t.batch, 0, len(x), generator=chosen)]))
+        note(max(update.updates / t.updates, min(1.0, (time.perf_counter() - start) / max(seconds, 1e-9))))
+    update.ema.conclude(Batch(x), lambda share: None)
+    return update.ema.eval()

@@ -1,0 +1,239 @@
+"""The detector of outliers: a scikit-learn estimator whose score is an energy, and whose false alarms are promised."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy
+import torch
+
+from thalweg.errors import InputError, require
+
+require("sklearn", "detect")
+
+from sklearn.base import BaseEstimator, OutlierMixin  # noqa: E402
+from sklearn.utils import check_random_state  # noqa: E402
+from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
+
+from thalweg.detect import density, keep, scores  # noqa: E402
+from thalweg.detect.columns import Columns  # noqa: E402
+from thalweg.detect.density import LEVELS, Training  # noqa: E402
+from thalweg.detect.known import Known  # noqa: E402
+from thalweg.detect.promise import Conformal, least  # noqa: E402
+
+MOST_COLUMNS = 4096  # of numbers
+PATH = 16  # points on the way from a usual row
+NEVER = 1e30  # a threshold above every strangeness in nats
+
+
+class EnergyDetector(OutlierMixin, BaseEstimator):
+    """Outliers of a table by the energies of a normalised density at several noise levels, with a promised rate of false alarms.
+
+    `contamination` in (0, 0.5]: the rate of false alarms on new inliers that `predict` keeps to, and so the share of the rows of the fit
+    that it flags. `seconds`: bound on the time of training. `random_state`: seed of all draws; two fits with the same seed are equal
+    unless `seconds` cut them short. `members`: networks, each of which leaves out a part of the rows; `updates`: how long each is trained.
+
+    `fit` takes an array [N, D], N ≥ 2, or a DataFrame of numbers, categories, dates and texts, with missing values. Rows of the fit are
+    later scored by the member that has not seen them, so that they are judged as new rows are. The promise holds for new rows that
+    are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function` and `predict` are lower for
+    outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
+
+    Attributes: `columns_`, what the table was; `weights_`, of the energies at each level; `conformal_`, by which p-values are found;
+    `sensitivity_`, the share that is flagged of rows disturbed in several ways; `notes_`, what was done, a sentence each. Raises
+    InputError (a ValueError) for tables that cannot be used.
+    """
+
+    def __init__(
+        self,
+        contamination: float = 0.05,
+        seconds: float = 60.0,
+        random_state: Any = None,
+        members: int = 5,
+        updates: int = 600,
+    ) -> None:
+        self.contamination = contamination
+        self.seconds = seconds
+        self.random_state = random_state
+        self.members = members
+        self.updates = updates
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn what is usual from rows X [N, D]; y is not looked at."""
+        return self._fit(X)
+
+    def _fit(self, X: Any, note: Callable[[float], None] = lambda share: None) -> Self:
+        self._check()
+        X = self._table(X, reset=True)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.columns_ = Columns.fit(X)
+        outputs = len(self.columns_.outputs)
+        if outputs > MOST_COLUMNS:
+            raise InputError(
+                f"the table's {len(self.columns_.names):,} columns become {outputs:,} numbers, at most {MOST_COLUMNS:,} can be learned; "
+                "select columns, or reduce them, as by sklearn.decomposition.PCA"
+            )
+        x = torch.from_numpy(self.columns_.encode(X)).float()
+        training = Training(members=self.members, updates=self.updates, seconds=self.seconds)
+        self.ensemble_, fold = density.fit(x, training, seed=seed, note=note)
+        energies = self.ensemble_.left_out(x, fold)
+        self.weights_ = scores.pool(energies)
+        self.known_ = Known.of(x.numpy(), (energies @ self.weights_).numpy())
+        self._judge(self.known_.find(x.numpy())[1])
+        rows, changed = scores.disturbed(x, seed)
+        self.sensitivity_ = {
+            name: float((self.ensemble_.left_out(other, fold[rows]) @ self.weights_ > self.threshold_).double().mean())
+            for name, other in changed.items()
+        }
+        return self
+
+    def _judge(self, strangeness: numpy.ndarray) -> None:
+        """Thresholds, by the strangeness of the rows of the fit."""
+        self.conformal_ = Conformal(strangeness)
+        self.decision_scores_ = strangeness
+        self.threshold_ = self._threshold(strangeness)
+        self.offset_ = -self.threshold_
+        self.labels_ = (strangeness > self.threshold_).astype(int)
+        self.notes_ = list(self.columns_.notes)
+        if self.threshold_ == NEVER:
+            self.notes_.append(
+                f"a false-alarm rate of {self.contamination:g} needs at least {least(self.contamination):,} rows, there are "
+                f"{len(strangeness):,}: no row is flagged; give more rows, or a contamination of {1 / (len(strangeness) + 1):.2g} or more"
+            )
+            warnings.warn(self.notes_[-1], UserWarning, stacklevel=4)
+
+    def _threshold(self, strangeness: numpy.ndarray) -> float:
+        """The strangeness above which a row is flagged: that of the k-th strangest of N, k = ⌊α(N + 1)⌋, which is flagged itself.
+
+        Where others tie with that one it is not, since a new row that ties with it would be flagged too often.
+        """
+        rows = len(strangeness)
+        if rows < least(self.contamination):
+            return NEVER
+        k = max(1, min(rows, int(self.contamination * (rows + 1) + 1e-9)))
+        ordered = numpy.sort(strangeness)[::-1]
+        tied = k < rows and ordered[k] == ordered[k - 1]
+        return float(ordered[k - 1] if tied else numpy.nextafter(ordered[k - 1], -numpy.inf))
+
+    # --- use
+
+    def score_samples(self, X: Any) -> numpy.ndarray:
+        """Logarithm of the pooled density of rows X [N, D], in nats up to a constant: [N] float64, lower for stranger rows."""
+        return -self._strangeness(X)[0]
+
+    def decision_function(self, X: Any) -> numpy.ndarray:
+        """`score_samples` less `offset_`: [N], below 0 for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> numpy.ndarray:
+        """−1 for outliers, 1 for others: [N] int. Of new inliers at most a share of `contamination` is flagged, in expectation."""
+        return numpy.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_value(self, X: Any) -> numpy.ndarray:
+        """Conformal p-values [N] in (0, 1]: of new inliers at most a share α has one of at most α; rows of the fit against the others."""
+        strangeness, own = self._strangeness(X)
+        rows = len(self.conformal_)
+        found = self.conformal_.p_value(strangeness)
+        return numpy.where(own, (found * (rows + 1) - 1).clip(1) / rows, found)
+
+    def predict_proba(self, X: Any) -> numpy.ndarray:
+        """[N, 2]: the p-value, and what is left to 1, which is near 1 for outliers. No posterior probability: no outliers were seen."""
+        p = self.p_value(X)
+        return numpy.stack([p, 1 - p], 1)
+
+    def log_density(self, X: Any, *, sigma: float = LEVELS[2]) -> numpy.ndarray:
+        """log p_σ of rows in units of the columns' deviations with noise `sigma`, nats, normalised, the mean of the members: [N].
+
+        `sigma` from 0.04 to 5. Of a small table's own rows it is too high: members have learned them by heart.
+        """
+        x = self._encoded(X)
+        with torch.no_grad():
+            found = torch.stack([model.energy(x, sigma=float(sigma)).double() for model in self.ensemble_.models])
+        return -found.mean(0).numpy()
+
+    def explain(self, X: Any) -> numpy.ndarray:
+        """What each of the table's columns adds to a row's strangeness, in nats: [N, columns].
+
+        The score's slope by the column, summed up on the straight way to the row from a usual row nearby (integrated gradients,
+        Sundararajan et al. 2017): a row's sum is what its strangeness is above that of the usual row. Below 0 where a column makes
+        the row more usual.
+        """
+        x = self._encoded(X)
+        usual = self.ensemble_.usual(x)
+        pulls = torch.zeros(x.shape, dtype=torch.float64)
+        for i in range(PATH):
+            slopes = self.ensemble_.slopes(usual + (i + 0.5) / PATH * (x - usual)).double()
+            pulls += torch.einsum("l,lnd->nd", self.weights_, slopes) * (x - usual) / PATH
+        of_columns = torch.zeros(len(x), len(self.columns_.names), dtype=torch.float64)
+        return of_columns.index_add(1, torch.from_numpy(self.columns_.source), pulls).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the detector to a new or empty folder: detector.json and model.safetensors, no code. Returns the folder."""
+        check_is_fitted(self)
+        return keep.write(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "EnergyDetector":
+        """A detector that `save` wrote; executes no code. InputError for anything else."""
+        stored = keep.read(Path(folder))
+        detector = cls(**stored.parameters)
+        detector._check()
+        detector.columns_, detector.ensemble_, detector.known_ = stored.columns, stored.ensemble, stored.known
+        detector.weights_, detector.sensitivity_ = stored.weights, stored.sensitivity
+        detector.n_features_in_ = len(stored.columns.names)
+        if stored.columns.named:
+            detector.feature_names_in_ = numpy.array(stored.columns.names, dtype=object)
+        detector._judge(stored.strangeness)
+        return detector
+
+    # --- parts
+
+    def _check(self) -> None:
+        if not (isinstance(self.contamination, int | float) and 0 < self.contamination <= 0.5):
+            raise InputError(f"contamination must be above 0 and at most 0.5, got {self.contamination!r}")
+        if not (isinstance(self.seconds, int | float) and self.seconds > 0):
+            raise InputError(f"seconds must be above 0, got {self.seconds!r}")
+        for name, low in (("members", 2), ("updates", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | numpy.integer) or value < low:
+                raise InputError(f"{name} must be a whole number, {low} or more, got {value!r}")
+
+    def _table(self, X: Any, *, reset: bool) -> Any:
+        """A DataFrame as it is, anything else as an array; sets or checks the number of columns and their names as scikit-learn does."""
+        frame = hasattr(X, "columns") and hasattr(X, "iloc")
+        least_rows = 2 if reset else 1
+        try:
+            checked = validate_data(
+                self, X, reset=reset, skip_check_array=frame, dtype="numeric", ensure_all_finite="allow-nan", ensure_min_samples=least_rows
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        return X if frame else checked
+
+    def _encoded(self, X: Any) -> torch.Tensor:
+        check_is_fitted(self)
+        return torch.from_numpy(self.columns_.encode(self._table(X, reset=False))).float()
+
+    def _strangeness(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """[N] in nats, and which rows were in the fit."""
+        x = self._encoded(X)
+        own, found = self.known_.find(x.numpy())
+        found[~own] = (self.ensemble_.energies(x[torch.from_numpy(~own)]) @ self.weights_).numpy()
+        return found, own
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def describe(detector: EnergyDetector) -> str:
+    """What a detector was fitted to, what it promises and what it notices, in a few lines."""
+    columns = detector.columns_.names
+    lines = [
+        f"{len(detector.conformal_):,} rows of {len(columns):,} columns; {len(detector.ensemble_.models)} networks",
+        f"of new rows like these at most {detector.contamination:.3g} are flagged; of such rows disturbed:",
+        *(f"  {share:4.0%}  {name}" for name, share in detector.sensitivity_.items()),
+        *detector.notes_,
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""A detector on disk: detector.json and model.safetensors. Reading executes no code."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+import thalweg
+from thalweg import checkpoint
+from thalweg.detect.columns import Columns
+from thalweg.detect.density import LEVELS, Ensemble, Training, untrained
+from thalweg.detect.known import Known
+from thalweg.errors import InputError
+
+FILE, WEIGHTS = "detector.json", "model.safetensors"
+PARAMETERS = ("contamination", "seconds", "members", "updates")
+
+
+class Kept(NamedTuple):
+    """What `EnergyDetector.load` needs."""
+
+    parameters: dict[str, Any]
+    columns: Columns
+    ensemble: Ensemble
+    weights: Tensor
+    known: Known
+    strangeness: numpy.ndarray
+    sensitivity: dict[str, float]
+
+
+def write(detector: Any, folder: Path) -> Path:
+    """A fitted detector into a new or empty folder, or over another detector; InputError for a folder that holds anything else."""
+    with checkpoint.writing(folder):
+        if folder.exists() and (not folder.is_dir() or any(file.name not in (FILE, WEIGHTS) for file in folder.iterdir())):
+            raise InputError(f"{folder} holds other files; give a new or empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    known: Known = detector.known_
+    tensors = {
+        "keys": torch.from_numpy(known.keys.view(numpy.int64).copy()),
+        "known": torch.from_numpy(known.strangeness),
+        "strangeness": torch.from_numpy(numpy.asarray(detector.decision_scores_, numpy.float64)),
+        "weights": detector.weights_,
+    }
+    for number, model in enumerate(detector.ensemble_.models):
+        tensors |= {f"{number}.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    content = {
+        "thalweg": thalweg.__version__,
+        "parameters": {key: getattr(detector, key) for key in PARAMETERS},
+        "networks": len(detector.ensemble_.models),
+        "columns": detector.columns_.as_dict(),
+        "sensitivity": detector.sensitivity_,
+    }
+    checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
+    checkpoint.write_bytes(folder / FILE, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    return folder
+
+
+def read(folder: Path) -> Kept:
+    """What `write` wrote. Raises InputError where nothing is there, and for what is corrupt."""
+    try:
+        content = json.loads((folder / FILE).read_bytes())
+        tensors = parse_tensors((folder / WEIGHTS).read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is no detector: there is no {Path(str(error.filename)).name}; fit one with thalweg detect fit"
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"the detector in {folder} cannot be read: {error}") from None
+    try:
+        columns = Columns.from_dict(content["columns"])
+        models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
+        weights, strangeness, known = (tensors[key].double() for key in ("weights", "strangeness", "known"))
+        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, known)):
+            raise ValueError("figures that are not finite, or of other noise levels")
+        return Kept(
+            parameters={key: content["parameters"][key] for key in PARAMETERS},
+            columns=columns,
+            ensemble=Ensemble(models),
+            weights=weights,
+            known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
+            strangeness=strangeness.numpy(),
+            sensitivity={str(name): float(share) for name, share in content["sensitivity"].items()},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the detector in {folder} is corrupt, or of another version: {str(error).splitlines()[-1].strip()}") from None
+
+
+def _member(dim: int, tensors: dict[str, Tensor], prefix: str) -> Any:
+    model = untrained(dim, Training())
+    model.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    return model.eval().requires_grad_(False)
