@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.commands import apply, compare, demo, evaluate, export, options, sample, train
+from thalweg.commands import apply, compare, demo, detect, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
 from thalweg.commands.list import TAGS
 from thalweg.commands.main import COMMANDS
@@ -113,6 +113,10 @@ def test_commands_parse(line, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)  # what is written lies in folders that exist
         name, _ = apply.read_options(words)
         assert name in TASKS
+    elif command == "detect":
+        monkeypatch.chdir(tmp_path)
+        if detect.read_options(words) is None:
+            apply.read_options(["detect", *words])
     elif command == "train":
         found, unknown = options.parse(train.Options, words, command, rest=True)
         if ".py:" not in found.preset:
@@ -127,6 +131,9 @@ def test_every_command_is_documented():
         assert f"\n## {command}\n" in page
     for option in dataclasses.fields(train.Options):
         assert option.name == "preset" or f"`--{option.name.replace('_', '-')}" in page, option.name
+    section = page[page.index("\n## detect\n") : page.index("\n## export\n")]
+    for option in {f.name for kind in (detect.FitOptions, detect.RunOptions) for f in dataclasses.fields(kind)} - {"data", "detector"}:
+        assert f"`--{option.replace('_', '-')}`" in section, option
 
 
 def test_every_task_is_documented():

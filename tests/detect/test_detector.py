@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import thalweg as tw
 from thalweg.detect.detector import describe
+from thalweg.detect.promise import Martingale
 from thalweg.errors import InputError
 
 QUICK = dict(members=2, updates=60, random_state=0)
@@ -49,6 +50,22 @@ def test_false_alarms_on_new_inliers_are_as_promised(detector: tw.EnergyDetector
         assert (p <= alpha).sum() <= detector.conformal_.false_alarms(alpha, 4000, confidence=0.999)
     # and not by flagging nothing
     assert (p <= 0.1).mean() > 0.04 and (p <= 0.5).mean() > 0.4
+
+
+def test_one_member_alone_judges_new_rows_as_those_that_it_left_out(detector: tw.EnergyDetector) -> None:
+    """Their ranks are uniform within the bounds of both samples, and a test for drift finds none in 4,000 of them."""
+    found = detector.alone(rows(4000, seed=4))
+    assert len(detector.left_out_) == 200
+    ranks = numpy.searchsorted(numpy.sort(detector.left_out_), found) / 200
+    assert abs(ranks.mean() - 0.5) < 4 * (1 / 12 * (1 / 200 + 1 / 4000)) ** 0.5
+    assert Martingale(detector.left_out_).update(found)[-1] > 0.01
+    assert Martingale(detector.left_out_).update(detector.alone(rows(4000, seed=4) * 1.1))[-1] < 0.01
+
+
+def test_scores_and_p_values_come_together(detector: tw.EnergyDetector) -> None:
+    some = rows(50, seed=5)
+    scores, p = detector.judge(some)
+    assert (scores == detector.score_samples(some)).all() and (p == detector.p_value(some)).all()
 
 
 def test_predict_is_the_p_value_at_the_rate_asked_for(detector: tw.EnergyDetector) -> None:
@@ -142,9 +159,10 @@ def test_what_is_saved_is_what_is_loaded(detector: tw.EnergyDetector, tmp_path) 
     new = numpy.concatenate([rows(50, seed=6), rows(50)])
     folder = detector.save(tmp_path / "detector")
     found = tw.EnergyDetector.load(folder)
-    for use in ("score_samples", "predict", "p_value", "explain"):
+    for use in ("score_samples", "predict", "p_value", "explain", "alone"):
         numpy.testing.assert_array_equal(getattr(found, use)(new), getattr(detector, use)(new))
     assert found.sensitivity_ == detector.sensitivity_ and found.threshold_ == detector.threshold_
+    numpy.testing.assert_array_equal(found.left_out_, detector.left_out_)
     assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "model.safetensors"]
     detector.save(folder)  # over itself
 

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 
 import numpy as np
+import pandas
 import pytest
 
 from thalweg import InputError
@@ -23,17 +24,27 @@ class Gaussian:
 
     def __init__(self, table) -> None:
         self.columns_ = Columns.fit(table)
-        self.conformal_ = Conformal(-self.score_samples(table))
+        self.left_out_ = self.alone(table)
+        self.conformal_ = Conformal(self.left_out_)
 
     def score_samples(self, table) -> np.ndarray:
         return -0.5 * (self.columns_.encode(table) ** 2).sum(1)
+
+    def judge(self, table) -> tuple[np.ndarray, np.ndarray]:
+        scores = self.score_samples(table)
+        return scores, self.conformal_.p_value(-scores)
+
+    def alone(self, table) -> np.ndarray:
+        return -self.score_samples(table)
 
 
 @pytest.fixture(scope="module")
 def rows():
     rng = np.random.default_rng(0)
     colour = np.array(["red", "green"])[rng.integers(0, 2, 999)]
-    return {"height": rng.normal(170, 10, 999).tolist(), "weight": rng.normal(70, 9, 999).tolist(), "colour": colour.tolist()}
+    return pandas.DataFrame(
+        {"height": rng.normal(170, 10, 999).tolist(), "weight": rng.normal(70, 9, 999).tolist(), "colour": colour.tolist()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +80,10 @@ def test_csv_is_answered_with_csv(detector):
 
 
 def test_both_forms_and_whole_tables_say_the_same(detector, rows):
-    table = {name: cells[:200] for name, cells in rows.items()}
+    table = rows[:200]
     whole = Watch(detector).look(table)
-    listed = [dict(zip(table, cells)) for cells in zip(*table.values())]
+    assert Watch(detector).look(table[["colour", "weight", "height"]]) == whole
+    listed = table.to_dict("records")
     assert [json.loads(line) for line in stream(detector, "\n".join(map(json.dumps, listed)))] == whole
     csv = ["height,weight,colour", *(",".join(map(str, row.values())) for row in listed)]
     assert [json.loads(line) for line in stream(detector, "\n".join(csv), form="jsonl")] == whole

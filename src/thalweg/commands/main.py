@@ -21,6 +21,7 @@ Deep energy-based models: train, sample, evaluate.
   evaluate DIR [DIR ...]        measure a run and write its report.html
   compare --methods A,B --data X --out DIR  train several for the same price, measure alike
   apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate, ...
+  detect fit DATA --out DIR     learn what is normal in a table or pictures; detect run DIR finds outliers, false alarms held
   export DIR --out DIR|--hub N  write a model as safetensors + config.json
   bench [NAME]                  run a benchmark of the repository
 
@@ -30,7 +31,8 @@ A first run, about five minutes on two cores:
   thalweg evaluate runs/first
 """
 
-COMMANDS = ("demo", "list", "zoo", "train", "sample", "evaluate", "compare", "apply", "export", "bench")  # each a module of this package
+# each a module of this package
+COMMANDS = ("demo", "list", "zoo", "train", "sample", "evaluate", "compare", "apply", "detect", "export", "bench")
 
 
 def main(arguments: list[str] | None = None) -> int:

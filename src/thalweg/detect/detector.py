@@ -39,9 +39,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
     are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function` and `predict` are lower for
     outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
 
-    Attributes: `columns_`, what the table was; `weights_`, of the energies at each level; `conformal_`, by which p-values are found;
-    `sensitivity_`, the share that is flagged of rows disturbed in several ways; `notes_`, what was done, a sentence each. Raises
-    InputError (a ValueError) for tables that cannot be used.
+    Attributes: `columns_`, what the table was; `left_out_`, see `alone`; `weights_`, of the energies at each level; `conformal_`, by
+    which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in several ways; `notes_`, what was done, a
+    sentence each. Raises InputError (a ValueError) for tables that cannot be used.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         energies = self.ensemble_.left_out(x, fold)
         self.weights_ = scores.pool(energies)
         self.known_ = Known.of(x.numpy(), (energies @ self.weights_).numpy())
+        self.left_out_ = (energies @ self.weights_)[fold == len(self.ensemble_.models) - 1].numpy()
         self._judge(self.known_.find(x.numpy())[1])
         rows, changed = scores.disturbed(x, seed)
         self.sensitivity_ = {
@@ -131,15 +132,29 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
     def p_value(self, X: Any) -> numpy.ndarray:
         """Conformal p-values [N] in (0, 1]: of new inliers at most a share α has one of at most α; rows of the fit against the others."""
+        return self.judge(X)[1]
+
+    def judge(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """`score_samples` [N] and `p_value` [N] of rows X [N, D], in the time of one of them."""
         strangeness, own = self._strangeness(X)
         rows = len(self.conformal_)
         found = self.conformal_.p_value(strangeness)
-        return numpy.where(own, (found * (rows + 1) - 1).clip(1) / rows, found)
+        return -strangeness, numpy.where(own, (found * (rows + 1) - 1).clip(1) / rows, found)
 
     def predict_proba(self, X: Any) -> numpy.ndarray:
         """[N, 2]: the p-value, and what is left to 1, which is near 1 for outliers. No posterior probability: no outliers were seen."""
         p = self.p_value(X)
         return numpy.stack([p, 1 - p], 1)
+
+    def alone(self, X: Any) -> numpy.ndarray:
+        """Strangeness of new rows X [N, D] by the last member alone, in nats: [N].
+
+        It is exchangeable with `left_out_` [M], that of the rows that this member left out, as tests for drift need it over a long
+        stream; the mean of all members is a little less strange.
+        """
+        x = self._encoded(X)
+        last = torch.full((len(x),), len(self.ensemble_.models) - 1)
+        return (self.ensemble_.left_out(x, last) @ self.weights_).numpy()
 
     def log_density(self, X: Any, *, sigma: float = LEVELS[2]) -> numpy.ndarray:
         """log p_σ of rows in units of the columns' deviations with noise `sigma`, nats, normalised, the mean of the members: [N].
@@ -183,6 +198,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         detector.n_features_in_ = len(stored.columns.names)
         if stored.columns.named:
             detector.feature_names_in_ = numpy.array(stored.columns.names, dtype=object)
+        detector.left_out_ = stored.left_out
         detector._judge(stored.strangeness)
         return detector
 

@@ -31,6 +31,7 @@ class Kept(NamedTuple):
     weights: Tensor
     known: Known
     strangeness: numpy.ndarray
+    left_out: numpy.ndarray
     sensitivity: dict[str, float]
 
 
@@ -45,6 +46,7 @@ def write(detector: Any, folder: Path) -> Path:
         "keys": torch.from_numpy(known.keys.view(numpy.int64).copy()),
         "known": torch.from_numpy(known.strangeness),
         "strangeness": torch.from_numpy(numpy.asarray(detector.decision_scores_, numpy.float64)),
+        "left_out": torch.from_numpy(detector.left_out_),
         "weights": detector.weights_,
     }
     for number, model in enumerate(detector.ensemble_.models):
@@ -75,8 +77,8 @@ def read(folder: Path) -> Kept:
     try:
         columns = Columns.from_dict(content["columns"])
         models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
-        weights, strangeness, known = (tensors[key].double() for key in ("weights", "strangeness", "known"))
-        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, known)):
+        weights, strangeness, left_out, known = (tensors[key].double() for key in ("weights", "strangeness", "left_out", "known"))
+        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, left_out, known)):
             raise ValueError("figures that are not finite, or of other noise levels")
         return Kept(
             parameters={key: content["parameters"][key] for key in PARAMETERS},
@@ -85,6 +87,7 @@ def read(folder: Path) -> Kept:
             weights=weights,
             known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
             strangeness=strangeness.numpy(),
+            left_out=left_out.numpy(),
             sensitivity={str(name): float(share) for name, share in content["sensitivity"].items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -27,6 +27,7 @@ svg { display: block; width: 100%; max-width: 36rem; height: auto; font: 11px sy
 .line { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 2; } .axis { stroke: var(--line); }
 .key { color: var(--soft); font-size: .9rem; } .key span { display: inline-block; margin-right: .8em; }
 .key b { display: inline-block; width: .8em; height: .8em; margin-right: .3em; }
+details td { white-space: pre-wrap; }
 .items { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 1rem; padding: 0; list-style: none; }
 .items li { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; break-inside: avoid; }
 .items h3 { font-size: .95rem; margin: 0; overflow-wrap: anywhere; }
@@ -64,10 +65,10 @@ class Found(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What pulls the score of a row: cells and shares by column."""
+    """What makes a row strange: its cells, and what each column adds to its strangeness."""
 
     cells: Mapping[str, Any]
-    shares: Mapping[str, float]
+    pulls: Mapping[str, float]
 
 
 def strangest(found: Found, most: int = MOST) -> numpy.ndarray:
@@ -98,7 +99,7 @@ def write(
     shown = strangest(found)
     parts.append(f"<h2>The strangest {'item' if len(shown) == 1 else f'{len(shown)} items' if len(shown) < n else 'first'}</h2>")
     if rows:
-        parts.append('<p class="key">Bars: the columns that pull the score down, as shares of the pull of all columns.</p>')
+        parts.append('<p class="key">Bars: the columns that make a row strange, as shares of what all such columns add.</p>')
     items = []
     for place, i in enumerate(shown.tolist()):
         body = _bars(rows[place]) if rows else _picture(pictures[place], found.names[i]) if len(pictures) else ""
@@ -167,17 +168,15 @@ def _span(found: Found) -> tuple[float, float]:
 
 
 def _bars(row: Row) -> str:
-    pulls = {name: abs(share) for name, share in row.shares.items()}
-    total = sum(pulls.values()) or 1.0
-    first = sorted(pulls, key=pulls.__getitem__, reverse=True)[:COLUMNS]
-    most = max(pulls.values(), default=0.0) or 1.0
+    pulls = {name: pull for name, pull in row.pulls.items() if pull > 0}
+    total, most = sum(pulls.values()), max(pulls.values(), default=1.0)
     lines = []
-    for name in first:
+    for name in sorted(pulls, key=pulls.__getitem__, reverse=True)[:COLUMNS]:
         lines.append(
             f"<dt>{html.escape(f'{name} = {_value(row.cells.get(name))}')} <small>({pulls[name] / total:.0%})</small></dt>"
             f'<dd><i style="width:{100 * pulls[name] / most:.1f}%"></i></dd>'
         )
-    return f"<dl>{''.join(lines)}</dl>"
+    return f"<dl>{''.join(lines)}</dl>" if lines else "<p>no column makes it strange</p>"
 
 
 def _value(cell: Any) -> str:

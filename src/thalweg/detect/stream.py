@@ -16,6 +16,7 @@ import numpy
 
 from ..errors import InputError
 from .promise import Conformal, Martingale, RollingQuantile
+from .values import EMPTY
 
 AT_ONCE = 2**16  # bytes that are read at once
 LONGEST = 2**24  # bytes of a line
@@ -28,8 +29,14 @@ class Detector(Protocol):
     contamination: float
     conformal_: Conformal
     columns_: Any
+    left_out_: numpy.ndarray
+    """strangeness of the rows of fit that one member left out, by that member alone"""
 
-    def score_samples(self, X: Any) -> numpy.ndarray: ...
+    def judge(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Scores and p-values [N] of a table."""
+
+    def alone(self, X: Any) -> numpy.ndarray:
+        """Strangeness of new rows by that member alone."""
 
 
 class Source(Protocol):
@@ -58,7 +65,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         calibration = self.detector.conformal_.strangeness
-        self.martingale = Martingale(calibration, seed=self.seed)
+        self.martingale = Martingale(self.detector.left_out_, seed=self.seed)
         if self.window:
             Conformal(numpy.zeros(self.window)).check(self.detector.contamination)
             mixed = numpy.random.default_rng(self.seed).permutation(calibration)  # which are kept must not depend on what they are
@@ -69,10 +76,16 @@ class Watch:
 
         Raises InputError, and then counts none of them, for rows that the detector refuses.
         """
-        scores = self.detector.score_samples(table)
-        strange = -numpy.asarray(scores, dtype=numpy.float64)
-        p = self.detector.conformal_.p_value(strange) if self.rolling is None else self.rolling.update(strange)
-        drift = self.martingale.update(strange)
+        try:
+            table = as_fitted(table, self.detector.columns_)
+            scores, p = self.detector.judge(table)
+            # the mean of several members is a little less strange than what one says of rows that it left out, and a long stream shows it
+            alone = self.detector.alone(table)
+        except ValueError as error:  # scikit-learn's own are no InputErrors
+            raise InputError(str(error)) from None
+        if self.rolling is not None:
+            p = self.rolling.update(-scores)
+        drift = self.martingale.update(alone)
         found = records(scores, p, self.detector.contamination, first=self.rows)
         for record, value in zip(found, drift.tolist()):
             record["drift"] = significant(value)
@@ -81,6 +94,21 @@ class Watch:
         self.rows += len(found)
         self.outliers += sum(record["verdict"] == "outlier" for record in found)
         return found
+
+
+def as_fitted(table: Any, columns: Any) -> Any:
+    """A DataFrame or array [N, D] with the columns of fit in their order, as scikit-learn wants it: a DataFrame if these have names.
+
+    Raises InputError for a column that is missing, new or of another type.
+    """
+    columns.encode(table.iloc[:1] if hasattr(table, "iloc") else table[:1])
+    if not columns.named:
+        return table.to_numpy() if hasattr(table, "iloc") else table
+    import pandas
+
+    if not hasattr(table, "iloc"):
+        return pandas.DataFrame(table, columns=list(columns.names))
+    return table.set_axis(list(map(str, table.columns)), axis=1).reindex(columns=list(columns.names))
 
 
 def significant(value: float) -> float:
@@ -185,8 +213,13 @@ class Reader:
         self.mark, self.index = ",", False  # whether the first column is an index without a name, as pandas writes it
 
     def table(self, rows: Sequence[Any]) -> Any:
-        """Rows that were read as a table: a dict of columns of a CSV with names, else a list of rows."""
-        return dict(zip(self.header, map(list, zip(*rows)))) if self.header else list(rows)
+        """Rows that were read, as a DataFrame of cells as they are."""
+        import pandas
+
+        if not self.json:
+            return pandas.DataFrame(rows, columns=list(self.header or self.names), dtype=object)
+        every = list(dict.fromkeys([*self.names, *(name for row in rows for name in row)]))
+        return pandas.DataFrame([[row.get(name) for name in every] for row in rows], columns=every, dtype=object)
 
     def read(self, raw: bytes) -> Any:
         """The row of a line; None for the line of names of a CSV. InputError for a line of another form."""
@@ -203,7 +236,7 @@ class Reader:
             self.mark = "," if commas or not (semicolons or tabs) else ";" if semicolons >= tabs else "\t"
             cells = self._cells(line)
             if not all(map(_is_number, cells)):
-                self.index = cells[0] == ""
+                self.index = cells[0] is None
                 self.header = _different(cells[self.index :])
                 return None
             self.header = ()
@@ -221,15 +254,13 @@ class Reader:
             found = dict(zip(self.names, found))
         if not isinstance(found, dict) or not found:
             raise InputError(f"{found!r:.40} is no row; each line is an object of columns or a list of values")
-        if self.named:
-            return found
-        if set(found) != set(self.names):  # without names at fit a key says nothing
+        if not self.named and set(found) != set(self.names):  # without names at fit a key says nothing
             raise InputError(f"the columns had no names at fit; give lists of {len(self.names)} values")
-        return [found[name] for name in self.names]
+        return found
 
-    def _cells(self, line: str) -> list[str]:
+    def _cells(self, line: str) -> list[str | None]:
         try:
-            return [cell.strip() for cell in next(csv.reader([line], delimiter=self.mark, strict=True))]
+            return [cell.strip() or None for cell in next(csv.reader([line], delimiter=self.mark, strict=True))]
         except (csv.Error, StopIteration) as error:
             raise InputError(f"not CSV: {error}") from None
 
@@ -240,17 +271,20 @@ def _check_count(values: Sequence[Any], names: Sequence[str]) -> None:
         raise InputError(f"{len(values)} values for {len(names)} columns ({known})")
 
 
-def _different(cells: list[str]) -> tuple[str, ...]:
-    if len(set(cells)) < len(cells) or "" in cells:
-        raise InputError(f"columns need names, each another, got {', '.join(cells):.80}")
-    return tuple(cells)
+def _different(cells: list[str | None]) -> tuple[str, ...]:
+    names = tuple(cell or "" for cell in cells)
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"columns need names, each another, got {', '.join(names):.80}")
+    return names
 
 
-def _is_number(cell: str) -> bool:
+def _is_number(cell: str | None) -> bool:
+    if cell is None or cell.lower() in EMPTY:
+        return True
     try:
         float(cell)
     except ValueError:
-        return cell.lower() in ("", "na", "n/a", "null", "none", "?")
+        return False
     return True
 
 
