@@ -22,7 +22,7 @@ Deep energy-based models: train, sample, evaluate.
   compare --methods A,B --data X --out DIR  train several for the same price, measure alike
   apply TASK DIR --input PATH   classify, detect, inpaint, restore, denoise, reconstruct, interpolate, translate, ...
   detect fit DATA --out DIR     learn what is normal in a table or pictures; detect run DIR finds outliers, false alarms held
-  export DIR --out DIR|--hub N  write a model as safetensors + config.json
+  export DIR --out DIR|--hub N  write a model as safetensors + config.json; a detector --onnx FILE
   bench [NAME]                  run a benchmark of the repository
 
 A first look, seconds, in a clone: thalweg demo

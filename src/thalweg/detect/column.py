@@ -68,6 +68,11 @@ class Column:
         found |= dict.fromkeys(self.merged, len(self.own))
         return found | ({None: len(self.shares) - 1} if self.missing else {None: len(self.shares) + 1})
 
+    @property
+    def code_of(self) -> dict[str, int]:
+        """The number that stands for each known category, from 0; rare ones share one."""
+        return {text: row for text, row in self.places.items() if text is not None}
+
     @cached_property
     def codes(self) -> numpy.ndarray:
         """Outputs [C + 2, D] of each of C known categories, of a new one, and of a missing value where there was none at fit."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -15,6 +15,19 @@ from .values import as_numbers, as_texts, finite, infer
 
 OUTPUTS = 200_000
 BLOCK = 2**22  # cells at a time
+
+
+class Numeric(NamedTuple):
+    """The columns of numbers: which they are, their places among the outputs, and what their values become; each an array [k]."""
+
+    which: numpy.ndarray
+    place: numpy.ndarray
+    centre: numpy.ndarray
+    unit: numpy.ndarray
+    missing: numpy.ndarray
+    """share of missing values; above 0 the next output marks them"""
+    filled: numpy.ndarray
+    """encoded, of a missing value"""
 
 
 @dataclass(frozen=True)
@@ -70,18 +83,38 @@ class Columns:
         return numpy.array([unit for column in self.columns for unit in column.units])
 
     @cached_property
-    def _numeric(self) -> tuple[numpy.ndarray, ...]:
-        """Of the columns of numbers: index, place among the outputs, centre, unit, share of missing values, encoded fill."""
-        starts = numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
+    def starts(self) -> numpy.ndarray:
+        """The place of each column's first output."""
+        return numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
+
+    @cached_property
+    def numeric(self) -> Numeric:
+        """The columns that hold numbers, flags or dates."""
         rows = [
-            (i, starts[i], column.centre, column.unit, column.missing, column.fill)
+            (i, self.starts[i], column.centre, column.unit, column.missing, column.fill)
             for i, column in enumerate(self.columns)
             if column.kind in ("number", "flag", "date")
         ]
-        index, place, centre, unit, missing, fill = numpy.array(rows, dtype=numpy.float64).reshape(-1, 6).T
+        which, place, centre, unit, missing, fill = numpy.array(rows, dtype=numpy.float64).reshape(-1, 6).T
         with numpy.errstate(over="ignore"):
             filled = numpy.where(missing > 0, compress((fill - centre) / unit), FAR)
-        return index.astype(int), place.astype(int), centre, unit, missing, filled
+        return Numeric(which.astype(int), place.astype(int), centre, unit, missing, filled)
+
+    def numbers(self, table: Any) -> numpy.ndarray:
+        """Rows of a table as float64 [N, columns] in its own units, as a graph takes them; the errors are those of `encode`.
+
+        Flags are 0 and 1, dates seconds since 1970 in UTC, categories their `Column.code_of`, −1 for others; NaN where missing, and in
+        columns that were left out.
+        """
+        cells = read(table)
+        order, which = self._order(cells), self.numeric.which
+        found = numpy.full((cells.rows, len(self.columns)), numpy.nan)
+        found[:, which] = self._raw(cells, which, order)
+        for i, (where, column) in enumerate(zip(order, self.columns)):
+            if column.kind == "category":
+                code_of = column.code_of
+                found[:, i] = [numpy.nan if text is None else code_of.get(text, -1) for text in self._texts(cells, where, column)]
+        return found
 
     def encode(self, table: Any) -> numpy.ndarray:
         """Rows of a table with the columns of fit as float64 [N, D], finite and standardised; columns with names may come in any order.
@@ -96,10 +129,10 @@ class Columns:
         except MemoryError as error:
             size = f"{cells.rows} rows of {len(self.outputs)} numbers take {cells.rows * len(self.outputs) / 2**27:.1f} GiB"
             raise InputError(f"{size}, which is more memory than there is; give fewer rows at a time") from error
-        index, place, centre, unit, missing, filled = self._numeric
+        which, place, centre, unit, missing, filled = self.numeric
         block = max(1, BLOCK // cells.rows)
-        for part in (slice(start, start + block) for start in range(0, len(index), block)):
-            raw = self._raw(cells, index[part], order)
+        for part in (slice(start, start + block) for start in range(0, len(which), block)):
+            raw = self._raw(cells, which[part], order)
             gone = numpy.isnan(raw)
             with numpy.errstate(over="ignore"):
                 raw -= centre[part]
@@ -108,8 +141,7 @@ class Columns:
             some = missing[part] > 0
             deviation = numpy.array([spread(share) for share in missing[part][some]])
             encoded[:, place[part][some] + 1] = compress((gone[:, some] - missing[part][some]) / deviation)
-        starts = numpy.searchsorted(self.source, numpy.arange(len(self.columns)))
-        for where, column, start in zip(order, self.columns, starts.tolist()):
+        for where, column, start in zip(order, self.columns, self.starts.tolist()):
             if column.kind == "category":
                 encoded[:, start : start + len(column.outputs)] = self._one_hot(cells, where, column)
         return encoded
@@ -129,10 +161,12 @@ class Columns:
                 raw[:, j] = as_numbers(cells.column(order[i]), column.name, column.kind, column.lenient)
         return raw
 
+    def _texts(self, cells: Cells, place: int, column: Column) -> list[str | None]:
+        return as_texts(cells.column(place), column.name, column.declared, column.numeric) if place >= 0 else [None] * cells.rows
+
     def _one_hot(self, cells: Cells, place: int, column: Column) -> numpy.ndarray:
-        texts = as_texts(cells.column(place), column.name, column.declared, column.numeric) if place >= 0 else [None] * cells.rows
         new = len(column.shares)
-        return column.codes[[column.places.get(text, new) for text in texts]]
+        return column.codes[[column.places.get(text, new) for text in self._texts(cells, place, column)]]
 
     def _order(self, cells: Cells) -> list[int]:
         """Where each column of fit is in a table, −1 where it is not; InputError for columns that are missing or new."""

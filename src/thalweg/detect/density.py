@@ -76,12 +76,19 @@ class Ensemble:
 
 
 @torch.no_grad()
+def log_z_at(model: Any, sigma: float) -> float:
+    """What a member's energy with noise `sigma` has in addition to `tilted`, which is not normalised, in nats."""
+    x = torch.zeros(1, *model.config.shape)
+    return float(model.energy(x, sigma=sigma) - model.tilted(x, torch.tensor([math.log(sigma)])))
+
+
+@torch.no_grad()
 def _at_levels(model: Any, x: Tensor) -> Tensor:
     """[N, D] -> [N, levels] float64; one log σ for all rows of a block, whose embedding is found once."""
     found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
     for k, sigma in enumerate(LEVELS):
         log_sigma = torch.tensor([math.log(sigma)], dtype=x.dtype)
-        log_z = float(model.energy(x.new_zeros(1, x.shape[1]), sigma=sigma) - model.tilted(x.new_zeros(1, x.shape[1]), log_sigma))
+        log_z = log_z_at(model, sigma)
         for start in range(0, len(x), BLOCK):
             found[start : start + BLOCK, k] = model.tilted(x[start : start + BLOCK], log_sigma).double() + log_z
     return found

@@ -187,6 +187,13 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return keep.write(self, Path(folder))
 
+    def export(self, file: str | Path) -> Path:
+        """Write the detector as a graph that runs without Thalweg, FILE.onnx or FILE.pt2, see `detect.ship`. Returns the file."""
+        from thalweg.detect import ship
+
+        check_is_fitted(self)
+        return ship.export(self, file)[0]
+
     @classmethod
     def load(cls, folder: str | Path) -> "EnergyDetector":
         """A detector that `save` wrote; executes no code. InputError for anything else."""
