@@ -33,11 +33,11 @@ class Training:
     """How members are trained: `updates` of `batch` rows each, fewer where all of `members` ≥ 2 together would take over `seconds`."""
 
     members: int = 5
-    updates: int = 600
+    updates: int = 400
     batch: int = 256
     seconds: float = 60.0
     width: int = 128
-    lr: float = 2e-3
+    lr: float = 4e-3
 
 
 class Ensemble:

@@ -50,7 +50,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         seconds: float = 60.0,
         random_state: Any = None,
         members: int = 5,
-        updates: int = 600,
+        updates: int = 400,
     ) -> None:
         self.contamination = contamination
         self.seconds = seconds
