@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Thalweg needs Python 3.11 or newer; name one with PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[images,metrics,flows,latent,ssl,objects,onnx,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[images,metrics,detect,flows,latent,ssl,objects,onnx,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

