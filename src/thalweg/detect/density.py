@@ -22,7 +22,7 @@ from thalweg.data.base import Batch
 from thalweg.nn.build import MLP
 from thalweg.updates import Update
 
-LEVELS = tuple(0.05 * 30 ** (k / 5) for k in range(6))  # σ of the energies, in units of a column's deviation: 0.05 … 1.5
+LEVELS = tuple(0.05 * 24 ** (k / 3) for k in range(4))  # σ of the energies, in units of a column's deviation: 0.05 … 1.2
 SIGMA_MIN, SIGMA_MAX = 0.04, 5.0  # of training
 BLOCK = 1024  # rows whose energies are found at once
 FULL_COVARIANCE = 256  # columns up to which the Gaussian that is tilted has all of its covariance

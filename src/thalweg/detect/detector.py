@@ -156,7 +156,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         last = torch.full((len(x),), len(self.ensemble_.models) - 1)
         return (self.ensemble_.left_out(x, last) @ self.weights_).numpy()
 
-    def log_density(self, X: Any, *, sigma: float = LEVELS[2]) -> numpy.ndarray:
+    def log_density(self, X: Any, *, sigma: float = 0.2) -> numpy.ndarray:
         """log p_σ of rows in units of the columns' deviations with noise `sigma`, nats, normalised, the mean of the members: [N].
 
         `sigma` from 0.04 to 5. Of a small table's own rows it is too high: members have learned them by heart.
