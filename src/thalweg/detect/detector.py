@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E40
 
 from thalweg.detect import density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
-from thalweg.detect.density import LEVELS, Training  # noqa: E402
+from thalweg.detect.density import Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
