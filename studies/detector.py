@@ -287,7 +287,7 @@ COLUMNS = [
     "CPU s, median = seconds:.2f | most = most_seconds:.0f | failed",
 ]
 PROMISE = Table(
-    "rate:g | tasks | false alarms, all rows = alarms:.2% | mean over tasks = mean:.2% | within the bound = within:.1%", "promise"
+    "rate:g | tasks | false alarms, all rows = alarms:.2f % | mean over tasks = mean:.2f % | within the bound = within:.1f %", "promise"
 )
 PAGE = [
     Section(

@@ -148,13 +148,6 @@ def test_pictures_by_the_features_of_a_frozen_network(shop, tmp_path):
     assert noise["score"] < same["score"]
 
 
-def test_pictures_with_too_many_pixels_are_told_what_helps(tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.zeros((30, 3, 64, 64), np.uint8))
-    assert run("fit", tmp_path / "x.npy", "--out", tmp_path / "d") == 2
-    said = capsys.readouterr().err
-    assert "3 × 64 × 64 are 12,288 numbers, at most 4,096 can be learned; give --size 36 or less, or --features efficientnet-lite0" in said
-
-
 def test_a_named_set_is_learned_without_its_test_split(monkeypatch):
     items = detect.normal_items("digits", None)
     assert items.x.shape == (1259 + 179, 1, 8, 8) and items.kind == "pictures" and abs(items.x).max() == 1

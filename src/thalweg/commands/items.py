@@ -73,15 +73,12 @@ def items_of(source: str, shape: Sequence[int] | None) -> Items:
 
 
 def numbers_of(items: Items, features: str, note: Callable[[float], None]) -> Any:
-    """A table as it is; of pictures the pixels [N, C·H·W], or the features [N, 1280] of a frozen network. `note` hears the share done."""
+    """A table as it is; pictures [N, C, H, W], or their features [N, 1280] by a frozen network. `note` hears the share done."""
     if items.kind == "table":
         return items.x
     import numpy
     import torch
 
-    from thalweg.detect.detector import MOST_COLUMNS
-
-    shape = items.x.shape[1:]
     if features != "pixels":
         from thalweg.evaluate.pretrained import extractor_by_name
 
@@ -90,13 +87,7 @@ def numbers_of(items: Items, features: str, note: Callable[[float], None]) -> An
             parts.append(extractor.features(torch.from_numpy(items.x[start : start + 64]), batch=64).numpy())
             note(min(1.0, (start + 64) / len(items.x)))
         return numpy.concatenate(parts)
-    if numpy.prod(shape) > MOST_COLUMNS:
-        size = int((MOST_COLUMNS / shape[0]) ** 0.5)
-        raise InputError(
-            f"pictures of {' × '.join(map(str, shape))} are {numpy.prod(shape):,} numbers, at most {MOST_COLUMNS:,} can be learned; give "
-            f"--size {size} or less, or --features efficientnet-lite0"
-        )
-    return items.x.reshape(len(items.x), -1)
+    return items.x
 
 
 def _of_file(path: Path) -> Items | None:

@@ -20,6 +20,7 @@ from thalweg.detect import density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
 from thalweg.detect.density import Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
+from thalweg.detect.pictures import Pictures  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
 MOST_COLUMNS = 4096  # of numbers
@@ -28,20 +29,20 @@ NEVER = 1e30  # a threshold above every strangeness in nats
 
 
 class EnergyDetector(OutlierMixin, BaseEstimator):
-    """Outliers of a table by the energies of a normalised density at several noise levels, with a promised rate of false alarms.
+    """Outliers in a table or among pictures, by energies of a normalised density at several noise levels, at a rate of false alarms.
 
     `contamination` in (0, 0.5]: the rate of false alarms on new inliers that `predict` keeps to, and so the share of the rows of the fit
     that it flags. `seconds`: bound on the time of training. `random_state`: seed of all draws; two fits with the same seed are equal
     unless `seconds` cut them short. `members`: networks, each of which leaves out a part of the rows; `updates`: how long each is trained.
 
-    `fit` takes an array [N, D], N ≥ 2, or a DataFrame of numbers, categories, dates and texts, with missing values. Rows of the fit are
-    later scored by the member that has not seen them, so that they are judged as new rows are. The promise holds for new rows that
-    are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function` and `predict` are lower for
-    outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
+    `fit` takes an array [N, D], N ≥ 2, a DataFrame of numbers, categories, dates and texts, with missing values, or pictures [N, C, H, W]
+    in [−1, 1]. Rows of the fit are later scored by the member that has not seen them, so that they are judged as new rows are. The
+    promise holds for new rows that are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function`
+    and `predict` are lower for outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
 
-    Attributes: `columns_`, what the table was; `left_out_`, see `alone`; `weights_`, of the energies at each level; `conformal_`, by
-    which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in several ways; `notes_`, what was done, a
-    sentence each. Raises InputError (a ValueError) for tables that cannot be used.
+    Attributes: `columns_`, what the table was; `pictures_`, what pictures were, None of a table; `left_out_`, see `alone`; `weights_`, of
+    the energies at each level; `conformal_`, by which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in
+    several ways; `notes_`, what was done, a sentence each. Raises InputError (a ValueError) for what cannot be used.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         detector = cls(**stored.parameters)
         detector._check()
         detector.columns_, detector.ensemble_, detector.known_ = stored.columns, stored.ensemble, stored.known
+        detector.pictures_ = stored.pictures
         detector.weights_, detector.sensitivity_ = stored.weights, stored.sensitivity
         detector.n_features_in_ = len(stored.columns.names)
         if stored.columns.named:
@@ -222,7 +224,13 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
                 raise InputError(f"{name} must be a whole number, {low} or more, got {value!r}")
 
     def _table(self, X: Any, *, reset: bool) -> Any:
-        """A DataFrame as it is, anything else as an array; sets or checks the number of columns and their names as scikit-learn does."""
+        """A DataFrame as it is, pictures as their numbers, anything else as an array; sets or checks columns as scikit-learn does."""
+        if getattr(X, "ndim", 0) == 4:
+            X = self._numbers(X, reset)
+        elif reset:
+            self.pictures_: Pictures | None = None
+        elif self.pictures_ is not None:
+            raise InputError(f"the detector was fitted to pictures {list(self.pictures_.shape)}, got no pictures")
         frame = hasattr(X, "columns") and hasattr(X, "iloc")
         least_rows = 2 if reset else 1
         try:
@@ -232,6 +240,13 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         except ValueError as error:
             raise InputError(str(error)) from None
         return X if frame else checked
+
+    def _numbers(self, X: Any, reset: bool) -> numpy.ndarray:
+        pictures = Pictures.fit(X) if reset else self.pictures_
+        if pictures is None:
+            raise InputError(f"the detector was fitted to a table of {len(self.columns_.names)} columns, got pictures {list(X.shape)}")
+        self.pictures_ = pictures
+        return pictures.encode(X)
 
     def _encoded(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)

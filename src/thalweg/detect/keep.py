@@ -16,6 +16,7 @@ from thalweg import checkpoint
 from thalweg.detect.columns import Columns
 from thalweg.detect.density import LEVELS, Ensemble, Training, untrained
 from thalweg.detect.known import Known
+from thalweg.detect.pictures import Pictures
 from thalweg.errors import InputError
 
 FILE, WEIGHTS = "detector.json", "model.safetensors"
@@ -27,6 +28,7 @@ class Kept(NamedTuple):
 
     parameters: dict[str, Any]
     columns: Columns
+    pictures: Pictures | None
     ensemble: Ensemble
     weights: Tensor
     known: Known
@@ -49,6 +51,8 @@ def write(detector: Any, folder: Path) -> Path:
         "left_out": torch.from_numpy(detector.left_out_),
         "weights": detector.weights_,
     }
+    if detector.pictures_ is not None:
+        tensors |= {f"pictures.{key}": value.contiguous() for key, value in detector.pictures_.tensors().items()}
     for number, model in enumerate(detector.ensemble_.models):
         tensors |= {f"{number}.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     content = {
@@ -83,6 +87,7 @@ def read(folder: Path) -> Kept:
         return Kept(
             parameters={key: content["parameters"][key] for key in PARAMETERS},
             columns=columns,
+            pictures=Pictures.of_tensors(_under("pictures.", tensors)) if "pictures.mean" in tensors else None,
             ensemble=Ensemble(models),
             weights=weights,
             known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
@@ -96,5 +101,9 @@ def read(folder: Path) -> Kept:
 
 def _member(dim: int, tensors: dict[str, Tensor], prefix: str) -> Any:
     model = untrained(dim, Training())
-    model.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    model.load_state_dict(_under(prefix, tensors))
     return model.eval().requires_grad_(False)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
