@@ -54,8 +54,9 @@ class Ensemble:
         return found / len(self.models)
 
     def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
-        """U at `LEVELS` of rows x [N, D] by the member that is named by `fold` [N] alone: [N, levels] float64."""
+        """U at `LEVELS` of rows x [N, D] by the member that `fold` [N] names alone, the mean of all where it is −1: [N, levels] float64."""
         found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
+        found[fold < 0] = self.energies(x[fold < 0])
         for member, model in enumerate(self.models):
             found[fold == member] = _at_levels(model, x[fold == member])
         return found
@@ -94,16 +95,22 @@ def _at_levels(model: Any, x: Tensor) -> Tensor:
     return found
 
 
-def fit(x: Tensor, training: Training, *, seed: int = 0, note: Callable[[float], None] = lambda share: None) -> tuple[Ensemble, Tensor]:
+def fit(
+    x: Tensor, training: Training, *, never: Tensor | None = None, seed: int = 0, note: Callable[[float], None] = lambda share: None
+) -> tuple[Ensemble, Tensor]:
     """Members trained on rows x [N, D] of columns of deviation 1, and the member that left each row out, [N] in {0, …, members − 1}.
 
-    N ≥ 2; `note` is told the share of the work that is done. There is no early stopping: that the loss of left-out rows rises again on
-    small tables does not make their energies worse detectors.
+    N ≥ 2; `never` [M]: rows that no member leaves out, whose fold is −1. `note` is told the share of the work that is done. There is no
+    early stopping: that the loss of left-out rows rises again on small tables does not make their energies worse detectors.
     """
     t = training
-    members = max(2, min(t.members, len(x)))
-    fold = torch.empty(len(x), dtype=torch.long)
-    fold[random.rows(len(x), len(x), generator=random.seeded(seed, 31))] = torch.arange(len(x)) % members
+    open_to_all = torch.ones(len(x), dtype=torch.bool)
+    if never is not None:
+        open_to_all[never] = False
+    rows = open_to_all.nonzero()[:, 0]
+    members = max(2, min(t.members, len(rows)))
+    fold = torch.full((len(x),), -1)
+    fold[rows[random.rows(len(rows), len(rows), generator=random.seeded(seed, 31))]] = torch.arange(len(rows)) % members
     start, models = time.perf_counter(), []
     for member in range(members):
         left = t.seconds - (time.perf_counter() - start)

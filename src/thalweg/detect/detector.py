@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy
 import torch
 
+from thalweg import random
 from thalweg.errors import InputError, require
 
 require("sklearn", "detect")
@@ -20,7 +21,7 @@ from thalweg.detect import density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
 from thalweg.detect.density import Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
-from thalweg.detect.pictures import Pictures  # noqa: E402
+from thalweg.detect.pictures import SEEN, Pictures  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
 MOST_COLUMNS = 4096  # of numbers
@@ -76,31 +77,34 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
             )
         x = torch.from_numpy(self.columns_.encode(X)).float()
         training = Training(members=self.members, updates=self.updates, seconds=self.seconds)
-        self.ensemble_, fold = density.fit(x, training, seed=seed, note=note)
-        energies = self.ensemble_.left_out(x, fold)
-        self.weights_ = scores.pool(energies)
-        self.known_ = Known.of(x.numpy(), (energies @ self.weights_).numpy())
-        self.left_out_ = (energies @ self.weights_)[fold == len(self.ensemble_.models) - 1].numpy()
-        self._judge(self.known_.find(x.numpy())[1])
-        rows, changed = scores.disturbed(x, seed)
+        self.ensemble_, fold = density.fit(x, training, never=self._described, seed=seed, note=note)
+        energies, held_out = self.ensemble_.left_out(x, fold), fold >= 0
+        self.weights_ = scores.pool(energies[held_out])
+        strangeness = (energies @ self.weights_).numpy()
+        self.known_ = Known.of(x[held_out].numpy(), strangeness[held_out])
+        self.left_out_ = strangeness[fold == len(self.ensemble_.models) - 1]
+        own, found = self.known_.find(x.numpy())
+        self._judge(numpy.where(own, found, strangeness), found[held_out])
+        rows, changed = scores.disturbed(x[held_out], seed)
+        fold = fold[held_out]
         self.sensitivity_ = {
             name: float((self.ensemble_.left_out(other, fold[rows]) @ self.weights_ > self.threshold_).double().mean())
             for name, other in changed.items()
         }
         return self
 
-    def _judge(self, strangeness: numpy.ndarray) -> None:
-        """Thresholds, by the strangeness of the rows of the fit."""
-        self.conformal_ = Conformal(strangeness)
+    def _judge(self, strangeness: numpy.ndarray, held_out: numpy.ndarray) -> None:
+        """Thresholds, by the strangeness of the rows of the fit and of those that were left out among them: all, of a table."""
+        self.conformal_ = Conformal(held_out)
         self.decision_scores_ = strangeness
-        self.threshold_ = self._threshold(strangeness)
+        self.threshold_ = self._threshold(held_out)
         self.offset_ = -self.threshold_
         self.labels_ = (strangeness > self.threshold_).astype(int)
         self.notes_ = list(self.columns_.notes)
         if self.threshold_ == NEVER:
             self.notes_.append(
                 f"a false-alarm rate of {self.contamination:g} needs at least {least(self.contamination):,} rows, there are "
-                f"{len(strangeness):,}: no row is flagged; give more rows, or a contamination of {1 / (len(strangeness) + 1):.2g} or more"
+                f"{len(held_out):,}: no row is flagged; give more rows, or a contamination of {1 / (len(held_out) + 1):.2g} or more"
             )
             warnings.warn(self.notes_[-1], UserWarning, stacklevel=4)
 
@@ -208,7 +212,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         if stored.columns.named:
             detector.feature_names_in_ = numpy.array(stored.columns.names, dtype=object)
         detector.left_out_ = stored.left_out
-        detector._judge(stored.strangeness)
+        detector._judge(stored.strangeness, stored.held_out)
         return detector
 
     # --- parts
@@ -229,6 +233,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
             X = self._numbers(X, reset)
         elif reset:
             self.pictures_: Pictures | None = None
+            self._described: torch.Tensor | None = None
         elif self.pictures_ is not None:
             raise InputError(f"the detector was fitted to pictures {list(self.pictures_.shape)}, got no pictures")
         frame = hasattr(X, "columns") and hasattr(X, "iloc")
@@ -242,7 +247,11 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         return X if frame else checked
 
     def _numbers(self, X: Any, reset: bool) -> numpy.ndarray:
-        pictures = Pictures.fit(X) if reset else self.pictures_
+        pictures = self.pictures_ if not reset else None
+        if reset:
+            # those by which pictures are described cannot be held out too: what is left of them is less than of new ones
+            rows = random.rows(min(SEEN, max(2, len(X) // 3)), len(X), generator=random.seeded(36)) if len(X) > 2 else torch.arange(len(X))
+            pictures, self._described = Pictures.fit(X[rows]), rows
         if pictures is None:
             raise InputError(f"the detector was fitted to a table of {len(self.columns_.names)} columns, got pictures {list(X.shape)}")
         self.pictures_ = pictures
@@ -269,7 +278,7 @@ def describe(detector: EnergyDetector) -> str:
     """What a detector was fitted to, what it promises and what it notices, in a few lines."""
     columns = detector.columns_.names
     lines = [
-        f"{len(detector.conformal_):,} rows of {len(columns):,} columns; {len(detector.ensemble_.models)} networks",
+        f"{len(detector.decision_scores_):,} rows of {len(columns):,} columns; {len(detector.ensemble_.models)} networks",
         f"of new rows like these at most {detector.contamination:.3g} are flagged; of such rows disturbed:",
         *(f"  {share:4.0%}  {name}" for name, share in detector.sensitivity_.items()),
         *detector.notes_,

@@ -33,6 +33,7 @@ class Kept(NamedTuple):
     weights: Tensor
     known: Known
     strangeness: numpy.ndarray
+    held_out: numpy.ndarray
     left_out: numpy.ndarray
     sensitivity: dict[str, float]
 
@@ -48,6 +49,7 @@ def write(detector: Any, folder: Path) -> Path:
         "keys": torch.from_numpy(known.keys.view(numpy.int64).copy()),
         "known": torch.from_numpy(known.strangeness),
         "strangeness": torch.from_numpy(numpy.asarray(detector.decision_scores_, numpy.float64)),
+        "held_out": torch.from_numpy(detector.conformal_.strangeness),
         "left_out": torch.from_numpy(detector.left_out_),
         "weights": detector.weights_,
     }
@@ -81,8 +83,9 @@ def read(folder: Path) -> Kept:
     try:
         columns = Columns.from_dict(content["columns"])
         models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
-        weights, strangeness, left_out, known = (tensors[key].double() for key in ("weights", "strangeness", "left_out", "known"))
-        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, left_out, known)):
+        names = ("weights", "strangeness", "held_out", "left_out", "known")
+        weights, strangeness, held_out, left_out, known = (tensors[key].double() for key in names)
+        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, held_out, left_out, known)):
             raise ValueError("figures that are not finite, or of other noise levels")
         return Kept(
             parameters={key: content["parameters"][key] for key in PARAMETERS},
@@ -92,6 +95,7 @@ def read(folder: Path) -> Kept:
             weights=weights,
             known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
             strangeness=strangeness.numpy(),
+            held_out=held_out.numpy(),
             left_out=left_out.numpy(),
             sensitivity={str(name): float(share) for name, share in content["sensitivity"].items()},
         )

@@ -18,8 +18,8 @@ from thalweg.detect.scale import compress
 from thalweg.errors import InputError
 
 SIDE = 32  # to which larger pictures are brought for what they show
-DIRECTIONS = 64
-SEEN = 5000  # pictures by which directions are found
+DIRECTIONS, EXPLAINED = 64, 0.9  # as many as hold this share of the variance, at most so many
+SEEN = 5000  # pictures by which the others are described
 SCALES, BINS = 3, 8
 LEAST_DEVIATION = 1e-3
 
@@ -43,10 +43,10 @@ class Pictures:
         shape = tuple(pictures.shape[1:])
         flat = _small(pictures).flatten(1).double()
         mean = flat.mean(0)
-        # evenly through the set, which may be ordered
-        some = flat[torch.linspace(0, len(flat) - 1, min(SEEN, len(flat))).long()] - mean
-        count = max(1, min(DIRECTIONS, len(flat) // 4, flat.shape[1]))
-        basis = torch.linalg.svd(some, full_matrices=False).Vh[:count].T.contiguous()
+        _, lengths, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+        shares = lengths.square().cumsum(0) / lengths.square().sum().clamp_min(1e-12)
+        count = max(1, min(DIRECTIONS, len(flat) // 4, int((shares < EXPLAINED).sum()) + 1, len(directions)))
+        basis = directions[:count].T.contiguous()
         found = cls(shape, mean, basis, torch.zeros(()), torch.ones(()))
         numbers = found._numbers(pictures)
         found.centre, found.unit = numbers.mean(0), numbers.std(0, correction=0).clamp_min(LEAST_DEVIATION)
