@@ -97,8 +97,8 @@ def test_a_row_s_pulls_add_up_to_what_it_is_stranger_than_the_usual_row(detector
     new = rows(20, seed=5) + 0.3
     x = torch.from_numpy(detector.columns_.encode(new)).float()
     usual = detector.ensemble_.usual(x)
-    apart = (detector.ensemble_.energies(x) - detector.ensemble_.energies(usual)) @ detector.weights_
-    numpy.testing.assert_allclose(detector.explain(new).sum(1), apart.numpy(), rtol=0.15, atol=0.2)
+    here, there = (tw.detect.scores.strangeness(detector.ensemble_.energies(part), detector.usual_) for part in (x, usual))
+    numpy.testing.assert_allclose(detector.explain(new).sum(1), (here - there).numpy(), rtol=0.15, atol=0.2)
 
 
 def test_the_density_of_a_gaussian_is_its_own() -> None:

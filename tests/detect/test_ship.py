@@ -19,6 +19,7 @@ from thalweg.detect.columns import Columns
 from thalweg.detect.graph import Encode, Energies, Graph, compress
 from thalweg.detect.promise import Conformal
 from thalweg.detect.scale import compress as compress_numbers
+from thalweg.detect.scores import strangeness
 from thalweg.errors import InputError
 
 QUICK = dict(members=2, updates=30, random_state=0)
@@ -81,7 +82,7 @@ def session(home):
 
 
 def graph_of(detector: tw.EnergyDetector) -> Graph:
-    return Graph(detector.columns_, detector.ensemble_, detector.weights_, detector.conformal_.strangeness, detector.threshold_).eval()
+    return Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_).eval()
 
 
 def assert_as_python(detector: tw.EnergyDetector, table: pandas.DataFrame, found: list[numpy.ndarray]) -> None:
@@ -173,7 +174,7 @@ def test_tables_of_one_kind_are_written_too(tmp_path, kind):
     loaded = torch.export.load(one.export(tmp_path / "new" / "x.pt2")).module()
     found = loaded(torch.from_numpy(one.columns_.numbers(table[100:])))[0].numpy()
     x = torch.from_numpy(one.columns_.encode(table[100:])).float()
-    numpy.testing.assert_allclose(-found, (one.ensemble_.energies(x) @ one.weights_).numpy(), rtol=1e-5)
+    numpy.testing.assert_allclose(-found, strangeness(one.ensemble_.energies(x), one.usual_).numpy(), rtol=1e-5)
 
 
 # --- the graph
@@ -223,7 +224,7 @@ def test_p_values_count_calibration_rows_with_ties(detector, rows):
     x = torch.from_numpy(detector.columns_.numbers(people(100, 7)))
     strangeness = -graph(x)[0].numpy()
     calibration = strangeness[:rows]  # each ties with itself
-    other = Graph(detector.columns_, detector.ensemble_, detector.weights_, calibration, float(calibration.max()))
+    other = Graph(detector.columns_, detector.ensemble_, detector.usual_, calibration, float(calibration.max()))
     _, p_value, verdict = other(x)
     assert (p_value.numpy() == Conformal(calibration).p_value(strangeness)).all()
     assert (verdict.numpy() == (strangeness > calibration.max())).all()
@@ -233,7 +234,7 @@ def test_rows_of_the_fit_are_judged_as_new_ones(detector):
     table = people(300, 0)
     score = graph_of(detector)(torch.from_numpy(detector.columns_.numbers(table)))[0].numpy()
     x = torch.from_numpy(detector.columns_.encode(table)).float()
-    numpy.testing.assert_allclose(-score, (detector.ensemble_.energies(x) @ detector.weights_).numpy(), rtol=1e-5)
+    numpy.testing.assert_allclose(-score, strangeness(detector.ensemble_.energies(x), detector.usual_).numpy(), rtol=1e-5)
     assert numpy.abs(score - detector.score_samples(table)).max() > 0.1
 
 
@@ -242,8 +243,8 @@ def test_energies_of_wide_tables_agree():
     x = numpy.random.default_rng(0).normal(size=(60, 300))
     wide = tw.EnergyDetector(members=2, updates=3, random_state=0).fit(x)
     rows = torch.from_numpy(wide.columns_.encode(2 * x)).float()
-    found = Energies(wide.ensemble_, wide.weights_)(rows)
-    torch.testing.assert_close(found, wide.ensemble_.energies(rows) @ wide.weights_, rtol=1e-5, atol=0)
+    found = Energies(wide.ensemble_)(rows)
+    torch.testing.assert_close(found, wide.ensemble_.energies(rows), rtol=1e-5, atol=0)
 
 
 def test_too_few_rows_flag_nothing():

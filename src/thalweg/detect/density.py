@@ -46,24 +46,23 @@ class Ensemble:
     def __init__(self, models: list[Any]) -> None:
         self.models = models
 
+    @torch.no_grad()
     def energies(self, x: Tensor) -> Tensor:
-        """U at `LEVELS` in nats, the mean of the members: rows x [N, D] -> [N, levels] float64."""
-        found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
-        for model in self.models:
-            found += _at_levels(model, x)
-        return found / len(self.models)
+        """Nats, the mean of the members, of rows x [N, D]: U at `LEVELS`, and of the Gaussian at the lowest, [N, levels + 1] float64."""
+        return torch.cat([self.in_graph(part) for part in x.split(BLOCK)]) if len(x) else x.new_zeros(0, len(LEVELS) + 1).double()
 
+    def in_graph(self, x: Tensor) -> Tensor:
+        """`energies` of a few rows, which may be differentiated."""
+        return torch.stack([_energies(model, x) for model in self.models]).mean(0)
+
+    @torch.no_grad()
     def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
-        """U at `LEVELS` of rows x [N, D] by the member that `fold` [N] names alone, the mean of all where it is −1: [N, levels] float64."""
-        found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
+        """`energies` by the member that `fold` [N] names alone, the mean of all where it is −1."""
+        found = torch.zeros(len(x), len(LEVELS) + 1, dtype=torch.float64)
         found[fold < 0] = self.energies(x[fold < 0])
-        for member, model in enumerate(self.models):
-            found[fold == member] = _at_levels(model, x[fold == member])
+        for member in range(len(self.models)):
+            found[fold == member] = Ensemble([self.models[member]]).energies(x[fold == member])
         return found
-
-    def slopes(self, x: Tensor) -> Tensor:
-        """∇U at `LEVELS`, the mean of the members: [N, D] -> [levels, N, D], nats per unit of x."""
-        return torch.stack([self._mean_slope(x, sigma) for sigma in LEVELS])
 
     def usual(self, x: Tensor) -> Tensor:
         """A usual row near each row x [N, D]: level by level, from the highest, what is expected there, x − σ²∇U (Tweedie's formula)."""
@@ -83,16 +82,10 @@ def log_z_at(model: Any, sigma: float) -> float:
     return float(model.energy(x, sigma=sigma) - model.tilted(x, torch.tensor([math.log(sigma)])))
 
 
-@torch.no_grad()
-def _at_levels(model: Any, x: Tensor) -> Tensor:
-    """[N, D] -> [N, levels] float64; one log σ for all rows of a block, whose embedding is found once."""
-    found = torch.zeros(len(x), len(LEVELS), dtype=torch.float64)
-    for k, sigma in enumerate(LEVELS):
-        log_sigma = torch.tensor([math.log(sigma)], dtype=x.dtype)
-        log_z = log_z_at(model, sigma)
-        for start in range(0, len(x), BLOCK):
-            found[start : start + BLOCK, k] = model.tilted(x[start : start + BLOCK], log_sigma).double() + log_z
-    return found
+def _energies(model: Any, x: Tensor) -> Tensor:
+    """[N, D] -> [N, levels + 1] float64; one log σ for all rows, whose embedding is found once."""
+    found = [model.tilted(x, torch.tensor([math.log(sigma)], dtype=x.dtype)).double() + log_z_at(model, sigma) for sigma in LEVELS]
+    return torch.stack([*found, -model.tilt.base(LEVELS[0]).log_prob(x).double()], 1)
 
 
 def fit(

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E40
 
 from thalweg.detect import density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
-from thalweg.detect.density import Training  # noqa: E402
+from thalweg.detect.density import BLOCK, Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
 from thalweg.detect.pictures import SEEN, Pictures  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
@@ -41,9 +41,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
     promise holds for new rows that are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function`
     and `predict` are lower for outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
 
-    Attributes: `columns_`, what the table was; `pictures_`, what pictures were, None of a table; `left_out_`, see `alone`; `weights_`, of
-    the energies at each level; `conformal_`, by which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in
-    several ways; `notes_`, what was done, a sentence each. Raises InputError (a ValueError) for what cannot be used.
+    Attributes: `columns_`, what the table was; `pictures_`, what pictures were, None of a table; `left_out_`, see `alone`; `usual_`, of the
+    energies; `conformal_`, by which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in several ways;
+    `notes_`, what was done, a sentence each. Raises InputError (a ValueError) for what cannot be used.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         training = Training(members=self.members, updates=self.updates, seconds=self.seconds)
         self.ensemble_, fold = density.fit(x, training, never=self._described, seed=seed, note=note)
         energies, held_out = self.ensemble_.left_out(x, fold), fold >= 0
-        self.weights_ = scores.pool(energies[held_out])
-        strangeness = (energies @ self.weights_).numpy()
+        self.usual_ = scores.usual(energies[held_out])
+        strangeness = scores.strangeness(energies, self.usual_).numpy()
         self.known_ = Known.of(x[held_out].numpy(), strangeness[held_out])
         self.left_out_ = strangeness[fold == len(self.ensemble_.models) - 1]
         own, found = self.known_.find(x.numpy())
@@ -88,7 +88,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         rows, changed = scores.disturbed(x[held_out], seed)
         fold = fold[held_out]
         self.sensitivity_ = {
-            name: float((self.ensemble_.left_out(other, fold[rows]) @ self.weights_ > self.threshold_).double().mean())
+            name: float((scores.strangeness(self.ensemble_.left_out(other, fold[rows]), self.usual_) > self.threshold_).double().mean())
             for name, other in changed.items()
         }
         return self
@@ -124,7 +124,10 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
     # --- use
 
     def score_samples(self, X: Any) -> numpy.ndarray:
-        """Logarithm of the pooled density of rows X [N, D], in nats up to a constant: [N] float64, lower for stranger rows."""
+        """How usual rows X [N, D] are, [N] float64, lower for stranger rows: a log-density, of the levels that which finds a row strangest.
+
+        In nats, up to a constant; see `scores`. `log_density` is normalised.
+        """
         return -self._strangeness(X)[0]
 
     def decision_function(self, X: Any) -> numpy.ndarray:
@@ -159,7 +162,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         """
         x = self._encoded(X)
         last = torch.full((len(x),), len(self.ensemble_.models) - 1)
-        return (self.ensemble_.left_out(x, last) @ self.weights_).numpy()
+        return scores.strangeness(self.ensemble_.left_out(x, last), self.usual_).numpy()
 
     def log_density(self, X: Any, *, sigma: float = 0.2) -> numpy.ndarray:
         """log p_σ of rows in units of the columns' deviations with noise `sigma`, nats, normalised, the mean of the members: [N].
@@ -182,8 +185,12 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         usual = self.ensemble_.usual(x)
         pulls = torch.zeros(x.shape, dtype=torch.float64)
         for i in range(PATH):
-            slopes = self.ensemble_.slopes(usual + (i + 0.5) / PATH * (x - usual)).double()
-            pulls += torch.einsum("l,lnd->nd", self.weights_, slopes) * (x - usual) / PATH
+            for part in torch.arange(len(x)).split(BLOCK):
+                with torch.enable_grad():
+                    point = (usual[part] + (i + 0.5) / PATH * (x[part] - usual[part])).requires_grad_()
+                    value = scores.strangeness(self.ensemble_.in_graph(point), self.usual_).sum()
+                    (slope,) = torch.autograd.grad(value, point)
+                pulls[part] += slope.double() * (x[part] - usual[part]) / PATH
         of_columns = torch.zeros(len(x), len(self.columns_.names), dtype=torch.float64)
         return of_columns.index_add(1, torch.from_numpy(self.columns_.source), pulls).numpy()
 
@@ -207,7 +214,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         detector._check()
         detector.columns_, detector.ensemble_, detector.known_ = stored.columns, stored.ensemble, stored.known
         detector.pictures_ = stored.pictures
-        detector.weights_, detector.sensitivity_ = stored.weights, stored.sensitivity
+        detector.usual_, detector.sensitivity_ = stored.usual, stored.sensitivity
         detector.n_features_in_ = len(stored.columns.names)
         if stored.columns.named:
             detector.feature_names_in_ = numpy.array(stored.columns.names, dtype=object)
@@ -265,7 +272,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         """[N] in nats, and which rows were in the fit."""
         x = self._encoded(X)
         own, found = self.known_.find(x.numpy())
-        found[~own] = (self.ensemble_.energies(x[torch.from_numpy(~own)]) @ self.weights_).numpy()
+        found[~own] = scores.strangeness(self.ensemble_.energies(x[torch.from_numpy(~own)]), self.usual_).numpy()
         return found, own
 
     def __sklearn_tags__(self) -> Any:

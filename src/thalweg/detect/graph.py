@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.detect import scale
+from thalweg.detect import scale, scores
 from thalweg.detect.column import spread
 from thalweg.detect.columns import Columns
 from thalweg.detect.density import LEVELS, Ensemble, log_z_at
+from thalweg.detect.scores import Usual
 
 
 class Constants(nn.Module):
@@ -37,16 +38,17 @@ class Graph(Constants):
     of the calibration rows; outliers are stranger than `threshold`.
     """
 
-    def __init__(self, columns: Columns, ensemble: Ensemble, weights: Tensor, strangeness: numpy.ndarray, threshold: float) -> None:
+    def __init__(self, columns: Columns, ensemble: Ensemble, usual: Usual, strangeness: numpy.ndarray, threshold: float) -> None:
         super().__init__()
-        self.encode, self.energies = Encode(columns), Energies(ensemble, weights)
+        self.encode, self.energies = Encode(columns), Energies(ensemble)
+        self.keep(centre=usual.centre, spread=usual.spread)
         self.rows, self.first = len(strangeness), 1 << len(strangeness).bit_length() >> 1
         self.keep(
             threshold=threshold, rising=numpy.pad(numpy.sort(strangeness), (0, 2 * self.first - self.rows), constant_values=numpy.inf)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        strangeness = self.energies(self.encode(x).float())
+        strangeness = scores.strangeness(self.energies(self.encode(x).float()), Usual(self.centre, self.spread))
         below, step = torch.zeros_like(strangeness, dtype=torch.int64), self.first
         while step:  # binary search: no runtime has a sorted search, and comparing with all of 10⁵ rows is slow
             below = below + step * (self.rising[below + (step - 1)] < strangeness)
@@ -109,13 +111,13 @@ def compress(z: Tensor) -> Tensor:
 
 
 class Energies(Constants):
-    """`Ensemble.energies` of rows [N, D] float32, times `weights` [levels], summed up: [N] float64, nats.
+    """`Ensemble.energies` of rows [N, D] float32: [N, levels + 1] float64, nats.
 
     The Gaussian of `nn.tilt` with the MLP of `nn.log_sigma`, tensors being [members, levels, N, ...], or 1 where all have the same: some
     fifty operations for a row, which would be thousands one member and level at a time. What depends on the level alone is a constant.
     """
 
-    def __init__(self, ensemble: Ensemble, weights: Tensor) -> None:
+    def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
         models = ensemble.models
         tilts, nets = [model.tilt for model in models], [model.net.net for model in models]
@@ -138,7 +140,6 @@ class Energies(Constants):
             fade=2 / frequencies * torch.exp(-0.5 * (frequencies * share).square()),
             shift=torch.stack([net.level(log_sigma) for net in nets])[:, :, None],
             log_z=torch.tensor([[[log_z_at(model, sigma)] for sigma in LEVELS] for model in models], dtype=torch.float64),
-            share_of_each=weights[:, None] / len(models),
         )  # fmt: skip
         self.full = tilts[0].full
         if self.full:
@@ -164,4 +165,5 @@ class Energies(Constants):
             h = F.silu(h + self.shift) if i < self.last else h
         gaussian = 0.5 * ((along.square() / self.noisy).sum(-1) + self.log_det)
         energy = gaussian + (self.map_weight * u * h[..., :-1]).sum(-1) - self.number_weight * h[..., -1]
-        return ((energy.double() + self.log_z) * self.share_of_each).sum((0, 1))
+        of_levels = (energy.double() + self.log_z).mean(0)
+        return torch.cat([of_levels, gaussian.double().mean(0)[:1]]).T

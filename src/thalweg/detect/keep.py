@@ -17,6 +17,7 @@ from thalweg.detect.columns import Columns
 from thalweg.detect.density import LEVELS, Ensemble, Training, untrained
 from thalweg.detect.known import Known
 from thalweg.detect.pictures import Pictures
+from thalweg.detect.scores import Usual
 from thalweg.errors import InputError
 
 FILE, WEIGHTS = "detector.json", "model.safetensors"
@@ -30,7 +31,7 @@ class Kept(NamedTuple):
     columns: Columns
     pictures: Pictures | None
     ensemble: Ensemble
-    weights: Tensor
+    usual: Usual
     known: Known
     strangeness: numpy.ndarray
     held_out: numpy.ndarray
@@ -51,7 +52,7 @@ def write(detector: Any, folder: Path) -> Path:
         "strangeness": torch.from_numpy(numpy.asarray(detector.decision_scores_, numpy.float64)),
         "held_out": torch.from_numpy(detector.conformal_.strangeness),
         "left_out": torch.from_numpy(detector.left_out_),
-        "weights": detector.weights_,
+        "usual": torch.stack([*detector.usual_]),
     }
     if detector.pictures_ is not None:
         tensors |= {f"pictures.{key}": value.contiguous() for key, value in detector.pictures_.tensors().items()}
@@ -83,16 +84,18 @@ def read(folder: Path) -> Kept:
     try:
         columns = Columns.from_dict(content["columns"])
         models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
-        names = ("weights", "strangeness", "held_out", "left_out", "known")
-        weights, strangeness, held_out, left_out, known = (tensors[key].double() for key in names)
-        if len(weights) != len(LEVELS) or not all(part.isfinite().all() for part in (weights, strangeness, held_out, left_out, known)):
+        names = ("usual", "strangeness", "held_out", "left_out", "known")
+        usual, strangeness, held_out, left_out, known = (tensors[key].double() for key in names)
+        if usual.shape != (2, len(LEVELS) + 1) or not all(
+            part.isfinite().all() for part in (usual, strangeness, held_out, left_out, known)
+        ):
             raise ValueError("figures that are not finite, or of other noise levels")
         return Kept(
             parameters={key: content["parameters"][key] for key in PARAMETERS},
             columns=columns,
             pictures=Pictures.of_tensors(_under("pictures.", tensors)) if "pictures.mean" in tensors else None,
             ensemble=Ensemble(models),
-            weights=weights,
+            usual=Usual(*usual),
             known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
             strangeness=strangeness.numpy(),
             held_out=held_out.numpy(),

@@ -1,12 +1,15 @@
-"""How strange a row is, by its energies at several noise levels; and how much of what is disturbed a detector notices.
+"""How strange a row is, by its energies at several noise levels and that of the Gaussian; and how much of what is disturbed is noticed.
 
-    strangeness = Σ_σ w_σ U_σ,  w_σ ∝ 1/(mean absolute deviation of U_σ over rows that were left out),  Σ w = 1
+    z_k = (U_k − c_k)/s_k,  c and s the median and the mean absolute deviation of U_k over rows that were left out
+    strangeness = c̄ + s̄ log mean_k exp z_k,  s̄ = 1/mean(1/s),  c̄ = s̄ mean(c/s)
 
-The energy of the logarithmic pool of the densities at all levels (Genest and Zidek 1986), −log Π p_σ^w up to a constant: in nats. Each
-level counts by how far a row is from what is usual at that level.
+The soft maximum of how far each energy is above what is usual, brought back to nats: a row is as strange as the level that finds it
+strangest. A mean would let networks outvote the Gaussian where there are no data, and where what they say is not to be trusted.
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +19,25 @@ from thalweg import random
 ROWS = 2000  # of the fit that are disturbed
 
 
-def pool(energies: Tensor) -> Tensor:
-    """The weights [levels], by energies [N, levels] of rows that were left out."""
-    spread = (energies - energies.median(0).values).abs().mean(0)
-    weights = 1 / spread.clamp_min(1e-6 * spread.max().clamp_min(1e-6))
-    return weights / weights.sum()
+class Usual(NamedTuple):
+    """`centre` and `spread` [K] of the energies of usual rows, nats."""
+
+    centre: Tensor
+    spread: Tensor
+
+
+def usual(energies: Tensor) -> Usual:
+    """What is usual, by energies [N, K] of rows that were left out."""
+    centre = energies.median(0).values
+    spread = (energies - centre).abs().mean(0)
+    return Usual(centre, spread.clamp_min(1e-6 * spread.max().clamp_min(1e-6)))
+
+
+def strangeness(energies: Tensor, known: Usual) -> Tensor:
+    """Energies [N, K] -> [N], nats."""
+    unit = 1 / (1 / known.spread).mean()
+    apart = ((energies - known.centre) / known.spread).logsumexp(1) - math.log(len(known.centre))
+    return unit * ((known.centre / known.spread).mean() + apart)
 
 
 def disturbed(x: Tensor, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:

@@ -59,7 +59,7 @@ def export(detector: Any, *files: str | Path, fitted_on: dict[str, Any] | None =
 
 def program(detector: Any) -> ExportedProgram:
     """The detector's `Graph`, for any number of rows."""
-    graph = Graph(detector.columns_, detector.ensemble_, detector.weights_, detector.conformal_.strangeness, detector.threshold_)
+    graph = Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_)
     rows = torch.zeros(2, len(detector.columns_.columns), dtype=torch.float64)
     with torch.no_grad():
         found = torch.export.export(graph.eval(), (rows,), dynamic_shapes=({0: Dim("rows", min=1)},))
