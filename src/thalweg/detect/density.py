@@ -45,6 +45,7 @@ class Ensemble:
 
     def __init__(self, models: list[Any]) -> None:
         self.models = models
+        self.log_z = [[log_z_at(model, sigma) for sigma in LEVELS] for model in models]
 
     @torch.no_grad()
     def energies(self, x: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class Ensemble:
 
     def in_graph(self, x: Tensor) -> Tensor:
         """`energies` of a few rows, which may be differentiated."""
-        return torch.stack([_energies(model, x) for model in self.models]).mean(0)
+        return torch.stack([_energies(model, log_z, x) for model, log_z in zip(self.models, self.log_z)]).mean(0)
 
     @torch.no_grad()
     def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
@@ -82,9 +83,9 @@ def log_z_at(model: Any, sigma: float) -> float:
     return float(model.energy(x, sigma=sigma) - model.tilted(x, torch.tensor([math.log(sigma)])))
 
 
-def _energies(model: Any, x: Tensor) -> Tensor:
+def _energies(model: Any, log_z: list[float], x: Tensor) -> Tensor:
     """[N, D] -> [N, levels + 1] float64; one log σ for all rows, whose embedding is found once."""
-    found = [model.tilted(x, torch.tensor([math.log(sigma)], dtype=x.dtype)).double() + log_z_at(model, sigma) for sigma in LEVELS]
+    found = [model.tilted(x, torch.tensor([math.log(s)], dtype=x.dtype)).double() + own for s, own in zip(LEVELS, log_z)]
     return torch.stack([*found, -model.tilt.base(LEVELS[0]).log_prob(x).double()], 1)
 
 
