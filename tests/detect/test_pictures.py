@@ -40,6 +40,12 @@ def test_a_detector_of_pictures_survives_a_disk(digits, tmp_path) -> None:
     assert found.pictures_.shape == (1, 8, 8)
 
 
+def test_a_detector_of_pictures_is_not_exported_and_says_so(digits, tmp_path) -> None:
+    with pytest.raises(InputError, match="not in the graph; use Python"):
+        digits[0].export(tmp_path / "digits.pt2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_large_pictures_are_looked_at_in_few_numbers() -> None:
     x = torch.rand(300, 3, 80, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     encoded = Pictures.fit(x).encode(x)

@@ -283,10 +283,11 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
 def describe(detector: EnergyDetector) -> str:
     """What a detector was fitted to, what it promises and what it notices, in a few lines."""
-    columns = detector.columns_.names
+    items, parts = ("rows", "columns") if detector.pictures_ is None else ("pictures", "numbers")
+    size = f"{len(detector.decision_scores_):,} {items} of {len(detector.columns_.names):,} {parts}"
     lines = [
-        f"{len(detector.decision_scores_):,} rows of {len(columns):,} columns; {len(detector.ensemble_.models)} networks",
-        f"of new rows like these at most {detector.contamination:.3g} are flagged; of such rows disturbed:",
+        f"{size}; {len(detector.ensemble_.models)} networks",
+        f"of new {items} like these at most {detector.contamination:.3g} are flagged; of such {items} disturbed:",
         *(f"  {share:4.0%}  {name}" for name, share in detector.sensitivity_.items()),
         *detector.notes_,
     ]

@@ -58,7 +58,11 @@ def export(detector: Any, *files: str | Path, fitted_on: dict[str, Any] | None =
 
 
 def program(detector: Any) -> ExportedProgram:
-    """The detector's `Graph`, for any number of rows."""
+    """The detector's `Graph`, for any number of rows. Raises InputError for a detector of pictures."""
+    if detector.pictures_ is not None:
+        raise InputError(
+            "a detector of pictures is not written as a file of its own: what it looks at in them is not in the graph; use Python"
+        )
     graph = Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_)
     rows = torch.zeros(2, len(detector.columns_.columns), dtype=torch.float64)
     with torch.no_grad():
