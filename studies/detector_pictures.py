@@ -56,12 +56,16 @@ def one(data: str, seed: int) -> Row:
     return row
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("data", nargs="*", default=["digits", "fashion-mnist"])
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", default=["digits", "fashion-mnist"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
-    options = parser.parse_args()
+    options = parser().parse_args()
     torch.set_num_threads(1)
     started, rows = time.monotonic(), []
     for data in options.data:

@@ -649,6 +649,7 @@ PAGE = [
                         lambda r: [{"way": way, **figures} for way, figures in r["completions"].items()],
                     ),
                     Picture("An image, what is known of it, four draws of the posterior", "dual_completions_{data}_posterior.png"),
+                    Picture("The same by a constraint alone", "dual_completions_{data}_constraint.png"),
                 ],
             ),
             Shown(

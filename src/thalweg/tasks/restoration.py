@@ -103,7 +103,7 @@ def inpaint(
 
     x [B, C, H, W] in [−1, 1]; what it holds in missing pixels is not looked at. mask: 1 known, 0 missing, as
     `operators.mask` takes it. The rest as `restore`. With `posterior` they are drawn given the known pixels with noise of 0.05, by
-    energies of all noise levels and steps of MALA: all of the image then agrees with them, at some three times the cost of a constraint.
+    energies of all noise levels and steps of MALA: all of the image then agrees with them, at some twelve times the cost of a constraint.
     By default so do models that can, unless `options` name how a constraint is kept. With `search`, for models that reconstruct, chains
     run freely, from starts that so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3).
     """
