@@ -430,7 +430,7 @@ def toy() -> Recorder:
 
 X, M = images(2, 1, 8, 8), masks.half((8, 8))
 BAD = {
-    "no constraint": (lambda: tasks.inpaint(unable(), X, M), "restore: this recorder model, as it is configured, cannot do that"),
+    "no constraint": (lambda: tasks.inpaint(unable(), X, M), "inpaint: this recorder model, as it is configured, cannot do that"),
     "no reconstruct": (lambda: tasks.reconstruct(unable(), X), "needed is the ability 'reconstruct'"),
     "no search": (lambda: tasks.inpaint(unable(), X, M, search=5), "inpaint with a search: this recorder model"),
     "no latents": (lambda: tasks.latents(unable(), X), "needed is the ability 'invert'"),
