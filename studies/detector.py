@@ -11,6 +11,7 @@ lie in it as plain files; the package states no licence.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import multiprocessing
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +60,7 @@ def read(path: Path) -> tuple[Any, Any]:
     return frame.iloc[:, :-1], frame.iloc[:, -1].astype(str).str.strip()
 
 
+@lru_cache(maxsize=1)  # a process reads the tables once
 def tasks(folder: Path) -> list[Task]:
     found = []
     for path in sorted((folder / "imbalanced" / "raw").glob("*.dat")):
@@ -134,7 +137,10 @@ def other(name: str) -> Callable[[Any, Any, int], tuple[numpy.ndarray, Row]]:
 
 
 def one(name: str, seed: int, methods: Sequence[str], folder: Path, kept: Path) -> Row:
-    """Area under the ROC and the precision-recall curve of each method on a task, and its CPU seconds; found before, read again."""
+    """Areas under the ROC and the precision-recall curve of each method on a task, and its CPU seconds.
+
+    What was found before is read again, but for ours of other code.
+    """
     import torch
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -142,6 +148,9 @@ def one(name: str, seed: int, methods: Sequence[str], folder: Path, kept: Path) 
     task = next(task for task in tasks(folder) if task.name == name)
     file = kept / f"{name.replace('/', '_').replace(': ', '_')}-{seed}.json"
     row: Row = json.loads(file.read_text()) if file.exists() else {"task": name, "table": task.table, "seed": seed, "methods": {}}
+    if row.get("code") != (code := digest()):  # of another detector
+        row["methods"].pop(OURS, None)
+    row["code"] = code
     train, inliers, outliers = split(task, seed)
     import pandas
 
@@ -170,6 +179,16 @@ def one(name: str, seed: int, methods: Sequence[str], folder: Path, kept: Path) 
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(row))
     return row
+
+
+def digest() -> str:
+    """Of the package's code."""
+    import thalweg
+
+    found = hashlib.sha256()
+    for path in sorted(Path(thalweg.__file__).parent.rglob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def promise(detector: Any, inliers: Any) -> dict[str, Any]:

@@ -71,5 +71,12 @@ def test_what_is_no_picture_is_refused(digits) -> None:
     table = tw.EnergyDetector(members=2, updates=5, random_state=0).fit(test[:60, 0, 0])
     with pytest.raises(InputError, match="a table of 8 columns, got pictures"):
         table.predict(test[:3])
-    with pytest.raises(InputError, match="2 or more"):
-        tw.EnergyDetector().fit(test[:1])
+    for count in (1, 2, 3):
+        with pytest.raises(InputError, match=f"4 or more are needed to learn from, got {count}"):
+            tw.EnergyDetector().fit(test[:count])
+
+
+def test_four_pictures_are_enough_to_begin_with(digits) -> None:
+    with pytest.warns(UserWarning, match="needs at least 19 rows, there are 2"):
+        detector = tw.EnergyDetector(members=2, updates=2, random_state=0).fit(digits[1][:4])
+    assert numpy.isfinite(detector.score_samples(digits[1])).all()

@@ -139,6 +139,7 @@ def fit(options: FitOptions) -> None:
 
     from thalweg import checkpoint
     from thalweg.detect.detector import EnergyDetector, describe
+    from thalweg.detect.pictures import described
     from thalweg.detect.promise import Conformal
 
     if options.out.exists() and not (options.out / SOURCE).is_file() and (not options.out.is_dir() or any(options.out.iterdir())):
@@ -147,7 +148,8 @@ def fit(options: FitOptions) -> None:
     items = normal_items(options.data, options.size)
     if items.kind == "table" and options.features != "pixels":
         raise InputError(f"--features {options.features} is of pictures, {options.data} is a table")
-    Conformal(numpy.zeros(len(items.x))).check(options.false_alarms)  # each is held out once
+    held_out = len(items.x) - (described(len(items.x)) if items.kind == "pictures" and options.features == "pixels" else 0)
+    Conformal(numpy.zeros(max(1, held_out))).check(options.false_alarms)  # each is held out once
     with Ticking(options.features) as note:
         x = numbers_of(items, options.features, note)
     say(f"{len(x):,} {'rows' if items.kind == 'table' else 'pictures'}; fitting takes {duration(options.seconds)} at most")

@@ -4,7 +4,7 @@
     new rows: U_σ(x) = mean_j U_j(x, σ);  rows of the fit: U_j(x, σ) of the member that left x out
 
 So every row of the fit has energies from a network that has not seen it, which is what thresholds and p-values are made of, and no row is
-lost for them (cross-conformal prediction, Vovk 2015, arXiv:1208.0806).
+lost for them (cross-conformal prediction, Vovk 2015).
 """
 
 import math

@@ -21,7 +21,7 @@ from thalweg.detect import density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
 from thalweg.detect.density import BLOCK, Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
-from thalweg.detect.pictures import SEEN, Pictures  # noqa: E402
+from thalweg.detect.pictures import LEAST, Pictures, described  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
 MOST_COLUMNS = 4096  # of numbers
@@ -32,14 +32,16 @@ NEVER = 1e30  # a threshold above every strangeness in nats
 class EnergyDetector(OutlierMixin, BaseEstimator):
     """Outliers in a table or among pictures, by energies of a normalised density at several noise levels, at a rate of false alarms.
 
-    `contamination` in (0, 0.5]: the rate of false alarms on new inliers that `predict` keeps to, and so the share of the rows of the fit
-    that it flags. `seconds`: bound on the time of training. `random_state`: seed of all draws; two fits with the same seed are equal
-    unless `seconds` cut them short. `members`: networks, each of which leaves out a part of the rows; `updates`: how long each is trained.
+    `contamination` in (0, 0.5]: the rate of false alarms on new inliers at which `predict` aims, and so the share of the rows of a table
+    of the fit that it flags. `seconds`: bound on the time of training. `random_state`: seed of all draws; two fits with the same seed are
+    equal unless `seconds` cut them short. `members`: networks, each of which leaves out a part of the rows; `updates`: how long each is
+    trained.
 
     `fit` takes an array [N, D], N ≥ 2, a DataFrame of numbers, categories, dates and texts, with missing values, or pictures [N, C, H, W]
-    in [−1, 1]. Rows of the fit are later scored by the member that has not seen them, so that they are judged as new rows are. The
-    promise holds for new rows that are exchangeable with those of the fit. Signs are scikit-learn's: `score_samples`, `decision_function`
-    and `predict` are lower for outliers; `decision_scores_` [N], `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
+    in [−1, 1], N ≥ 4. Rows of the fit are later scored by the member that has not seen them, so that they are judged as new rows are. The
+    rate is that of new rows exchangeable with those of the fit: measured, for what is proven of such schemes is about twice as much.
+    Signs are scikit-learn's: `score_samples`, `decision_function` and `predict` are lower for outliers; `decision_scores_` [N],
+    `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
 
     Attributes: `columns_`, what the table was; `pictures_`, what pictures were, None of a table; `left_out_`, see `alone`; `usual_`, of the
     energies; `conformal_`, by which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in several ways;
@@ -135,11 +137,14 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> numpy.ndarray:
-        """−1 for outliers, 1 for others: [N] int. Of new inliers at most a share of `contamination` is flagged, in expectation."""
+        """−1 for outliers, 1 for others: [N] int. Of new inliers a share of about `contamination` is flagged, or less."""
         return numpy.where(self.decision_function(X) < 0, -1, 1)
 
     def p_value(self, X: Any) -> numpy.ndarray:
-        """Conformal p-values [N] in (0, 1]: of new inliers at most a share α has one of at most α; rows of the fit against the others."""
+        """Cross-conformal p-values [N] in (0, 1]: a share of about α of new inliers, or less, has one of at most α.
+
+        Rows of the fit are compared with the others.
+        """
         return self.judge(X)[1]
 
     def judge(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -257,7 +262,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         pictures = self.pictures_ if not reset else None
         if reset:
             # those by which pictures are described cannot be held out too: what is left of them is less than of new ones
-            rows = random.rows(min(SEEN, max(2, len(X) // 3)), len(X), generator=random.seeded(36)) if len(X) > 2 else torch.arange(len(X))
+            if len(X) < LEAST:
+                raise InputError(f"pictures: {LEAST} or more are needed to learn from, got {len(X)}")
+            rows = random.rows(described(len(X)), len(X), generator=random.seeded(36))
             pictures, self._described = Pictures.fit(X[rows]), rows
         if pictures is None:
             raise InputError(f"the detector was fitted to a table of {len(self.columns_.names)} columns, got pictures {list(X.shape)}")
@@ -287,7 +294,7 @@ def describe(detector: EnergyDetector) -> str:
     size = f"{len(detector.decision_scores_):,} {items} of {len(detector.columns_.names):,} {parts}"
     lines = [
         f"{size}; {len(detector.ensemble_.models)} networks",
-        f"of new {items} like these at most {detector.contamination:.3g} are flagged; of such {items} disturbed:",
+        f"of new {items} like these about {detector.contamination:.3g} are flagged, or less; of such {items} disturbed:",
         *(f"  {share:4.0%}  {name}" for name, share in detector.sensitivity_.items()),
         *detector.notes_,
     ]

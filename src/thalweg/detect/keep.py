@@ -1,5 +1,6 @@
 """A detector on disk: detector.json and model.safetensors. Reading executes no code."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,14 +59,16 @@ def write(detector: Any, folder: Path) -> Path:
         tensors |= {f"pictures.{key}": value.contiguous() for key, value in detector.pictures_.tensors().items()}
     for number, model in enumerate(detector.ensemble_.models):
         tensors |= {f"{number}.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    weights = dump_tensors(tensors)
     content = {
+        "weights": hashlib.sha256(weights).hexdigest(),  # of two files, of which a crash may leave the one old and the other new
         "thalweg": thalweg.__version__,
         "parameters": {key: getattr(detector, key) for key in PARAMETERS},
         "networks": len(detector.ensemble_.models),
         "columns": detector.columns_.as_dict(),
         "sensitivity": detector.sensitivity_,
     }
-    checkpoint.write_bytes(folder / WEIGHTS, dump_tensors(tensors))
+    checkpoint.write_bytes(folder / WEIGHTS, weights)
     checkpoint.write_bytes(folder / FILE, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return folder
 
@@ -74,7 +77,8 @@ def read(folder: Path) -> Kept:
     """What `write` wrote. Raises InputError where nothing is there, and for what is corrupt."""
     try:
         content = json.loads((folder / FILE).read_bytes())
-        tensors = parse_tensors((folder / WEIGHTS).read_bytes())
+        weights = (folder / WEIGHTS).read_bytes()
+        tensors = parse_tensors(weights)
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is no detector: there is no {Path(str(error.filename)).name}; fit one with thalweg detect fit"
@@ -82,6 +86,8 @@ def read(folder: Path) -> Kept:
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"the detector in {folder} cannot be read: {error}") from None
     try:
+        if content["weights"] != hashlib.sha256(weights).hexdigest():
+            raise ValueError(f"{FILE} and {WEIGHTS} are not of one detector")
         columns = Columns.from_dict(content["columns"])
         models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
         names = ("usual", "strangeness", "held_out", "left_out", "known")

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from thalweg.detect.scale import compress
 from thalweg.errors import InputError
+from thalweg.evaluate.extractor import check_range
 
 SIDE = 32  # to which larger pictures are brought for what they show
 DIRECTIONS, EXPLAINED = 64, 0.9  # as many as hold this share of the variance, at most so many
-SEEN = 5000  # pictures by which the others are described
+SEEN, LEAST = 5000, 4  # pictures by which the others are described, at most; pictures of a fit, at least
 SCALES, BINS = 3, 8
 LEAST_DEVIATION = 1e-3
 
@@ -76,18 +77,18 @@ class Pictures:
         return cls(tuple(stored["shape"].tolist()), *(stored[name].double() for name in ("mean", "basis", "centre", "unit")))
 
 
+def described(count: int) -> int:
+    """By how many of `count` ≥ 4 pictures the others are described; those cannot be held out."""
+    return min(SEEN, max(2, count // 3))
+
+
 def checked(x: Any) -> Tensor:
     """Pictures as float32 [N, C, H, W]; InputError for another shape, for values that are not finite or outside [−1, 1]."""
     pictures = torch.as_tensor(numpy.asarray(x) if not isinstance(x, Tensor) else x).detach().cpu()
     if pictures.dim() != 4 or 0 in pictures.shape or not pictures.is_floating_point():
         raise InputError(f"pictures: got {pictures.dtype} {list(pictures.shape)}, need floating-point [N, C, H, W] in [−1, 1]")
-    pictures = pictures.float()
-    if not pictures.isfinite().all():
-        raise InputError(f"pictures: {int((~pictures.isfinite()).flatten(1).any(1).sum())} of {len(pictures)} hold NaN or infinity")
-    low, high = float(pictures.min()), float(pictures.max())
-    if low < -1.0001 or high > 1.0001:
-        raise InputError(f"pictures: values from {low:.4g} to {high:.4g}, need [−1, 1]")
-    return pictures
+    check_range(pictures)
+    return pictures.float()
 
 
 def _times(shape: Any) -> str:

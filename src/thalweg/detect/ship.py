@@ -24,7 +24,7 @@ from thalweg.errors import InputError, require
 ONNX, TORCH = ".onnx", ".pt2"
 OUTPUTS = {
     "score": "float64, logarithm of the density in nats up to a constant, lower for stranger rows",
-    "p_value": "float64, of new inliers at most a share α has one of at most α",
+    "p_value": "float64, of new inliers a share of about α, or less, has one of at most α",
     "verdict": "int64, 1 for outliers, 0 for others",
 }
 INPUT = (

@@ -23,11 +23,7 @@ class LogSigmaEmbedding(nn.Module):
         nn.init.normal_(self.net[0].weight, std=0.7 / math.sqrt(8))
 
     def forward(self, log_sigma: Tensor) -> Tensor:
-        angle = (
-            (log_sigma.to(self.net[0].weight.dtype) - self.low)[:, None]
-            / self.span
-            * (math.pi * torch.arange(1, 9, device=log_sigma.device))
-        )
+        angle = (log_sigma.float() - self.low)[:, None] / self.span * (math.pi * torch.arange(1, 9, device=log_sigma.device))
         return self.net(torch.cat([angle.cos(), angle.sin()], 1))
 
 
