@@ -39,6 +39,8 @@ def test_the_rate_rises_and_falls_to_its_end():
     # updates of its own, and an optimizer that begins later
     assert config.rate(0, updates=1) == pytest.approx(0.4)
     assert config.rate(500, start=500) == pytest.approx(0.2) and config.rate(1000, start=500) == pytest.approx(0.1)
+    # a part of the run that is a training of its own
+    assert config.rate(250, end=500) == pytest.approx(0.55) and config.rate(500, end=500) == pytest.approx(0.1)
     constant = Config(shape=(2,), warm_up=0, lr_end=1.0)
     assert constant.rate(0) == constant.rate(10**9) == 1.0
 

@@ -59,13 +59,14 @@ class Common(ABC):
     ema: Fraction = 0.999
     """decay of the EMA twin"""
 
-    def rate(self, images: float, updates: float | None = None, *, start: int = 0) -> float:
+    def rate(self, images: float, updates: float | None = None, *, start: int = 0, end: int | None = None) -> float:
         """The factor of a base learning rate after `images` images: a linear warm-up, then a cosine from 1 to `lr_end` at the run's end.
 
-        `updates`: those that count for the warm-up, by default images / batch. `start`: images after which the optimizer begins.
+        `updates`: those that count for the warm-up, by default images / batch. `start`: images after which the optimizer begins; `end`:
+        images at which the cosine ends, by default those of the run.
         """
         updates = (images - start) / self.batch if updates is None else updates
-        done = min(1.0, (images - start) / max(1, self.images - start))
+        done = min(1.0, (images - start) / max(1, (self.images if end is None else end) - start))
         fallen = 0.5 * (1 + math.cos(math.pi * done))
         return min(1.0, (updates + 1) / max(1, self.warm_up)) * (self.lr_end + (1 - self.lr_end) * fallen)
 

@@ -155,8 +155,9 @@ class CoopFlow(Method):
         return found
 
     def learning_rate(self, name: str, images: int) -> float:
-        """The config's rule; the energy's begins with its own first update."""
-        return self.config.rate(images, start=self.config.pretrain if name == "energy" else 0)
+        """The config's rule, once while the flow is pretrained and anew, for both, when the energy begins to learn."""
+        pretrain = 0 if self.net is None else self.config.pretrain
+        return self.config.rate(images, end=pretrain) if images < pretrain else self.config.rate(images, start=pretrain)
 
     def step(self, batch: Batch, update: Update) -> None:
         c, g, x = self.config, update.generator, batch.x

@@ -11,10 +11,11 @@ _TOY = dict(net=MLP(width=96, depth=3), reference_std=2.0, initializer=Flow(coup
 _SMALL = dict(chain=Langevin(steps=30, step=0.2, noise=0.0, clip=0.1, clamp=True), lr=3e-4, beta2=0.999, lr_initializer=1e-3)
 _DIGITS = dict(_SMALL, data="digits", shape=(1, 8, 8), net=MLP(width=512, depth=3),
                initializer=Flow(couplings=3, width=32, grey_values=17))  # fmt: skip
-# Table 4.3 for the energy; Ho et al. 2019 for the flow, whose sizes for CIFAR-10 these are; section 4.5.2 for Adam and batches.
-# An epoch is 50,000 images
+# Table 4.3 for the energy; Ho et al. 2019 for the flow, whose sizes for CIFAR-10 these are; section 4.5.2 for Adam, whose rates are
+# constant, and batches. An epoch is 50,000 images
 _CIFAR = dict(data="hf:uoft-cs/cifar10", shape=(3, 32, 32), classes=10, net=PooledNet(widths=(128, 256, 512, 1024)),
-              initializer=Flow(couplings=4, width=96, depth=10, mixtures=32, self_attention=True), warm_up=0)  # fmt: skip
+              initializer=Flow(couplings=4, width=96, depth=10, mixtures=32, self_attention=True),
+              warm_up=0, lr_end=1.0)  # fmt: skip
 _T30 = Langevin(steps=30, step=0.03, noise=0.0, clip=0.1, clamp=True)
 _T200 = Langevin(steps=200, step=0.01, noise=0.0, clip=0.1, clamp=True)
 
