@@ -8,7 +8,10 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     same = ("data", "shape", "classes", "batch", "images", "lr", "warm_up", "clip", "ema", "reference_std", "step_ratio", "noise_decay",
             "pretrain", "warm_up_energy", "beta1", "beta2", "lr_initializer")  # fmt: skip
     # those of the paper are constant, which version 0.1 let fall
-    new = {key: old[key] for key in same} | {"lr_end": 1.0 if old["data"] == "hf:uoft-cs/cifar10" else 0.0}
+    paper = old["data"] == "hf:uoft-cs/cifar10"
+    new = {key: old[key] for key in same} | {"lr_end": 1.0 if paper else 0.0}
+    # as are its mirror images, which it left out
+    new |= {"augmentation": {"kind": "shifts", "flip": 0.5, "shift": 0} if paper else None}
     networks = {"mlp": ("width", "depth"), "convnet": ("widths", "blocks"), "pooled": ("widths",)}
     new["net"] = {"kind": old["network"]} | {key: old[key] for key in networks[old["network"]]}
     if old["network"] == "convnet":

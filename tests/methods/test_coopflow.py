@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg import random
+from thalweg.augmentation import Shifts
 from thalweg.chain import Langevin
 from thalweg.data import Images
 from thalweg.data.base import Batch
@@ -288,6 +289,44 @@ def test_every_kind_trains_and_samples(initializer, net):
     assert {"net", *([] if initializer.kind == "noise" else ["initializer"])} <= moved
 
 
+def test_mirror_images_are_what_all_learn_from():
+    fields = dict(augmentation=Shifts(flip=1.0, shift=0))
+    x, seen = digits().x[:8], []
+    alone, both = image_method(steps=0, **fields), image_method(**fields)
+    alone.initializer_loss = lambda x, z, g: seen.append(x) or torch.zeros(())
+    alone.step(Batch(x, None), Losses(alone, 1, gradients=False))
+    energy, of_energy = both.energy, []
+    both.energy = lambda x: of_energy.append(x.detach()) or energy(x)
+    both.step(Batch(x, None), Losses(both, 1, gradients=False))
+    assert torch.equal(seen[0], x.flip(3))
+    assert torch.equal(of_energy[-1][:8], x.flip(3)), "the energy's update, data first"
+
+
+# Table 4.4: epochs to pretrain the flow, of the energy's warm-up and of CoopFlow, steps, their size in training and for samples
+TABLE = {
+    "cifar10": (0, 0, 100, 30, 0.03, 0.04),
+    "svhn": (0, 0, 100, 30, 0.03, 0.035),
+    "celeba-32": (0, 0, 100, 30, 0.03, 0.035),
+    "cifar10-long": (0, 0, 100, 200, 0.01, 0.012),
+    "svhn-long": (0, 0, 100, 200, 0.011, 0.0125),
+    "celeba-32-long": (0, 0, 100, 200, 0.011, 0.013),
+    "cifar10-pre": (300, 25, 75, 30, 0.03, 0.04),
+    "svhn-pre": (200, 10, 90, 30, 0.03, 0.035),
+    "celeba-32-pre": (80, 10, 90, 30, 0.03, 0.035),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_presets_have_the_paper_s_table(name):
+    _, c = preset(f"coopflow/{name}")
+    epoch = {"cifar10": 50_000, "svhn": 73_257, "celeba": 202_599}[name.partition("-")[0]]
+    cooperative = c.images - c.pretrain - c.warm_up_energy
+    sizes = c.chain.step, pytest.approx(c.chain.step * c.step_ratio)
+    assert (c.pretrain / epoch, c.warm_up_energy / epoch, cooperative / epoch, c.chain.steps, *sizes) == TABLE[name]
+    assert (c.batch, c.lr, c.lr_initializer) == (32 if name.endswith("long") else 28, 1e-4, 1e-4)
+    assert (c.augmentation is not None) == name.startswith("cifar10"), "sec. 4.5.2"
+
+
 def test_a_generator_learns_where_its_chains_end():
     m = image_method(initializer="generator")
     z = random.normal(4, m.config.initializer.latent_dim, generator=random.seeded(75))
@@ -390,6 +429,7 @@ def test_hidden_pixels_are_not_looked_at():
     [
         (lambda: method(steps=0, initializer="noise"), "steps = 0 trains the flow alone"),
         (lambda: method(pretrain=5, initializer="generator"), "pretrain and warm_up_energy are for initializer = 'flow'"),
+        (lambda: method(augmentation=Shifts()), "augmentation is for images"),
         (lambda: method(noise=0.0, noise_decay=10), "noise_decay lets the noise fall"),
         (lambda: method(net=ConvNet()), r"needs images \[C, H, W\], got shape \(2,\)"),
         (lambda: image_method(scales=4), "divide by 16, got 8×8"),

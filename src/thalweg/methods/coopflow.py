@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from thalweg import random
+from thalweg.augmentation import Augmentation, augmented
 from thalweg.chain import Langevin, measured_back
 from thalweg.config import STRICT, Common, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
@@ -49,6 +50,8 @@ class Config(Common):
     """what the chain's step is multiplied by for samples (Table 4.4)"""
     noise_decay: Whole = 0
     """K in images: the chain's noise falls as (1 − images/K)^20 in training, and samples have none (eq. 4.14); 0 for constant noise"""
+    augmentation: Augmentation | None = None
+    """random changes of training images, as the mirror images of sec. 4.5.2; None for images as they are"""
     pretrain: Whole = 0
     """images on which the flow first learns alone, from the data ("Pre")"""
     warm_up_energy: Whole = 0
@@ -89,6 +92,8 @@ class CoopFlow(Method):
             raise InputError("coopflow: pretrain and warm_up_energy are for initializer = 'flow'")
         if c.noise_decay and not c.chain.noise:
             raise InputError("coopflow: noise_decay lets the noise fall from `noise`, which is 0; set noise = 1")
+        if c.augmentation and len(c.shape) != 3:
+            raise InputError("coopflow: augmentation is for images [C, H, W], and vectors are none; use none")
         self.initializer = c.initializer.build(c.shape, std=c.reference_std or 1.0)
         self.net = c.net.build(c.shape) if c.chain.steps else None
         self.register_buffer("initialised", torch.tensor(False))
@@ -160,7 +165,8 @@ class CoopFlow(Method):
         return self.config.rate(images, end=pretrain) if images < pretrain else self.config.rate(images, start=pretrain)
 
     def step(self, batch: Batch, update: Update) -> None:
-        c, g, x = self.config, update.generator, batch.x
+        c, g = self.config, update.generator
+        x = augmented(batch.x, c.augmentation, g)
         if self.has_flow and not self.initialised:
             self._initialise(x, update)
         if self.net is None or update.images < c.pretrain:
