@@ -45,6 +45,7 @@ _BUILT_IN = {
     "objects-aligned": partial(objects, aligned=True),
     "objects-incomplete": partial(objects, missing=0.25),
     **{f"emoji-{vendor}": partial(emoji, vendor) for vendor in VENDORS},
+    **{f"emoji-{vendor}-kinds": partial(emoji, vendor, labels="kind") for vendor in VENDORS},
     **_COMBINED,
 }
 NAMES = TOYS + tuple(_BUILT_IN)

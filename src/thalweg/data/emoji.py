@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,10 +15,18 @@ from .images import Images, Size, check_size, check_split, partition
 VENDORS = ("google", "twitter")
 
 
-def emoji(vendor: str, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Images:
-    """The emoji of one vendor on white, [3, 64, 64], with their category as label: 9 classes, 80/10/10.
+def emoji(
+    vendor: str,
+    split: str = "train",
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    labels: Literal["category", "kind"] = "category",
+) -> Images:
+    """The emoji of one vendor on white, [3, 64, 64], 80/10/10, with their category (9 classes) or kind (Unicode's 98 subgroups) as label.
 
-    An emoji and its skin tones are in one split, and splits and order are the same for all vendors that draw the same emoji.
+    An emoji and its skin tones are in one split, and splits and order are the same for all vendors that draw the same emoji, whatever
+    the labels; a kind of few emoji may lack in a split.
     Read from $THALWEG_DATA/emoji-datasource-VENDOR if THALWEG_DATA is set, else from node_modules in the working directory.
     Raises InputError where there is no such folder and where it is not whole.
     """
@@ -28,20 +38,27 @@ def emoji(vendor: str, split: str = "train", *, size: Size | None = None, channe
         entries = json.loads((root / "emoji.json").read_text(encoding="utf-8"))
         # components are skin tones and hair by themselves
         entries = sorted((entry for entry in entries if entry["category"] != "Component"), key=lambda entry: entry["sort_order"])
-        categories = [entry["category"] for entry in entries]
+        # a category is called by its first word, so that emoji-google:food needs no quotes
+        categories = [entry["category"].split()[0].lower() for entry in entries]
+        names = categories if labels == "category" else [re.sub("[^a-z]+", "-", entry["subcategory"].lower()) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{root / 'emoji.json'} cannot be read as a list of emoji: {error!r}") from error
-    # a category is called by its first word, so that emoji-google:food needs no quotes
-    classes = tuple(dict.fromkeys(name.split()[0].lower() for name in categories))
-    labels = torch.tensor([classes.index(name.split()[0].lower()) for name in categories])
+    classes, label = _numbered(names)
     files, kept = [], []
-    for row in partition(split, len(entries), (0.1, 0.1), labels).tolist():
+    for row in partition(split, len(entries), (0.1, 0.1), _numbered(categories)[1]).tolist():
         drawn = [one for one in (entries[row], *entries[row].get("skin_variations", {}).values()) if one.get(f"has_img_{vendor}")]
         files += [root / "img" / vendor / "64" / one["image"] for one in drawn]
-        kept += [int(labels[row])] * len(drawn)
+        kept += [int(label[row])] * len(drawn)
     if not files:
         raise InputError(f"{root} has no emoji for the split '{split}'")
-    return Images(decode_all(files, size, channels), torch.tensor(kept), classes, name=f"emoji-{vendor}/{split}")
+    name = f"emoji-{vendor}" if labels == "category" else f"emoji-{vendor}-kinds"
+    return Images(decode_all(files, size, channels), torch.tensor(kept), classes, name=f"{name}/{split}")
+
+
+def _numbered(names: list[str]) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Classes in order of appearance, and the number of each name among them."""
+    classes = tuple(dict.fromkeys(names))
+    return classes, torch.tensor([classes.index(name) for name in names])
 
 
 def _package(vendor: str) -> Path:
