@@ -367,7 +367,7 @@ def pictures(options: Options) -> Row:
         }  # fmt: skip
         if "label" in asked:
             row["samples"][way]["class_accuracy"] = tw.evaluate.class_accuracy(x, label, judge).value
-            shown = torch.cat([x[label == k][:10] for k in range(c.classes)])
+            shown = torch.cat([x[label == k][: max(1, 100 // c.classes)] for k in range(c.classes)])
         else:
             shown = x[:100]
             row["neighbours"] = asdict(tw.evaluate.memorisation(x, train.x, test.x))

@@ -10,6 +10,7 @@ from thalweg.commands import train
 from thalweg.data import emoji, load
 from thalweg.errors import InputError
 
+SUBGROUPS = {"Food & Drink": "sky & weather", "Flags": "flag"}
 COLOURS = {"Food & Drink": (200, 30, 30), "Flags": (30, 30, 200)}
 
 
@@ -20,7 +21,12 @@ def package(tmp_path, monkeypatch):
     entries = []
     for number, (category, colour) in enumerate([*COLOURS.items()] * 20):
         darker = tuple(value // 2 for value in colour)
-        entry = {"category": category, "sort_order": number, "image": f"{number}.png"}
+        entry = {
+            "category": category,
+            "subcategory": SUBGROUPS[category] + " too" * (number // 2 % 2),
+            "sort_order": number,
+            "image": f"{number}.png",
+        }
         if number < 20:
             entry["skin_variations"] = {"1F3FB": {"image": f"{number}-dark.png"}}
         drawn = [(entry, colour), *((one, darker) for one in entry.get("skin_variations", {}).values())]
@@ -52,6 +58,16 @@ def test_splits_hold_all_emoji_once_and_their_tones_together(package):
     for row in range(len(train)):
         is_dark = any((train[row] == torch.tensor(colour) // 2).all() for colour in COLOURS.values())
         assert not is_dark or torch.equal(train[row], train[row - 1] // 2)
+
+
+def test_kinds_label_the_same_pictures_more_finely(package):
+    for split in ("train", "validation", "test"):
+        by_category, by_kind = load("emoji-google", split), load("emoji-google-kinds", split)
+        assert torch.equal(by_category.x, by_kind.x) and by_kind.name == f"emoji-google-kinds/{split}"
+        assert by_kind.classes == ("sky-weather", "flag", "sky-weather-too", "flag-too")
+        assert [by_kind.classes[k].partition("-too")[0] for k in by_kind.label] == [
+            {"food": "sky-weather", "flags": "flag"}[by_category.classes[k]] for k in by_category.label
+        ]  # fmt: skip
 
 
 def test_transparent_ground_is_white(package):

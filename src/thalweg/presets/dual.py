@@ -43,7 +43,7 @@ PRESETS = {
     "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True, label_dropping=0.3, lr=1e-3,
                           reference="diagonal", net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05), time_weight=5.0,
                           augmentation=Shifts(flip=0.5, shift=0), images=950_000),
-    # by kind (cat-face, keycap, animal-bird …), more channels where the map is small; no mirror images, which letters and arrows do not stand
+    # by kind (cat-face, keycap …), wider where the map is small; no mirror images, which letters and arrows do not stand
     "emoji-google-kinds": dict(_IMAGES, data="emoji-google-kinds", shape=(3, 32, 32), classes=98, conditional=True, label_dropping=0.2,
                           lr=1e-3, reference="diagonal", net=PatchUNet(width=48, deep_width=160, hidden=128), time_weight=5.0,
                           guidance=2.0, images=660_000),
