@@ -5,6 +5,7 @@ import torch
 
 from thalweg import random
 from thalweg.augmentation import Affine, NoiseViews, RandomViews, Shifts, augmented
+from thalweg.data.augment import jitter_brightness
 from thalweg.errors import InputError
 
 
@@ -59,3 +60,26 @@ def test_random_views_are_of_images():
             views(torch.zeros(2, 3))
     with pytest.raises(InputError, match="shift must be less than the sides of the images, 4×2, got 2"):
         Shifts()(torch.zeros(1, 1, 4, 2))
+
+
+def test_jitter_of_grey_images_by_hand():
+    """Brightness times b, contrast m + c·(x − m) with each image's own mean, in either order, within [0, 1]."""
+    x = torch.tensor([[0.0, 0.8], [0.4, 0.4]]).expand(4, 1, 2, 2)
+    b, c = torch.tensor([1.5, 1.5, 1.0, 1.0]), torch.tensor([0.5, 0.5, 0.5, 2.0])
+    found = jitter_brightness(x, b, c, torch.tensor([True, False, True, False]))[:, 0]
+    # the first ends at 1 before its contrast is changed: means 0.55 and 0.4
+    wanted = [[0.275, 0.775, 0.575, 0.575], [0.3, 0.9, 0.6, 0.6], [0.2, 0.6, 0.4, 0.4], [0.0, 1.0, 0.4, 0.4]]
+    torch.testing.assert_close(found.flatten(1), torch.tensor(wanted))
+
+
+def test_views_of_grey_images_keep_their_black():
+    """Of bright squares on black with a mean of 0.2, six views in ten have exact black, and none is lifted by more than 0.112."""
+    x = torch.full((4000, 1, 12, 12), -1.0)
+    x[:, :, 3:9, 3:9] = 0.6
+    views = RandomViews(crop=1.0, flip=0.0, jitter=0.4)
+    darkest = 0.5 * (views(x, random.seeded(31)).amin((1, 2, 3)) + 1)
+    # blended with the mean: 0.4 of it, and that made 1.4 times as bright
+    assert 0.08 < float(darkest.max()) <= 0.4 * 0.2 * 1.4 + 1e-5
+    # 0.2 of the images are left alone, and in half of the others contrast rises
+    assert abs(float((darkest < 1e-6).float().mean()) - 0.6) < 4.5 * (0.6 * 0.4 / 4000) ** 0.5
+    assert bool((views(torch.full_like(x, -1.0), random.seeded(32)) == -1).all()), "a black image stays black"

@@ -1,4 +1,7 @@
-"""Presets, weights and samples are those of version 0.1, whose records are in tests/golden: the move changed shape, not behaviour."""
+"""Presets, weights and samples are those of version 0.1, whose records are in tests/golden: the move changed shape, not behaviour.
+
+Where behaviour was changed on purpose, runs.json says so in "what" and CHANGELOG.md for users.
+"""
 
 import importlib
 import json

@@ -29,7 +29,8 @@ class RandomViews:
     flip: Fraction = 0.5
     """probability of a mirror image"""
     jitter: NotNegative = 0.4
-    """strength of changes, made with probability 0.8, of brightness and contrast, in colour also of saturation and (a quarter) of hue"""
+    """strength of changes, made with probability 0.8: brightness times 1 ± jitter, so that black stays black, contrast by a blend with the
+    image's mean, in colour also saturation and (a quarter) hue"""
     grey: Fraction = 0.1
     """probability of a grey image, for three channels"""
 

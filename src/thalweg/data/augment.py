@@ -1,5 +1,5 @@
 """Random changes of images: flips and shifts by whole pixels, small affine maps, and views for self-supervised learning: crops, flips and
-colours, by kornia in batches, or a little noise.
+colours, by kornia in batches, grey values by ourselves, or a little noise.
 
 The settings of views are the specs of `thalweg.augmentation`.
 """
@@ -83,6 +83,35 @@ def grey_noise(x: Tensor, generator: random.Generator = None) -> Tensor:
     return (255 * (x + 1) + 2 * u) / 256 - 1
 
 
+def jitter_brightness(x: Tensor, brightness: Tensor, contrast: Tensor, first: Tensor) -> Tensor:
+    """SimCLR's change of brightness and contrast (its appendix A) for images [B, C, H, W] in [0, 1]: the same shape and range.
+
+    Factors [B]: `brightness` multiplies, so that black stays black; `contrast` blends with the image's mean, m + c·(x − m). The change of
+    brightness comes before that of contrast where `first` [B] is true, and after it elsewhere; each ends within [0, 1].
+    """
+    b, c, first = (factor.view(-1, 1, 1, 1).to(x.device) for factor in (brightness, contrast, first))
+
+    def blend(x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return (mean + c * (x - mean)).clamp(0, 1)
+
+    return torch.where(first, blend((b * x).clamp(0, 1)), (b * blend(x)).clamp(0, 1))
+
+
+class _Jitter(torch.nn.Module):
+    """`jitter_brightness` of each image with probability 0.8, by factors within 1 ± `strength`; draws from the global generator."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, x: Tensor) -> Tensor:
+        draw = torch.rand(4, len(x))
+        spread = self.strength * (draw[0] < 0.8)
+        brightness, contrast = (1 + spread * (2 * draw[1:3] - 1)).clamp(min=0)
+        return jitter_brightness(x, brightness, contrast, draw[3] < 0.5)
+
+
 @lru_cache(maxsize=16)
 def _pipeline(crop: float, flip: float, jitter: float, grey: float, channels: int, height: int, width: int) -> Any:
     kornia = require("kornia.augmentation", "ssl")
@@ -91,11 +120,9 @@ def _pipeline(crop: float, flip: float, jitter: float, grey: float, channels: in
         steps.append(kornia.RandomResizedCrop((height, width), scale=(crop, 1.0)))
     if flip:
         steps.append(kornia.RandomHorizontalFlip(p=flip))
-    if jitter and channels == 3:
-        steps.append(kornia.ColorJitter(jitter, jitter, jitter, jitter / 4, p=0.8))
-    elif jitter:
-        around = (max(0.0, 1 - jitter), 1 + jitter)
-        steps += [kornia.RandomBrightness(around, p=0.8), kornia.RandomContrast(around, p=0.8)]
+    if jitter:
+        colour = kornia.ColorJitter(jitter, jitter, jitter, jitter / 4, p=0.8) if channels == 3 else _Jitter(jitter)
+        steps.append(colour)
     if grey and channels == 3:
         steps.append(kornia.RandomGrayscale(p=grey))
     return torch.nn.Sequential(*steps)
