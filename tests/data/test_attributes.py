@@ -8,7 +8,7 @@ import torch
 
 import thalweg as tw
 from thalweg import cli
-from thalweg.commands.pictures import picture
+from thalweg.commands.pictures import picture, shown_labels
 from thalweg.config import DataNeeds
 from thalweg.data import Images, attributes, load
 from thalweg.data.attributes import BACKGROUNDS, INKS, asked_guidance, asked_label, heldout_pairs, holds_heldout, join_label, split_label
@@ -370,6 +370,12 @@ def test_a_run_shows_a_row_for_each_value_of_the_first_concept(tmp_path):
 
     picture(Recorder(), tmp_path / "a.png", 16)
     assert torch.equal(asked[0], torch.arange(10).repeat_interleave(10)) and (tmp_path / "a.png").exists()
+
+
+def test_a_picture_of_many_classes_stays_small():
+    assert torch.equal(shown_labels(20), torch.arange(20).repeat_interleave(5))
+    assert torch.equal(shown_labels(98), torch.arange(98))
+    assert len(shown_labels(1000).unique()) == 100 and shown_labels(1000)[[0, -1]].tolist() == [0, 999]
 
 
 def test_methods_of_one_label_say_so():
