@@ -45,9 +45,9 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "W-MSE": ("w-mse", {}),
     "gaussian posterior": ("simclr", {"latent_posterior": "gaussian"}),
     "exponential posterior": ("simclr", {"latent_posterior": "exponential"}),
-    "γ = 0.001": ("simclr", {"concentration": 0.001}),
-    "γ = 0.1": ("simclr", {"concentration": 0.1}),
-    "γ = 1": ("simclr", {"concentration": 1.0}),
+    "γ / 10": ("simclr", {"concentration": 0.001}),
+    "10 γ": ("simclr", {"concentration": 0.1}),
+    "100 γ": ("simclr", {"concentration": 1.0}),
 }
 # name of version 0.1, under which rows were recorded: (field, values)
 SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -58,7 +58,7 @@ SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
 SETTINGS = {f"{name} = {value}": ("simclr", {field: value}) for name, (field, values) in SWEEP.items() for value in values}
 LOSSES = ("simclr", "byol", "w-mse")
 STEPS = (0, 5, 10, 15, 30)
-GAMMAS = (None, 0.1, 1.0)  # γ of samples by label
+GAMMAS = (None, 0.1, 1.0)  # γ of samples by label, for the step of `concentration_step` as in training
 STOPS = 4  # at which distances are measured
 SAMPLES = 500
 OUTLIERS = ("constant", "uniform", "interpolation")
@@ -136,7 +136,7 @@ def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Pa
     def look(twin: Any, last: bool) -> Row:
         return {"frechet": judge.distance(twin, seed, options.precision)}
 
-    keep = ("energy_data", "energy_samples", "displacement", "agreement")
+    keep = ("energy_data", "energy_samples", "displacement", "agreement", "latent_share")
     twin, found = trained((preset, encoder | fields), train, seed, options, folder=folder, stops=STOPS, look=look, keep=keep)
     found |= {"floor": judge.floor, "frechet": found["along"][-1]["frechet"] if twin is not None else None}
     return twin, found, judge

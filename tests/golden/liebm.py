@@ -26,5 +26,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["encoder"] = {"kind": "resnet", **sizes} if old["encoder_widths"] else None
     views = {key: old[key] for key in ("crop", "flip", "jitter", "grey")} if old["view"] == "augmented" else {}
     new["augmentation"] = {"kind": old["view"], **views}
+    # γ belongs to a step: the paper's own where the preset is the paper's, else 10, so that γ of digits, with a step of 1, is 1 nat
+    new["concentration_step"] = old["step"] if old["ema"] == 0.9999 else 10.0
     moves = {"steps": old["steps"], "step": old["step"], "noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"]}
     return new | {"chain": {"kind": "langevin", **moves, "compile": False}}

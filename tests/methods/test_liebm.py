@@ -24,7 +24,7 @@ from thalweg.nn.initializers import Generator
 BOUND = 4.5  # standard errors
 Q = MLP(width=8, depth=2)
 PLANE = dict(
-    shape=(2,), classes=3, net=Q, augmentation="noise", augmented_starts=0.0, features=4, head=8, concentration=0.7,
+    shape=(2,), classes=3, net=Q, augmentation="noise", augmented_starts=0.0, features=4, head=8, concentration=0.7, concentration_step=0.5,
     generator=Generator(latent_dim=3, width=8), chain=Langevin(steps=3, step=0.5), data_noise=0.0, batch=16, images=64, clip=0.0, warm_up=0,
 )  # fmt: skip
 SMALL_Q = MLP(width=16)
@@ -161,6 +161,43 @@ def test_signs_of_the_energies():
     torch.testing.assert_close(m.outlier_score(x, concentration=0.7), m.informed_energy(x))
     found = tw.evaluate.outlier_scores(m, x, ["joint", "energy"])
     torch.testing.assert_close(found["joint"], score)
+
+
+def test_gamma_has_the_unit_of_its_step():
+    """At a tenth of the step γ is a hundred times as many nats, so that latents move a chain as far; in the score of outliers too."""
+    x, z = points(6), F.normalize(points(6, 1), dim=1)
+    near, far = plane(step=0.05), plane(step=0.5)
+    near.load_state_dict(far.state_dict())
+    gap = [m.energy(x, z=z) - m.energy(x) for m in (near, far)]
+    torch.testing.assert_close(gap[0], 100 * gap[1])
+    torch.testing.assert_close(near.posterior(x)[1], 100 * far.posterior(x)[1])
+    torch.testing.assert_close(near.outlier_score(x) - near.energy(x), 100 * (far.outlier_score(x) - far.energy(x)))
+    moves = [step**2 / 2 * (tw.score(m.energy, x, z=z) - tw.score(m.energy, x)) for m, step in ((near, 0.05), (far, 0.5))]
+    torch.testing.assert_close(*moves)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "emoji-google", "cifar10", "imagenet-32", "celeba-64"])
+def test_presets_have_the_papers_gamma_at_its_step(name):
+    """γ s²/2, what a step has of latents: 0.01 of Table 12 with δ² = 25 in [0, 1] (100 in [−1, 1]), 25 for ImageNet and 0.1 for faces."""
+    config = preset(f"liebm/{name}")[1]
+    squared = {"imagenet-32": 25.0, "celeba-64": 0.1}.get(name, 100.0)
+    gamma = config.concentration * (config.concentration_step / config.chain.step) ** 2
+    assert gamma * config.chain.step**2 == pytest.approx(0.01 * squared)
+
+
+def test_the_share_of_latents_is_that_of_the_slopes():
+    """Half the difference of E(x + hv, z) along the coordinates, against ∇ by autograd; logged in training."""
+    m, x, h = plane().double(), points(8).double(), 1e-5
+    z = m.latent(x)
+
+    def slope(f) -> Tensor:
+        return torch.stack([(f(x + h * v) - f(x - h * v)) / (2 * h) for v in torch.eye(2, dtype=torch.double)], 1).norm(dim=1)
+
+    wanted = slope(lambda x: m.energy(x, z=z) - m.energy(x)).mean() / slope(m.energy).mean()
+    torch.testing.assert_close(m.latent_share(x, z), wanted, rtol=1e-5, atol=0)
+    once = Once()
+    m.float().step(Batch(points(16), torch.arange(16) % 3), once)
+    assert once.logged["latent_share"] > 0 and all(p.requires_grad for p in m.net.parameters())
 
 
 def test_the_score_of_the_informed_energy_goes_through_the_encoder():
@@ -302,6 +339,7 @@ def test_without_latents_it_is_a_plain_energy():
     x = points(16)
     m.step(Batch(x, None), once)
     torch.testing.assert_close(once.losses["energy"], once.logged["energy_data"].mean() - once.logged["energy_samples"].mean())
+    assert not {"agreement", "latent_share"} & set(once.logged)
     assert torch.equal(m.outlier_score(x), m.energy(x)) and torch.equal(m.informed_energy(x), m.energy(x))
     for call in (lambda: m.latent(x), lambda: m.posterior(x), lambda: m.energy(x, z=x), lambda: m.sample(2, label=0)):
         with pytest.raises(InputError, match="no latents"):

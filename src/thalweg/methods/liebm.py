@@ -11,7 +11,6 @@ Algorithm 1 of "Latent-informed energy-based models with collaborative generator
 E is −E here. h comes from the method `ssl`, or is any network of one's own; without it this is a plain energy, the paper's ablation.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain
 from dataclasses import replace
@@ -36,6 +35,7 @@ from thalweg.nn.build import MLP, ConvNet, Own, ResNet
 from thalweg.nn.class_means import ClassMeans
 from thalweg.nn.encoder import projection_head
 from thalweg.nn.initializers import Generator
+from thalweg.nn.latent_posterior import log_posterior, moments
 from thalweg.nn.layers import frozen
 from thalweg.objective import kl_from_normal
 from thalweg.sample import Constraint, Trace
@@ -63,9 +63,12 @@ class Config(Common):
     latent_posterior: Literal["cosine", "gaussian", "exponential"] = "cosine"
     """p(z | x): on the sphere (eq. 7), a Gaussian with learned variance, or CEBM's exponential family, whose F is that of 3.1 instead"""
     concentration: NotNegative = 0.01
-    """γ of the cosine posterior (Table 12)"""
+    """γ of the cosine posterior (Table 12), in the unit of energies whose chains have the step `concentration_step`"""
     concentration_ood: NotNegative = 0.1
-    """γ in the score of outliers (Table 12)"""
+    """γ in the score of outliers (Table 12), in the same unit"""
+    concentration_step: Positive = 10.0
+    """s₀, the step in [−1, 1] for which γ is given. Energies on which chains of step s move as far are (s₀/s)² times as steep, and so γ is
+    (s₀/s)² times as many nats: whatever the step, latents have the same share in it"""
     regularise: NotNegative = 0.0
     """α of α (E(x⁺)² + E(x⁻)²)"""
     data_noise: NotNegative = 0.0
@@ -175,7 +178,7 @@ class LIEBM(Method):
         """E(x), or the joint E(x, z) where a latent `z` ([d_z] or [B, d_z]) is given, in nats up to a constant: [B, ...] -> [B].
 
         ∫ exp(−E(x, z)) dz is exp(−E(x)), times a function of γ alone for the cosine posterior, whose z are uniform on the sphere a
-        priori. `concentration` stands in for the config's γ. InputError for a z of another shape, and for models without latents.
+        priori. `concentration` stands in for the config's γ, in its unit. InputError for a z of another shape and models without latents.
         """
         h = self.net(x)
         value = self._marginal(h)
@@ -196,21 +199,29 @@ class LIEBM(Method):
     def _log_posterior(self, h: Tensor, z: Tensor, concentration: float | None = None) -> Tensor:
         """log p(z | x) of features and latents in nats, for the cosine posterior without its constant log Z_γ: [B]."""
         c = self.config
-        if c.latent_posterior == "cosine":
-            return (c.concentration if concentration is None else concentration) * F.cosine_similarity(self.head(h), z, dim=1)
-        if concentration is not None:
+        if concentration is not None and c.latent_posterior != "cosine":
             raise InputError(f"liebm: a concentration is of the cosine posterior; this model has latent_posterior = '{c.latent_posterior}'")
-        mean, precision = self._moments(h)
-        return -0.5 * (precision * (z - mean).square() - precision.log() + math.log(2 * math.pi)).sum(1)
+        return log_posterior(c.latent_posterior, self.head(h), z, self._gamma(concentration))
 
     def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        g, kind = self.head(h), self.config.latent_posterior
-        if kind == "cosine":
-            return F.normalize(g, dim=1), torch.full_like(g, self.config.concentration)
-        if kind == "exponential":
-            return g, torch.ones_like(g)
-        mean, log_variance = g.chunk(2, dim=1)
-        return F.normalize(mean, dim=1), (-log_variance.tanh()).exp()  # sec. 4.5: a normalised mean, log-variances in [−1, 1]
+        return moments(self.config.latent_posterior, self.head(h), self._gamma())
+
+    def _gamma(self, concentration: float | None = None) -> float:
+        """γ in nats, of the config or as given in its unit."""
+        c = self.config
+        return (c.concentration if concentration is None else concentration) * (c.concentration_step / c.chain.step) ** 2
+
+    def latent_share(self, x: Tensor, z: Tensor) -> Tensor:
+        """Mean ‖∇ log p(z | x)‖, of the cosine posterior γ‖∇cos‖, over mean ‖∇F‖, slopes by x: [B, ...] and [B, d_z] -> a scalar.
+
+        Above 1 the latents say where E(x, z) falls; far below they change nothing that a chain would notice.
+        """
+        with frozen(*self._energy_networks), torch.enable_grad():
+            x = x.detach().requires_grad_()
+            h = self.net(x)
+            parts = (self._log_posterior(h, z), self._marginal(h))
+            latent, marginal = (torch.autograd.grad(part.sum(), x, retain_graph=True)[0].flatten(1).norm(dim=1) for part in parts)
+        return latent.mean() / marginal.mean()
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """p(z | x), [B, ...] -> mean and precision, [B, d_z] each: of a Gaussian, or the mean direction and γ of a von Mises–Fisher.
@@ -294,7 +305,8 @@ class LIEBM(Method):
     def energy_loss(self, x: Tensor, z: Tensor | None, negative: Tensor, generator: random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """E(x, z).mean() − E(x̃).mean(), whose gradient is that of −log p(x, z) (eq. 4), and figures [B] of the batch.
 
-        These are both marginal energies and, with latents, `agreement`, the cosine of z with the mean of p(z | x).
+        These are both marginal energies and, with latents, `agreement`, the cosine of z with the mean of p(z | x), and `latent_share` of
+        some rows.
         """
         c = self.config
         x = x + c.data_noise * random.normal_like(x, generator) if c.data_noise else x
@@ -307,6 +319,7 @@ class LIEBM(Method):
             loss = loss - self._log_posterior(of_data, z).mean()
             with torch.no_grad():
                 figures["agreement"] = F.cosine_similarity(self._moments(of_data)[0], z, dim=1)
+            figures["latent_share"] = self.latent_share(x[:8], z[:8])
         if c.regularise:
             loss = loss + c.regularise * (positive.square().mean() + sampled.square().mean())
         return loss, figures

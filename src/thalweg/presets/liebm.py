@@ -20,7 +20,8 @@ _CHAIN = Langevin(steps=15, step=10.0, noise=1e-4, clip=0.1, clamp=True)
 
 # fmt: off
 PRESETS = {
-    # the paper's step of 10 makes worse samples of digits and misses outliers (docs/methods/liebm.md, results)
+    # the paper's step of 10 makes worse samples of digits and misses outliers (docs/methods/liebm.md, results); Table 12's γ of
+    # that step is 1 nat at this one
     "digits":        dict(_SMALL, data="digits", shape=(1, 8, 8), classes=10, net=MLP(width=512), chain=replace(_CHAIN, step=1.0),
                           augmentation=RandomViews(crop=0.5, flip=0.0), lr=3e-4, lr_generator=6e-4, lr_inference=6e-4, images=100_000),
     "fashion-mnist": dict(_SMALL_32, data="fashion-mnist", classes=10),
@@ -32,8 +33,10 @@ PRESETS = {
                           chain=_CHAIN, net=ConvNet(widths=(128, 256, 256, 256), blocks=1),
                           generator=Generator(latent_dim=128, width=64)),
     "imagenet-32":   dict(_PAPER, data="pictures/", shape=(3, 32, 32), images=128_000_000, chain=replace(_CHAIN, step=5.0),
+                          concentration_step=5.0,
                           net=ConvNet(widths=(256, 256, 512, 512), blocks=1), generator=Generator(latent_dim=128, width=128)),
     "celeba-64":     dict(_PAPER, data="pictures/", shape=(3, 64, 64), images=60_000_000, chain=replace(_CHAIN, step=0.1**0.5),
+                          concentration_step=0.1**0.5,
                           net=ConvNet(widths=(64, 128, 256, 512, 512), blocks=1), generator=Generator(latent_dim=128, width=64),
                           marginal="linear", generator_training="erm", inference=ConvNet(widths=(128, 256, 256, 512), blocks=1),
                           match_weight=70.0, data_weight=1.0, beta2=0.9, lr_generator=3e-4, lr_inference=1e-4),
