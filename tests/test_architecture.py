@@ -40,6 +40,7 @@ ALLOWED = {
     "objective": BASIC | MATHS,
     "normalising": BASIC,
     "told": {"data", "methods.base"},
+    "drawing": BASIC | {"distributed", "progress"},
     "diffusion": BASIC | MATHS | {"metropolis", "trace"},
     "denoising": BASIC,
     "prior": BASIC | MATHS | {"chain", "nn"},
@@ -91,8 +92,21 @@ ALLOWED = {
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "arena": BASIC
-    | {"checkpoint", "data", "data.prepare", "evaluate", "methods", "methods.base", "metrics", "plot", "report", "train", "updates"},
-    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "evaluate", "methods.base", "plot", "tasks", "units"},
+    | {
+        "checkpoint",
+        "data",
+        "data.prepare",
+        "drawing",
+        "evaluate",
+        "methods",
+        "methods.base",
+        "metrics",
+        "plot",
+        "report",
+        "train",
+        "updates",
+    },
+    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "drawing", "evaluate", "methods.base", "plot", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package
 TOP = {"cli", "commands"}  # may import anything

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -99,6 +100,14 @@ class World:
         parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.size)]
         dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)
+
+    def in_turn(self, mine: list[Tensor]) -> list[Tensor]:
+        """What the ranks hold, one of the first, one of the second … and round again; every rank must call it."""
+        if self.size == 1:
+            return mine
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, mine)
+        return [part for parts in zip_longest(*everyone) for part in parts if part is not None]
 
     def on_first(self, work: Callable[[], Any]) -> Any:
         """`work()` done by the first rank alone: every rank returns its result or raises its error; every rank must call it."""

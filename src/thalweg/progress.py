@@ -142,3 +142,21 @@ class Progress:
         elif elapsed >= self.next_concluding or share in (0, 1):
             self.next_concluding = elapsed + min(RARE, max(SOON, APART * elapsed))
             print(f"{share:4.0%}  {duration(elapsed)}  {text}", file=sys.stderr, flush=True)
+
+
+class Work:
+    """Lines on standard error on how far a work is that is no training: one within five seconds, then less and less often.
+
+    `what` is worked on; nothing is said of what is done before that, nor unless `shown`.
+    """
+
+    def __init__(self, what: str, *, shown: bool = True) -> None:
+        self.what, self.shown, self.since, self.next_line = what, shown, time.monotonic(), SOON
+
+    def note(self, share: float) -> None:
+        """Note that `share` in (0, 1] is done."""
+        elapsed = time.monotonic() - self.since
+        if self.shown and 0 < share < 1 and elapsed >= self.next_line:
+            self.next_line = elapsed + min(RARE, max(SOON, APART * elapsed))
+            left = duration(elapsed * (1 - share) / share)
+            print(f"{share:4.0%}  {duration(elapsed)}  {self.what}: about {left} left", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from thalweg.arena.price import Clock, images_for
 from thalweg.data import load
 from thalweg.data.door import of
 from thalweg.data.prepare import prepare
+from thalweg.drawing import draw
 from thalweg.errors import Diverged, InputError
 from thalweg.evaluate import fidelity
 from thalweg.methods import method, preset
@@ -28,7 +29,7 @@ from thalweg.train import fit
 
 PARTS = 16  # of a training; quality is looked at after 1, 2, 4, 8 of them and at the end
 LOOKS = 1000  # samples at each look, at most
-AT_ONCE = 250  # samples
+AT_ONCE = 250  # samples, so few that caches hold them
 LATE = 1.25  # times the price: where a training that is slower than its first steps said is cut off
 Row = dict[str, Any]
 
@@ -148,13 +149,9 @@ def measured_run(twin: Any, folder: Path, plan: Plan, seed: int = 0) -> Row:
 
 
 def _drawn(twin: Any, n: int, seed: int, label: Tensor | None = None) -> Tensor:
-    """`n` samples, so few at a time that memory is bounded and caches hold them, each time by a seed of its own."""
-    parts = []
-    for i in range(0, n, AT_ONCE):
-        own, few = AT_ONCE * seed * n + i, min(AT_ONCE, n - i)
-        asked = {} if label is None else {"label": label[i : i + few]}
-        parts.append(twin.sample(few, seed=own, **asked, **twin.starts(few, own)).float().cpu())
-    return torch.cat(parts)
+    """`n` samples, by label where there is one."""
+    asked = {} if label is None else {"label": label}
+    return draw(twin, n, seed=seed, at_once=min(n, AT_ONCE), **asked, **twin.starts(n, seed)).float()
 
 
 def _training(folder: Path) -> Row:

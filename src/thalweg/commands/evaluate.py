@@ -17,7 +17,10 @@ EXTRACTORS = ("classifier", "efficientnet-lite0", "inception")
 
 @dataclass
 class Options:
-    """Measure runs: print a table, write metrics.json and report.html into each, and --out if given."""
+    """Measure runs: print a table, write metrics.json and report.html into each, and --out if given.
+
+    Under torchrun processes share the drawing of samples, and the first one writes.
+    """
 
     models: Annotated[tuple[str, ...], "positional"]
     """run folders (or exported models)"""
@@ -55,6 +58,7 @@ def run(arguments: list[str]) -> None:
     _check(options)
     from thalweg import metrics
     from thalweg.commands.report import print_comparison, print_next, print_table
+    from thalweg.distributed import World
 
     wanted, kind = metrics.check_metrics(options.metrics), method_class(options.kind)
     if options.compare:
@@ -73,6 +77,8 @@ def run(arguments: list[str]) -> None:
         except InputError as error:  # which does not take the figures of the others with it
             trouble = trouble or error
             continue
+        if not World.current().first:
+            continue
         if not options.compare:
             print_table(model, results[model])
         unkept = keep(model, subject, results[model], options.data)
@@ -80,6 +86,8 @@ def run(arguments: list[str]) -> None:
             print(f"thalweg: {line}", file=sys.stderr)
         if not options.compare and not unkept:  # else a report that is there has other figures
             print_next(model)
+    if not World.current().first:
+        results = {}
     if options.compare and results:
         print_comparison(results, None if options.out is None else options.out.with_suffix(".png"))
     if options.out is not None and results:
@@ -109,11 +117,12 @@ def prepare(
     kind: "type[Method] | None" = None,
     data: str | None = None,
 ) -> "Subject":
-    """A model to be measured; pictures of a run go into its folder."""
+    """A model to be measured; pictures of a run go into its folder, of processes that share the work by the first of them."""
     from thalweg import latent, metrics
+    from thalweg.distributed import World
 
     method = latent.load(model, which=which, device=device, kind=_own(model, kind))
-    return metrics.Subject(method, settings, Path(model) / "report" if _is_run(model) else None, data=data)
+    return metrics.Subject(method, settings, Path(model) / "report" if _is_run(model) and World.current().first else None, data=data)
 
 
 def _is_run(model: str) -> bool:

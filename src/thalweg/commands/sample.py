@@ -74,15 +74,22 @@ def run(arguments: list[str]) -> None:
     if options.guidance is not None:
         given["guidance"] = guidance_weights(method, options.guidance)
     given = {name: value for name, value in given.items() if value is not None}
-    print(write_samples(method, options.out, options.n, seed=options.seed, label=options.label, **given))
+    written = write_samples(method, options.out, options.n, seed=options.seed, label=options.label, **given)
+    if written is not None:
+        print(written)
 
 
-def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str | None = None, **given: Any) -> Path:
-    """Draw `n` samples and write them to a .png, .npz or .csv; `given` are options of the method's `sample`."""
+def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str | None = None, **given: Any) -> Path | None:
+    """Draw `n` samples and write them to a .png, .npz or .csv; `given` are options of the method's `sample`.
+
+    Under torchrun the processes share the drawing, and the first one writes; the others return None.
+    """
     from thalweg import plot
     from thalweg.commands.files import write_arrays, write_table
     from thalweg.data.prepare import trained_classes, trained_source
     from thalweg.data.toy import TOYS, toy
+    from thalweg.distributed import World
+    from thalweg.drawing import draw
     from thalweg.methods.base import check_sampling
 
     labels = None if label is None else class_labels(method, label, n)
@@ -91,11 +98,13 @@ def write_samples(method: Any, out: Path, n: int, *, seed: int = 0, label: str |
     if out.suffix == ".csv" and len(method.config.shape) != 1:
         raise InputError(f"--out {out}: a .csv is for vectors, this model is of {list(method.config.shape)}; use .png or .npz")
     try:
-        x = method.sample(n, seed=seed, **given)
+        x = draw(method, n, seed=seed, shown=True, **given)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{method.name} cannot sample so: {error}") from None
+    if not World.current().first:
+        return None
     if out.suffix == ".npz":
         write_arrays(out, x=x, **({} if labels is None else {"y": labels}))
     elif out.suffix == ".csv":

@@ -14,6 +14,7 @@ from thalweg import evaluate as ev
 from thalweg.data.base import Batch
 from thalweg.data.prepare import Given, everything, image_size, in_own_units, trained_concepts, trained_data, trained_name, trained_source
 from thalweg.data.toy import TOYS, Toy, toy
+from thalweg.drawing import draw
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, has
 
@@ -94,7 +95,7 @@ class Subject:
     def sample(self, n: int, **options: Any) -> Tensor:
         """Samples, of a model that is given images from test images."""
         seed = self.settings.seed
-        return self.method.sample(n, seed=seed, **self.method.starts(n, seed), **options).cpu()
+        return draw(self.method, n, seed=seed, shown=True, **self.method.starts(n, seed), **options)
 
     @cached_property
     def samples(self) -> Tensor:

@@ -1,0 +1,96 @@
+"""Samples drawn in parts: what they are, that options are cut with them, and that processes share them."""
+
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg import progress
+from thalweg.drawing import NUMBERS, draw, part_seed
+from thalweg.errors import InputError
+
+
+class Noise:
+    """Samples are noise about the label, and what was asked for is kept."""
+
+    config, device = SimpleNamespace(shape=(4,)), torch.device("cpu")
+
+    def __init__(self):
+        self.asked = []
+
+    def sample(self, n, *, seed, label=None, start=None, weights=None):
+        self.asked.append((n, seed, label, start, weights))
+        x = tw.random.normal(n, 4, generator=tw.random.seeded(seed))
+        return x if label is None else x + 100 * label[:, None]
+
+
+def test_parts_hold_the_first_samples_of_their_seeds_and_are_as_large_as_asked():
+    model = Noise()
+    x = draw(model, 10, seed=3, at_once=4)
+    parts = [Noise().sample(n, seed=part_seed(3, i)) for i, n in enumerate((4, 4, 2))]
+    assert torch.equal(x, torch.cat(parts)) and [asked[:2] for asked in model.asked] == [(4, 3), (4, part_seed(3, 1)), (2, part_seed(3, 2))]
+    assert len({part_seed(seed, i) for seed in range(20) for i in range(20)}) == 400
+    assert torch.equal(draw(Noise(), 10, seed=3), Noise().sample(10, seed=3))  # few numbers are one part
+
+
+def test_options_of_as_many_rows_are_cut_and_others_are_not():
+    model, label, weights = Noise(), torch.arange(5), torch.ones(3)
+    x = draw(model, 5, at_once=2, label=label, start=torch.arange(10.0).view(5, 2), weights=weights)
+    assert torch.equal((x / 100).round()[:, 0].long(), label)
+    assert [asked[2].tolist() for asked in model.asked] == [[0, 1], [2, 3], [4]]
+    assert torch.equal(torch.cat([asked[3] for asked in model.asked]), torch.arange(10.0).view(5, 2))
+    assert all(asked[4] is weights for asked in model.asked)
+
+
+def test_a_part_is_bounded_by_the_numbers_in_it():
+    model = Noise()
+    model.config = SimpleNamespace(shape=(3, 256, 256))
+    draw(model, 3)
+    model.config = SimpleNamespace(shape=(1, 28, 28))
+    draw(model, 400)
+    assert [asked[0] for asked in model.asked] == [1, 1, 1, NUMBERS // 784, NUMBERS // 784, 400 - 2 * (NUMBERS // 784)]
+
+
+@pytest.mark.parametrize("wrong", [dict(n=0), dict(n=4, at_once=0)])
+def test_no_samples_are_refused(wrong):
+    with pytest.raises(InputError, match="one at least"):
+        draw(Noise(), **wrong)
+
+
+def test_long_drawing_says_how_far_it_is(monkeypatch, capsys):
+    now = iter(range(0, 1000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    draw(Noise(), 10, at_once=1, shown=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == " 20%  8 s  samples: about 32 s left" and len(lines) < 9
+    draw(Noise(), 10, at_once=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_two_processes_draw_what_one_draws(tmp_path):
+    model = tw.method("dual/moons", net=tw.nn.build.MLP(width=8, depth=1), seed=0)
+    tw.fit(model, tw.data.toy("moons"), tmp_path / "run", images=512, progress=False)
+    command = ["-m", "thalweg.cli", "sample", str(tmp_path / "run"), "-n", "70001", "--steps", "2", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | dict(OMP_NUM_THREADS="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2")
+    both = [
+        subprocess.Popen(
+            [sys.executable, *command, str(tmp_path / "two.npz")],
+            env=environment | dict(RANK=str(rank), LOCAL_RANK=str(rank)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=150) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0].strip().endswith("two.npz") and not said[1][0]
+    one = draw(tw.load(tmp_path / "run"), 70001, steps=2)
+    two = np.load(tmp_path / "two.npz")["x"]
+    assert two.shape == (70001, 2) and np.allclose(two, one.numpy(), atol=1e-5)
