@@ -45,7 +45,7 @@ ALLOWED = {
     "denoising": BASIC,
     "prior": BASIC | MATHS | {"chain", "nn"},
     "scene": BASIC | MATHS | {"camera", "chain", "config", "data", "nn", "prior"},
-    "data": BASIC | {"energy", "camera"},
+    "data": BASIC | {"energy", "camera", "progress"},
     "data.prepare": BASIC | {"config", "data", "latent"},
     "evaluate": BASIC | MATHS | {"data", "diffusion", "distributed", "given", "nn"},
     "tasks": BASIC | MATHS | {"camera", "data", "data.prepare", "evaluate", "given", "methods.base", "nn"},

@@ -90,6 +90,9 @@ def test_what_is_masked_is_noise_and_known():
         (dict(camera=torch.zeros(11, 3, 5)), "cameras must be"),
         (dict(item=torch.ones(12, dtype=torch.int64)), "from 0 without gaps"),
         (dict(visible=torch.ones(12, 4, 4, dtype=torch.bool)), "visible must be bool"),
+        (dict(mask=torch.zeros(12, 1, 4, 4, dtype=torch.uint8)), "mask must be torch.uint8"),
+        (dict(depth=torch.zeros(12, 4, 4)), "depth must be torch.float16"),
+        (dict(factors={"height": torch.zeros(12)}), "the factor height must have 3 values, one for each object, got 12"),
     ],
 )
 def test_parts_that_do_not_fit(changes, message):

@@ -86,7 +86,7 @@ def tags(key: str, row: Mapping[str, Any]) -> list[str]:
     if len(shape) == 1:
         return ["toy" if data in presets.TOYS else "table", "laptop"]
     kinds = ["latent"] if row.get("autoencoder") else ["colour" if shape[0] == 3 else "picture"]
-    if data.startswith("objects") or data in ("carla/", "cars/"):
+    if data.startswith(("objects", "chairs", "cars", "carla/")):
         kinds = ["3-d"]
     large = data.startswith("hf:") or data.endswith("/")
     return [*kinds, "gpu" if large else "laptop" if shape[1] * shape[2] <= SMALL and kinds != ["latent"] else "hours"]

@@ -15,6 +15,7 @@ from .frames import TABLE_SUFFIXES, read_file
 from .hub import Stream, hub
 from .images import SPLITS, Images, Size, check_split, flat_names
 from .layouts import carla, layout, shapenet
+from .procedural import cars, chairs
 from .render import meshes, objects
 from .sources import array_concepts, array_file, digits, fashion_mnist, mnist_small
 from .stacked import Stacked, stacked
@@ -44,6 +45,10 @@ _BUILT_IN = {
     "objects": objects,
     "objects-aligned": partial(objects, aligned=True),
     "objects-incomplete": partial(objects, missing=0.25),
+    "chairs": chairs,
+    "cars": cars,
+    "chairs-incomplete": partial(chairs, missing=0.25),
+    "cars-incomplete": partial(cars, missing=0.25),
     **{f"emoji-{vendor}": partial(emoji, vendor) for vendor in VENDORS},
     **{f"emoji-{vendor}-kinds": partial(emoji, vendor, labels="kind") for vendor in VENDORS},
     **_COMBINED,
@@ -69,6 +74,8 @@ __all__ = [
     "array_file",
     "attributes",
     "carla",
+    "cars",
+    "chairs",
     "class_names",
     "coloured",
     "concepts",

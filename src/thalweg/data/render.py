@@ -1,11 +1,13 @@
 """Objects rendered from meshes: 999 of pybullet_data, or a folder of one's own; rendered once, then read from the cache."""
 
 import colorsys
+import ctypes
 import hashlib
 import io
 import json
 import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -136,14 +138,39 @@ def _render(files: Sequence[Path], seeds: Sequence[int], views: int, size: int, 
 
 @contextmanager
 def _bullet() -> Iterator[Any]:
-    pybullet = require("pybullet", "objects")
-    from pybullet_utils.bullet_client import BulletClient
+    with _silence():
+        pybullet = require("pybullet", "objects")
+        from pybullet_utils.bullet_client import BulletClient
 
-    client = BulletClient(pybullet.DIRECT)  # without a window
+        client = BulletClient(pybullet.DIRECT)  # without a window
     try:
         yield client
     finally:
         client.disconnect()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on the descriptors of stdout and stderr, where pybullet writes a greeting past Python."""
+    _flush()
+    kept, nothing = [os.dup(descriptor) for descriptor in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(nothing, descriptor)
+        yield
+    finally:
+        _flush()
+        for descriptor, copy in zip((1, 2), kept):
+            os.dup2(copy, descriptor)
+        for descriptor in (*kept, nothing):
+            os.close(descriptor)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)  # of C's own streams
 
 
 def _body(bullet: Any, file: Path, colour: tuple[float, float, float], aligned: bool) -> int:

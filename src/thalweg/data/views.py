@@ -1,6 +1,7 @@
 """Images of objects seen by cameras of known pose, several of an object in a batch."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
@@ -28,8 +29,10 @@ class Views:
 
     A batch holds `views` images of an object one after the other, objects in random order; each image comes once an epoch, but for
     those that do not fill a last group of `views`. `depth` [N, H, W] float16, where known, is the distance along the ray in world
-    units, infinite where nothing is. `visible` [N, 1, H, W] bool is False where an image is missing. Raises InputError for shapes
-    that do not fit and objects with fewer images than `views`.
+    units, infinite where nothing is; `mask` [N, H, W] uint8 is how much of a pixel the object covers, of 255. `visible` [N, 1, H, W]
+    bool is False where an image is missing. `factors` {name: [objects] or [objects, K]} are what made each object; whole numbers
+    among them stand for the names in `values` {name: names}. Raises InputError for shapes that do not fit and objects with fewer
+    images than `views`.
     """
 
     classes: tuple[str, ...] = ()
@@ -43,7 +46,10 @@ class Views:
         name: str = "views",
         views: int = 1,
         depth: Tensor | None = None,
+        mask: Tensor | None = None,
         visible: Tensor | None = None,
+        factors: Mapping[str, Tensor] | None = None,
+        values: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if x.dim() != 4 or x.dtype != torch.uint8 or not len(x):
             raise InputError(f"{name}: images must be uint8 [N, C, H, W] with N ≥ 1, got {x.dtype} {list(x.shape)}")
@@ -53,11 +59,19 @@ class Views:
             raise InputError(f"{name}: item must number the objects of {len(x)} images from 0 without gaps")
         if visible is not None and (visible.dtype != torch.bool or tuple(visible.shape) != (len(x), 1, *x.shape[2:])):
             raise InputError(f"{name}: visible must be bool {[len(x), 1, *x.shape[2:]]}, got {visible.dtype} {list(visible.shape)}")
+        for part, maps, kind in (("depth", depth, torch.float16), ("mask", mask, torch.uint8)):
+            if maps is not None and (maps.dtype != kind or tuple(maps.shape) != (len(x), *x.shape[2:])):
+                raise InputError(f"{name}: {part} must be {kind} {[len(x), *x.shape[2:]]}, got {maps.dtype} {list(maps.shape)}")
         counts = item.bincount()
+        self.factors, self.values = dict(factors or {}), dict(values or {})
+        for part, of in self.factors.items():
+            if len(of) != len(counts):
+                raise InputError(f"{name}: the factor {part} must have {len(counts)} values, one for each object, got {len(of)}")
         if not 1 <= views <= counts.min():
             raise InputError(f"{name}: views = {views}, but some object has {int(counts.min())} images; give 1 to that many")
         self.name, self.views, self.shape = name, views, tuple(x.shape[1:])
-        self.x, self.camera, self.item, self.depth, self.visible = x, camera.float(), item.long(), depth, visible
+        self.x, self.camera, self.item = x, camera.float(), item.long()
+        self.depth, self.mask, self.visible = depth, mask, visible
         self.objects = len(counts)
         self._epoch_length = int((counts // views * views).sum())
         self._order: tuple[tuple[int, int] | None, Tensor] = (None, torch.empty(0))
@@ -111,7 +125,8 @@ class Views:
         return self._with(x=images, visible=~inside[:, None], name=f"{self.name} with {share:.0%} missing")
 
     def _with(self, **changes: Any) -> "Views":
-        return Views(**({key: getattr(self, key) for key in ("x", "camera", "item", "name", "views", "depth", "visible")} | changes))
+        kept = ("x", "camera", "item", "name", "views", "depth", "mask", "visible", "factors", "values")
+        return Views(**({key: getattr(self, key) for key in kept} | changes))
 
     def _rows(self, rows: Tensor) -> ViewBatch:
         visible = None if self.visible is None else self.visible[rows]
