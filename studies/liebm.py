@@ -7,16 +7,21 @@ negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8,
 by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time.
 `restoration`: images from means of their pixels or channels or with a part hidden, m⁰, m and Y in turn (Table 8), of the model that
 `ablation` kept.
+`claim`: the paper's main claim, latents against none at equal updates (`--images`), each with moves bounded as in the preset and not,
+with spectral norm, with a larger step, and without a weight on the energies: distances over time, outliers, and the features f_φ(x) by
+a linear probe, nearest neighbours and t-SNE (Figure 1), with γ‖∇cos‖ over ‖∇F‖.
 
     python -m studies.liebm encoders ablation --seconds 120 --jobs 2
     python -m studies.liebm sweep --seconds 120 --seeds 1
     python -m studies.liebm restoration
+    python -m studies.liebm claim --data fashion-mnist --size 32 --precision bf16 --images 100000 --encoder runs/encoder
 """
 
 import argparse
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +50,19 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "W-MSE": ("w-mse", {}),
     "gaussian posterior": ("simclr", {"latent_posterior": "gaussian"}),
     "exponential posterior": ("simclr", {"latent_posterior": "exponential"}),
-    "γ / 10": ("simclr", {"concentration": 0.001}),
-    "10 γ": ("simclr", {"concentration": 0.1}),
-    "100 γ": ("simclr", {"concentration": 1.0}),
+    **{f"γ = {nats:g}": ("simclr", {"concentration": nats}) for nats in (0.001, 0.01, 0.1, 1.0)},  # in nats, see `settings`
+}
+NONE = "no latents"
+# the paper's main claim where it could show: names of variants and the fields that they change; "step ×" is of the preset's step
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {}, "moves unbounded": {"chain.clip": 0.0}, "spectral norm": {"net.spectral_norm": True},
+    "spectral norm, moves unbounded": {"net.spectral_norm": True, "chain.clip": 0.0}, "step × 3": {"step ×": 3.0},
+    "energies free": {"regularise": 0.0},
+}  # fmt: skip
+CLAIM = {
+    f"{base}, {name}".removesuffix(", "): (loss, fields)
+    for name, fields in VARIANTS.items()
+    for base, loss in ((FULL, "simclr"), (NONE, None))
 }
 # name of version 0.1, under which rows were recorded: (field, values)
 SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -67,12 +82,15 @@ OF_LABEL = 40
 RESTORED = 100
 RESTORED_BY = ("pseudo_inverse", "start", "refined", "restored")
 DRAWN = 2000  # points of t-SNE
+PROBED = 10_000  # images of each split that probes see
 
 # --- encoders
 
 
 def encoder_of(loss: str, seed: int, options: Options) -> Path:
-    """The folder of an encoder, trained on `--encoder-images` where there is none yet."""
+    """The folder of an encoder: that of `--encoder`, or one that is trained on `--encoder-images` where there is none yet."""
+    if options.encoder is not None and loss == "simclr":
+        return options.encoder
     folder = options.work / "encoders" / "-".join(map(str, (options.data, options.size, loss, options.encoder_images, seed)))
     if folder.exists():
         return folder
@@ -90,14 +108,13 @@ def encoders_one(row: str, seed: int, options: Options) -> Row:
     folder = encoder_of(row, seed, options)
     model, (train, test) = tw.load(folder), sets_of(options)
     classes = test.classes
-    train, test, some = train.all(), test.all(), slice(0, 10_000)
+    train, test, some = train.all(), test.all(), slice(0, PROBED)
     with torch.no_grad():
         z, held_out = (torch.cat([model.encode(x) for x in part.x[some].split(512)]) for part in (train, test))
         latents = torch.cat([model.project(x) for x in test.x[some].split(512)])
     labels = (train.label[some], held_out, test.label[some])
     if seed == 0:
-        path = options.pictures / file_of("liebm", options.data, "tsne", row)
-        tw.plot.embedding(tw.evaluate.tsne(held_out[:DRAWN], seed=seed), path, labels=labels[2][:DRAWN], classes=classes)
+        draw_tsne(held_out, labels[2], classes, options, "tsne", row)
     return {
         "images": latest(folder)["images"],
         "linear_probe": tw.evaluate.linear_probe(z, *labels).accuracy.value,
@@ -105,6 +122,11 @@ def encoders_one(row: str, seed: int, options: Options) -> Row:
         # 1/√d where latents lie evenly on the sphere, 0 where they have collapsed
         "spread": float(latents.std(0).mean()) * math.sqrt(latents.shape[1]),
     }
+
+
+def draw_tsne(vectors: torch.Tensor, labels: torch.Tensor, classes: Any, options: Options, *words: str) -> None:
+    path = options.pictures / file_of("liebm", options.data, *words)
+    tw.plot.embedding(tw.evaluate.tsne(vectors[:DRAWN], seed=0), path, labels=labels[:DRAWN], classes=classes)
 
 
 def with_encoder_images(options: Options, rows: list[Row]) -> dict[str, Any]:
@@ -116,17 +138,36 @@ def with_encoder_images(options: Options, rows: list[Row]) -> dict[str, Any]:
 
 def settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     _, fields = {**ROWS, **SETTINGS, PRESET: ("simclr", {})}[row]
+    if row.startswith("γ = "):
+        fields = fields | {"concentration_step": tw.methods.preset(f"liebm/{options.data}")[1].chain.step}
     erm = fields.get("generator_training") == "erm"
     inference = {"inference": MLP(width=512) if options.data == "digits" else ConvNet(blocks=1)} if erm else {}
     return f"liebm/{options.data}", {"images": ENDLESS, **inference, **fields}
+
+
+def claim_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    """Convolutions for digits too, so that they may be bounded."""
+    name = f"liebm/{options.data}"
+    fields = dict(CLAIM[row][1])
+    larger = fields.pop("step ×", None)
+    step = {} if larger is None else {"chain.step": larger * tw.methods.preset(name)[1].chain.step}
+    net = {}
+    if options.data == "digits":
+        net = {"net": ConvNet(widths=(16, 32, 64), blocks=1, spectral_norm=fields.pop("net.spectral_norm", False))}
+    return name, net | fields | step | {"images": options.images}
 
 
 def model_folder(row: str, seed: int, options: Options) -> Path:
     return options.work / "models" / f"{options.data}-{options.size}-{row.replace(' ', '-')}-{seed}"
 
 
-def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Path) -> tuple[Any, Row, Judge]:
-    """The EMA twin of a row's model after its training, which is kept, how that went, and the judge of its samples."""
+def model_of(
+    row: str, seed: int, options: Options, loss: str | None, folder: Path, settings: Callable[..., Any] = settings
+) -> tuple[Any, Row, Judge]:
+    """The EMA twin of a row's model after its training, which is kept, how that went, and the judge of its samples.
+
+    A model's images end its training where `settings` gives some, whatever time that takes.
+    """
     train, test = sets_of(options)
     judge = Judge.of(options.data, train, test, most=SAMPLES)
     encoder = {"pretrained": str(encoder_of(loss, seed, options))} if loss else {}
@@ -137,7 +178,9 @@ def model_of(row: str, seed: int, options: Options, loss: str | None, folder: Pa
         return {"frechet": judge.distance(twin, seed, options.precision)}
 
     keep = ("energy_data", "energy_samples", "displacement", "agreement", "latent_share")
-    twin, found = trained((preset, encoder | fields), train, seed, options, folder=folder, stops=STOPS, look=look, keep=keep)
+    seconds = None if fields["images"] >= ENDLESS else float(ENDLESS)
+    ways = dict(folder=folder, stops=STOPS, look=look, keep=keep, seconds=seconds)
+    twin, found = trained((preset, encoder | fields), train, seed, options, **ways)
     found |= {"floor": judge.floor, "frechet": found["along"][-1]["frechet"] if twin is not None else None}
     return twin, found, judge
 
@@ -201,6 +244,43 @@ def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
     return with_encoder_images(options, rows) | {"floor": mean(row.get("floor") for row in rows)}
 
 
+def claim_one(row: str, seed: int, options: Options) -> Row:
+    loss = CLAIM[row][0]
+    twin, found, judge = model_of(row, seed, options, loss, model_folder(f"claim-{row}", seed, options), claim_settings)
+    along = [stop["frechet"] for stop in found["along"]]
+    found["best"] = min((value for value in along if value is not None), default=None)
+    if twin is None:
+        return found
+    found |= {"generator": judge.distance(twin, seed, options.precision, use="initializer")} | outliers_of(twin, judge, options)
+    (train, test), some = sets_of(options), slice(0, PROBED)
+    classes, train, test = test.classes, train.all(), test.all()
+    with torch.no_grad():
+        seen, held_out = (torch.cat([twin.encode(x) for x in part.x[some].split(512)]) for part in (train, test))
+    labels = (train.label[some], held_out, test.label[some])
+    found |= {"linear_probe": tw.evaluate.linear_probe(seen, *labels).accuracy.value, "knn": tw.evaluate.knn(seen, *labels).accuracy.value}
+    if seed == 0 and row in (FULL, NONE):
+        draw_tsne(held_out, labels[2], classes, options, "features", row)
+    return found
+
+
+def claim_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Means over seeds; what the distance is more without latents than with them, at the same seed and otherwise equal settings."""
+    keys = (
+        "frechet",
+        "best",
+        "generator",
+        "auroc_energy",
+        "auroc_joint",
+        "linear_probe",
+        "knn",
+        "latent_share",
+        "displacement",
+        "guard_events",
+    )
+    gap, error = paired(rows, name, name.replace(NONE, FULL, 1), "frechet")
+    return means(mine, keys) | {"above_latents": gap, "standard_error": error}
+
+
 # --- restoration
 
 
@@ -226,6 +306,7 @@ def restoration_one(row: str, seed: int, options: Options) -> Row:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(seconds=120.0)
+    parser.add_argument("--encoder", type=Path, help="a run of ssl, to be the encoder by SimCLR of every row and seed")
     parser.add_argument("--encoder-images", type=int, default=60_000, help="images that an encoder is trained on")
 
 
@@ -238,6 +319,7 @@ STUDY = Study(
         ),
         "ablation": Part(ROWS, ablation_one, line, settings, with_floor),
         "sweep": Part((PRESET, *SETTINGS), sweep_one, line, settings, with_floor),
+        "claim": Part(CLAIM, claim_one, claim_line, claim_settings, with_floor),
         "restoration": Part(measured, restoration_one, over_seeds(*(f"psnr_{name}" for name in RESTORED_BY))),
     },
     add=add,
@@ -285,7 +367,18 @@ def ablation(part: str, what: str) -> Shown:
 
 
 ABLATIONS = ablation("ablation", "Components of LIEBM"), ablation("sweep", "One setting changed at a time")
-PAGE = [Section("LIEBM", [(Shown("liebm_encoders", ENCODERS), *ABLATIONS, Shown("liebm_restoration", RESTORATION))])]
+CLAIMED = [
+    "Latents against none, {data}{at_size}, {images:,} images a model at equal settings; the floor of the distance is {floor:.1f}:",
+    Table(
+        "model = row | seeds | diverged | Fréchet distance = frechet:.1f | best on the way = best:.1f | "
+        "minus that with latents = above_latents ± standard_error:+.1f | of the generator alone = generator:.1f | "
+        "AUROC, energy = auroc_energy:.3f | joint = auroc_joint:.3f | linear probe of f = linear_probe:.1f % | "
+        "nearest neighbours = knn:.1f % | γ‖∇cos‖ over ‖∇F‖ = latent_share:.3f"
+    ),
+    Picture("Features f(x) of held-out images by t-SNE, {last}", "liebm_{data}_features_*.png"),
+]
+SHOWN = (Shown("liebm_encoders", ENCODERS), *ABLATIONS, Shown("liebm_claim", CLAIMED), Shown("liebm_restoration", RESTORATION))
+PAGE = [Section("LIEBM", [SHOWN])]
 
 if __name__ == "__main__":
     STUDY.main()

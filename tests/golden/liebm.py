@@ -19,6 +19,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "convnet", "widths": widths, "blocks": old["blocks"], "spectral_norm": False}
 
     new["net"] = network(old["widths"])
+    if old["ema"] == 0.9999:  # presets of the paper, whose backbone has it
+        new["net"]["spectral_norm"] = True
     new["inference"] = network(old["inference_widths"]) if old["learner"] == "erm" or old["inference"] else None
     new["generator"] = {"kind": "generator", "latent_dim": old["latent_dim"], "width": old["generator_width"]}
     sizes = {"widths": old["encoder_widths"], "blocks": old["encoder_blocks"], "head": old["encoder_head"], "dim": old["encoder_dim"]}

@@ -176,11 +176,11 @@ def test_gamma_has_the_unit_of_its_step():
     torch.testing.assert_close(*moves)
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "emoji-google", "cifar10", "imagenet-32", "celeba-64"])
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "emoji-google", "cifar10", "imagenet-32", "celeba-64", "celebahq-256"])
 def test_presets_have_the_papers_gamma_at_its_step(name):
     """γ s²/2, what a step has of latents: 0.01 of Table 12 with δ² = 25 in [0, 1] (100 in [−1, 1]), 25 for ImageNet and 0.1 for faces."""
     config = preset(f"liebm/{name}")[1]
-    squared = {"imagenet-32": 25.0, "celeba-64": 0.1}.get(name, 100.0)
+    squared = {"imagenet-32": 25.0, "celeba-64": 0.1, "celebahq-256": 0.1}.get(name, 100.0)
     gamma = config.concentration * (config.concentration_step / config.chain.step) ** 2
     assert gamma * config.chain.step**2 == pytest.approx(0.01 * squared)
 
@@ -332,6 +332,29 @@ def test_the_order_and_the_parts_of_a_step(fields, names):
         assert any(g is not None and g.abs().max() > 0 for g in gradients), name
     assert all(torch.equal(value, before[key]) for key, value in m.encoder.state_dict().items())
     assert not any(p.requires_grad for p in m.encoder.parameters()) and not m.train().encoder.training
+
+
+def test_spectral_norm_moves_in_updates_alone(encoder):
+    """As in the released backbone: every convolution is bounded; power iterations run where the energy is learned, never inside a chain."""
+    m = of_images(encoder, net=ConvNet(widths=(4, 8), blocks=1, spectral_norm=True), chain=Langevin(steps=2, step=1.0, clip=0.0))
+    x = images(8).all().x
+
+    def vectors() -> Tensor:
+        return torch.cat([value.flatten() for key, value in m.net.state_dict().items() if key.endswith("._u")])
+
+    before, norms = vectors(), []
+    m.negatives(m.generate(points(8)[:, :1].expand(-1, 4)), x, random.seeded(26))
+    m.latent_share(x, m.latent(x))
+    m.sample(2)
+    assert torch.equal(vectors(), before)
+    for _ in range(60):
+        m.energy_loss(x, m.latent(x), x, random.seeded(27))
+    assert not torch.equal(vectors(), before)
+    for layer in m.net.modules():
+        if isinstance(layer, nn.Conv2d):
+            norms.append(float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)))
+    assert len(norms) == 4 and all(abs(norm - 1) < 0.05 for norm in norms)
+    assert m.config.chain.clip == 0
 
 
 def test_without_latents_it_is_a_plain_energy():
