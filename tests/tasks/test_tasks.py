@@ -432,6 +432,7 @@ X, M = images(2, 1, 8, 8), masks.half((8, 8))
 BAD = {
     "no constraint": (lambda: tasks.inpaint(unable(), X, M), "inpaint: this recorder model, as it is configured, cannot do that"),
     "no reconstruct": (lambda: tasks.reconstruct(unable(), X), "needed is the ability 'reconstruct'"),
+    "search and posterior": (lambda: tasks.inpaint(unable(), X, M, search=5, posterior=True), "two ways of filling in; give one of them"),
     "no search": (lambda: tasks.inpaint(unable(), X, M, search=5), "inpaint with a search: this recorder model"),
     "no latents": (lambda: tasks.latents(unable(), X), "needed is the ability 'invert'"),
     "no start": (lambda: tasks.interpolate(unable(), X[0], X[1]), "needed is the ability 'start'"),

@@ -105,13 +105,16 @@ def inpaint(
     `operators.mask` takes it. The rest as `restore`. With `posterior` they are drawn given the known pixels with noise of 0.05, by
     energies of all noise levels and steps of MALA: all of the image then agrees with them, at some twelve times the cost of a constraint.
     By default so do models that can, unless `options` name how a constraint is kept. With `search`, for models that reconstruct, chains
-    run freely, from starts that so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3).
+    run freely, from starts that so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3); it
+    excludes `posterior`.
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
     operator = operators.mask(mask).to(x.device)
     operators.check_partial("inpaint", operator)
     if search is not None:
+        if posterior:
+            raise InputError("inpaint: search and posterior are two ways of filling in; give one of them")
         return _search(method, x, operator, completions, seed, search, options)
     y = operator.forward(x)
     if posterior is None:
