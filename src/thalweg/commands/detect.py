@@ -146,6 +146,8 @@ def fit(options: FitOptions) -> None:
         raise InputError(f"--out {options.out} holds something else; give a new folder, or one of a detector")
     say(f"reading {options.data}")
     items = normal_items(options.data, options.size)
+    if not len(items.x):
+        raise InputError(f"{options.data} holds no rows")
     if items.kind == "table" and options.features != "pixels":
         raise InputError(f"--features {options.features} is of pictures, {options.data} is a table")
     held_out = len(items.x) - (described(len(items.x)) if items.kind == "pictures" and options.features == "pixels" else 0)
@@ -211,7 +213,10 @@ def load(folder: Path) -> tuple[Any, dict[str, Any]]:
         told = json.loads((folder / SOURCE).read_text())
     except (OSError, ValueError):  # saved from Python
         told = {}
-    return detector, told if isinstance(told, dict) else {}
+    told = told if isinstance(told, dict) else {}
+    if detector.pictures_ is not None:
+        told |= {"kind": "pictures", "shape": list(detector.pictures_.shape)}
+    return detector, told
 
 
 def look(options: RunOptions) -> None:

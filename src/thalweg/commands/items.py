@@ -113,11 +113,11 @@ def _x_of(path: Path) -> "numpy.ndarray | None":
     import numpy
 
     try:
-        found: Any = numpy.load(path, allow_pickle=False)
-        if isinstance(found, numpy.ndarray):
-            return found if found.ndim > 2 else None
-        with found as stored:
-            return stored["x"] if "x" in stored.files and stored["x"].ndim > 1 else None
+        with path.open("rb") as file:  # NumPy leaves a path open where it holds no archive after all
+            found: Any = numpy.load(file, allow_pickle=False)
+            if isinstance(found, numpy.ndarray):
+                return found if found.ndim > 2 else None
+            return found["x"] if "x" in found.files and found["x"].ndim > 1 else None
     except Exception:  # whatever is wrong with it, the reader of tables says so
         return None
 

@@ -1,8 +1,11 @@
 """Pictures in folders: which files count, what the splits and classes are, and how a picture is read. Training and applying share it."""
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -134,17 +137,29 @@ class _Look(NamedTuple):
     """whether grey values have more than 8 bits"""
 
 
-def look(file: Path) -> _Look:
+@contextmanager
+def _opened(source: Any, name: str) -> Iterator[Any]:
+    """A picture of Pillow's; InputError where it cannot be opened or, in the block, decoded.
+
+    Pillow also warns, as of torn EXIF in a picture that is whole, and of a corrupt one before it fails: neither is news.
+    """
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            wide, high = image.size
-            if image.getexif().get(0x0112) in _TURNED:
-                wide, high = high, wide
-            return _Look(high, wide, _is_grey(image.mode), image.mode.startswith(DEEP))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(source) as image:
+                yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as a picture: {error}") from error
+        raise InputError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def look(file: Path) -> _Look:
+    with _opened(file, str(file)) as image:
+        wide, high = image.size
+        if image.getexif().get(0x0112) in _TURNED:
+            wide, high = high, wide
+        return _Look(high, wide, _is_grey(image.mode), image.mode.startswith(DEEP))
 
 
 def _is_grey(mode: str) -> bool:
@@ -199,19 +214,16 @@ def decode(source, name: str, size: Size | None = None, channels: int | None = N
     """
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(source) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary; paper is white
-                above = upright.convert("RGBA")
-                below = Image.new("RGBA", above.size, "white")
-                upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
-            grey = _is_grey(upright.mode)
-            if upright.mode == "F" and values is None:
-                raise ValueError("it holds floats, whose black and white are not known; say values=(low, high)")
-            pixels = numpy.array(upright if upright.mode.startswith(DEEP) else upright.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} cannot be read as a picture: {error}") from error
+    with _opened(source, name) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:  # what lies under transparent pixels is arbitrary; paper is white
+            above = upright.convert("RGBA")
+            below = Image.new("RGBA", above.size, "white")
+            upright = Image.alpha_composite(below, above).convert("L" if upright.mode in ("LA", "La") else "RGB")
+        grey = _is_grey(upright.mode)
+        if upright.mode == "F" and values is None:
+            raise ValueError("it holds floats, whose black and white are not known; say values=(low, high)")
+        pixels = numpy.array(upright if upright.mode.startswith(DEEP) else upright.convert("L" if grey else "RGB"))
     if values is not None:
         pixels = ((mapped(torch.from_numpy(pixels.astype(numpy.float64)), name, values) + 1) * 127.5).round().byte().numpy()
     elif pixels.dtype != numpy.uint8:  # 16-bit grey, which PIL would clip at 255

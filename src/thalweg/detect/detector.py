@@ -254,8 +254,8 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
             checked = validate_data(
                 self, X, reset=reset, skip_check_array=frame, dtype="numeric", ensure_all_finite="allow-nan", ensure_min_samples=least_rows
             )
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        except ValueError as error:  # scikit-learn shows arrays in it, over several lines
+            raise InputError(str(error) if frame else " ".join(str(error).split())) from None
         return X if frame else checked
 
     def _numbers(self, X: Any, reset: bool) -> numpy.ndarray:

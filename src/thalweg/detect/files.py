@@ -97,7 +97,7 @@ def _read_parquet(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as a parquet file: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
-def _read_array(path: Path) -> numpy.ndarray:
+def _read_array(path: Path) -> Any:
     try:
         with path.open("rb") as stream:
             stored = numpy.load(stream, allow_pickle=False)
@@ -114,4 +114,9 @@ def _read_array(path: Path) -> numpy.ndarray:
         raise InputError(f"{path} cannot be read as an array: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     if not isinstance(array, numpy.ndarray) or (array.ndim != 2 and not array.dtype.names):
         raise InputError(f"{path} must hold a table [rows, columns], got an array {list(numpy.shape(array))}")
+    if array.dtype.names and array.ndim == 1:
+        try:
+            return require("pandas", "detect").DataFrame({name: array[name] for name in array.dtype.names})
+        except ValueError as error:  # columns of arrays
+            raise InputError(f"{path} cannot be read as a table: {error}") from error
     return array
