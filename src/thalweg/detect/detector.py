@@ -211,6 +211,12 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return ship.export(self, file)[0]
 
+    def as_pyod(self) -> Any:
+        """This detector with PyOD's methods and signs, a `detect.pyod.PyODDetector`: scores higher for outliers, labels 0 and 1."""
+        from thalweg.detect.pyod import PyODDetector
+
+        return PyODDetector.of(self)
+
     @classmethod
     def load(cls, folder: str | Path) -> "EnergyDetector":
         """A detector that `save` wrote; executes no code. InputError for anything else."""
