@@ -24,18 +24,15 @@ class Gaussian:
 
     def __init__(self, table) -> None:
         self.columns_ = Columns.fit(table)
-        self.left_out_ = self.alone(table)
+        self.left_out_ = -self.score_samples(table)
         self.conformal_ = Conformal(self.left_out_)
 
     def score_samples(self, table) -> np.ndarray:
         return -0.5 * (self.columns_.encode(table) ** 2).sum(1)
 
-    def judge(self, table) -> tuple[np.ndarray, np.ndarray]:
+    def follow(self, table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scores = self.score_samples(table)
-        return scores, self.conformal_.p_value(-scores)
-
-    def alone(self, table) -> np.ndarray:
-        return -self.score_samples(table)
+        return scores, self.conformal_.p_value(-scores), -scores
 
 
 @pytest.fixture(scope="module")

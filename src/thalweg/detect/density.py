@@ -47,14 +47,22 @@ class Ensemble:
         self.models = models
         self.log_z = [[log_z_at(model, sigma) for sigma in LEVELS] for model in models]
 
-    @torch.no_grad()
     def energies(self, x: Tensor) -> Tensor:
         """Nats, the mean of the members, of rows x [N, D]: U at `LEVELS`, and of the Gaussian at the lowest, [N, levels + 1] float64."""
-        return torch.cat([self.in_graph(part) for part in x.split(BLOCK)]) if len(x) else x.new_zeros(0, len(LEVELS) + 1).double()
+        return self.of_each(x).mean(0)
+
+    @torch.no_grad()
+    def of_each(self, x: Tensor) -> Tensor:
+        """`energies` of each of the members, [members, N, levels + 1]."""
+        none = x.new_zeros(len(self.models), 0, len(LEVELS) + 1).double()
+        return torch.cat([self._of_each(part) for part in x.split(BLOCK)], 1) if len(x) else none
 
     def in_graph(self, x: Tensor) -> Tensor:
         """`energies` of a few rows, which may be differentiated."""
-        return torch.stack([_energies(model, log_z, x) for model, log_z in zip(self.models, self.log_z)]).mean(0)
+        return self._of_each(x).mean(0)
+
+    def _of_each(self, x: Tensor) -> Tensor:
+        return torch.stack([_energies(model, log_z, x) for model, log_z in zip(self.models, self.log_z)])
 
     @torch.no_grad()
     def left_out(self, x: Tensor, fold: Tensor) -> Tensor:

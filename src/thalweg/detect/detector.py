@@ -149,10 +149,15 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
     def judge(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
         """`score_samples` [N] and `p_value` [N] of rows X [N, D], in the time of one of them."""
-        strangeness, own = self._strangeness(X)
-        rows = len(self.conformal_)
-        found = self.conformal_.p_value(strangeness)
-        return -strangeness, numpy.where(own, (found * (rows + 1) - 1).clip(1) / rows, found)
+        return self._judged(*self._strangeness(X))
+
+    def follow(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+        """`score_samples`, `p_value` and `alone` of rows X [N, D], [N] each, in the time of one of them: what a stream asks of its rows."""
+        x = self._encoded(X)
+        each = self.ensemble_.of_each(x)
+        own, found = self.known_.find(x.numpy())
+        strangeness = numpy.where(own, found, scores.strangeness(each.mean(0), self.usual_).numpy())
+        return *self._judged(strangeness, own), scores.strangeness(each[-1], self.usual_).numpy()
 
     def predict_proba(self, X: Any) -> numpy.ndarray:
         """[N, 2]: the p-value, and what is left to 1, which is near 1 for outliers. No posterior probability: no outliers were seen."""
@@ -165,9 +170,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         It is exchangeable with `left_out_` [M], that of the rows that this member left out, as tests for drift need it over a long
         stream; the mean of all members is a little less strange.
         """
-        x = self._encoded(X)
-        last = torch.full((len(x),), len(self.ensemble_.models) - 1)
-        return scores.strangeness(self.ensemble_.left_out(x, last), self.usual_).numpy()
+        return self.follow(X)[2]
 
     def log_density(self, X: Any, *, sigma: float = 0.2) -> numpy.ndarray:
         """log p_σ of rows in units of the columns' deviations with noise `sigma`, nats, normalised, the mean of the members: [N].
@@ -234,6 +237,12 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         return detector
 
     # --- parts
+
+    def _judged(self, strangeness: numpy.ndarray, own: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Scores and p-values of rows [N]; those that are the fit's `own` are compared with the others."""
+        rows = len(self.conformal_)
+        found = self.conformal_.p_value(strangeness)
+        return -strangeness, numpy.where(own, (found * (rows + 1) - 1).clip(1) / rows, found)
 
     def _check(self) -> None:
         if not (isinstance(self.contamination, int | float) and 0 < self.contamination <= 0.5):

@@ -32,11 +32,8 @@ class Detector(Protocol):
     left_out_: numpy.ndarray
     """strangeness of the rows of fit that one member left out, by that member alone"""
 
-    def judge(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Scores and p-values [N] of a table."""
-
-    def alone(self, X: Any) -> numpy.ndarray:
-        """Strangeness of new rows by that member alone."""
+    def follow(self, X: Any) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+        """Scores and p-values [N] of a table, and the strangeness of its rows by that member alone."""
 
 
 class Source(Protocol):
@@ -78,9 +75,8 @@ class Watch:
         """
         try:
             table = as_fitted(table, self.detector.columns_)
-            scores, p = self.detector.judge(table)
             # the mean of several members is a little less strange than what one says of rows that it left out, and a long stream shows it
-            alone = self.detector.alone(table)
+            scores, p, alone = self.detector.follow(table)
         except ValueError as error:  # scikit-learn's own are no InputErrors
             raise InputError(str(error)) from None
         if self.rolling is not None:
