@@ -1,10 +1,11 @@
 """LIEBM: the effect of a frozen encoder's latents on an energy and its generator, and the settings that the paper leaves open.
 
 `encoders`: the self-supervised encoders h (SimCLR, BYOL, W-MSE), with a linear probe, nearest neighbours and a picture by t-SNE.
-`ablation`: LIEBM, the same energy and generator without latents, with an encoder that was never trained, without augmented
-negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for `--seconds` of CPU time
-(encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps; outliers by the energy and
-by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time.
+`ablation`: LIEBM, the same energy and generator without latents, with an encoder that was never trained, with one that learns along as in
+CLEL, without augmented negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for
+`--seconds` of CPU time (encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps;
+outliers by the energy and by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not
+give, one at a time.
 `restoration`: images from means of their pixels or channels or with a part hidden, m⁰, m and Y in turn (Table 8), of the model that
 `ablation` kept.
 `claim`: the paper's main claim, latents against none at equal updates (`--images`), each with moves bounded as in the preset and not,
@@ -42,6 +43,7 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     FULL: ("simclr", {}),
     "no latents": (None, {}),
     "no pretraining": ("random", {}),
+    "co-trained": (None, {"cotraining": "contrastive"}),
     "no augmentation": ("simclr", {"augmented_starts": 0.0}),
     "EJM": ("simclr", {"generator_training": "ejm"}),
     "ERM": ("simclr", ERM),

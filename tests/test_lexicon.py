@@ -112,11 +112,12 @@ ALGORITHM = {
     "step pairs energy_loss _penalty generator_loss",
     "coopflow": "energy log_prob encode decode step initializer_loss propose noise_at _chain",
     "cf_ebm": "energy stage_at beta coarse_steps step _parts _expand _start _chain",
-    "liebm": "energy _marginal _log_posterior _moments generator_loss inference_loss energy_loss step _latents negatives _misfit",
+    "liebm": "energy _marginal _log_posterior _moments "
+    "generator_loss inference_loss encoder_loss energy_loss step _latents negatives _misfit",
     "nerf_lebm": "energy generate residual posterior_energy run_chain "
     "step _by_chains _by_kept_chains _by_inference _learn_priors _learn_generator",
     "jem": "logits energy classify step _negative _fresh _chain",
-    "ssl": "nt_xent byol w_mse cosine_distance whiten step loss",
+    "ssl": "byol w_mse cosine_distance whiten step loss",
     "ddpm": "denoised step losses draw_levels",
     "wgan_gp": "step critic_losses _draw",
     "autoencoder": "encode decode reconstruct step reconstruction_error",

@@ -71,6 +71,18 @@ def classification(log_p: Tensor, label: Tensor, *, smoothing: float = 0.0) -> t
     return F.cross_entropy(log_p, label, reduction="none", label_smoothing=smoothing), (log_p.argmax(1) == label).float()
 
 
+def nt_xent(a: Tensor, b: Tensor, temperature: float = 0.5, others: Tensor | None = None) -> Tensor:
+    """SimCLR's loss in nats, a mean over both views: a, b [B, d] are two views of B ≥ 2 images, of any length (Chen et al. 2020, eq. 1).
+
+    −log of exp(cos(i, j)/T) over its sum for all 2B − 1 others, j the other view of i; `others` [N, d] are further ones of that sum.
+    """
+    z = F.normalize(torch.cat([a, b]), dim=1)
+    among = z if others is None else torch.cat([z, F.normalize(others, dim=1)])
+    alike = z @ among.T / temperature
+    alike = alike.masked_fill(torch.eye(len(z), len(among), dtype=torch.bool, device=z.device), -torch.inf)
+    return F.cross_entropy(alike, torch.arange(len(z), device=z.device).roll(len(a)))
+
+
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over all elements against a fixed target (nothing flows into `target`)."""
     return F.mse_loss(predicted, target.detach())

@@ -1,9 +1,17 @@
 """Searches for the latent of a generator: among draws, or by gradient descent."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Reconstruction(NamedTuple):
+    """What a search found: examples generate(z) [B, ...] and their z [B, d]."""
+
+    x: Tensor
+    latent: Tensor
 
 
 def nearest_draw(draw: Callable[[], Tensor], agreement: Callable[[Tensor], Tensor], draws: int) -> Tensor:

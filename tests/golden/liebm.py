@@ -24,7 +24,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["inference"] = network(old["inference_widths"]) if old["learner"] == "erm" or old["inference"] else None
     new["generator"] = {"kind": "generator", "latent_dim": old["latent_dim"], "width": old["generator_width"]}
     sizes = {"widths": old["encoder_widths"], "blocks": old["encoder_blocks"], "head": old["encoder_head"], "dim": old["encoder_dim"]}
-    new["pretrained"] = old["encoder"]
+    new["pretrained"], new["cotraining"] = old["encoder"], None
     new["encoder"] = {"kind": "resnet", **sizes} if old["encoder_widths"] else None
     views = {key: old[key] for key in ("crop", "flip", "jitter", "grey")} if old["view"] == "augmented" else {}
     new["augmentation"] = {"kind": old["view"], **views}

@@ -357,6 +357,43 @@ def test_spectral_norm_moves_in_updates_alone(encoder):
     assert m.config.chain.clip == 0
 
 
+def test_a_cotrained_encoder_learns_by_its_own_loss(encoder):
+    """CLEL: views against each other and against what g says of negatives; the energy's and the generator's losses leave it alone."""
+    new = of_images("", cotraining=dict(lr_encoder=1e-2), encoder=ResNet(**{key: ENCODER[key] for key in ("widths", "head", "dim")}))
+    for m in (of_images(encoder, cotraining="contrastive"), new):
+        once, x = Once(), images(16).all().x
+        assert m.train().encoder.training and all(p.requires_grad for p in m.encoder.parameters())
+        m.step(Batch(x, torch.arange(16) % 10), once)
+        assert list(once.losses) == ["generator", "energy", "encoder"] and set(m.optimizers()) == set(once.losses)
+        for name, loss in once.losses.items():
+            found = torch.autograd.grad(loss, list(m.encoder.parameters()), allow_unused=True, retain_graph=True)
+            assert all((g is not None) == (name == "encoder") for g in found), name
+        g = torch.autograd.grad(once.losses["encoder"], list(m.net.parameters()), allow_unused=True)
+        assert all(one is None for one in g)
+    twin = tw.fit(new, images(), images=32, progress=False)
+    fresh = of_images("", cotraining=dict(lr_encoder=1e-2), encoder=new.config.encoder)
+    assert not torch.equal(twin.encoder.head[0].weight, fresh.encoder.head[0].weight)
+    assert not of_images("", cotraining="contrastive").notice and "labels" in twin.abilities
+
+
+def test_negatives_are_among_the_others_of_a_cotrained_encoder():
+    m, x, negative = plane(cotraining="contrastive"), points(6), points(5, 1)
+    a, b = (m.encoder(m.config.augmentation(x, g)) for g in [random.seeded(28)] for _ in range(2))
+    others = m.posterior(negative)[0]
+    z = F.normalize(torch.cat([a, b]), dim=1)
+    alike = (2 * z @ torch.cat([z, others]).T).exp()
+    wanted = -(alike[torch.arange(12), (torch.arange(12) + 6) % 12] / (alike.sum(1) - alike.diagonal())).log().mean()
+    torch.testing.assert_close(m.encoder_loss(x, negative, random.seeded(28)), wanted)
+
+
+def test_a_cotrained_encoder_is_kept(tmp_path):
+    m = tw.fit(of_images("", cotraining="contrastive"), images(), tmp_path / "run", images=16, progress=False)
+    tw.save_pretrained(m, tmp_path / "model")
+    x = images(4).all().x
+    for name in ("run", "model"):
+        assert torch.equal(tw.load(tmp_path / name).outlier_score(x), m.outlier_score(x))
+
+
 def test_without_latents_it_is_a_plain_energy():
     m, once = tw.method("liebm/digits", **(PLANE | {"pretrained": ""})), Once()
     x = points(16)
@@ -563,6 +600,8 @@ def test_a_model_without_latents_says_so_before_it_is_trained(encoder, monkeypat
         ({"pretrained": "", "generator_training": "ejm"}, "generator_training = 'ejm' needs latents"),
         ({"pretrained": "", "inference": SMALL_Q}, "inference without"),
         ({"generator_training": "erm"}, "'erm' needs an inference model"),
+        ({"cotraining": "contrastive", "inference": SMALL_Q}, "cotraining of the encoder is for"),
+        ({"cotraining": "contrastive", "generator_training": "ejm"}, "cotraining of the encoder is for"),
         ({"pretrained": "", "latent_posterior": "exponential"}, "needs latents"),
         ({"pretrained": "nowhere"}, "no run or exported model"),
         ({"shape": (2,), "augmented_starts": 0.0, "net": "convnet", "pretrained": ""}, "needs images"),

@@ -7,12 +7,13 @@
     x̃ = T Langevin steps from v(x⁰) with probability p, else from x⁰
     update("energy", E(x, z).mean() − E(x̃).mean())                                                     (eq. 4)
 
+    with `cotraining` update("encoder", NT-Xent of h(v(x)), h(v′(x)) and the others', g_ψ(f_φ(x̃)) among them)  (Fig. 7's control)
+
 Algorithm 1 of "Latent-informed energy-based models with collaborative generator training" (anonymous). The paper writes p ∝ exp(E); its
 E is −E here. h comes from the method `ssl`, or is any network of one's own; without it this is a plain energy, the paper's ablation.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass as plain
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ from thalweg.augmentation import RandomViews, Views
 from thalweg.chain import Langevin, measured_back
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive
 from thalweg.data.base import Batch
-from thalweg.encoders import frozen_encoder
+from thalweg.encoders import Contrastive, frozen_encoder
 from thalweg.energy import Energy, gaussian
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start, class_labels, finished
@@ -37,9 +38,9 @@ from thalweg.nn.encoder import projection_head
 from thalweg.nn.initializers import Generator
 from thalweg.nn.latent_posterior import log_posterior, moments
 from thalweg.nn.layers import frozen
-from thalweg.objective import kl_from_normal
+from thalweg.objective import kl_from_normal, nt_xent
 from thalweg.sample import Constraint, Trace
-from thalweg.search import fit_latent, nearest_draw
+from thalweg.search import Reconstruction, fit_latent, nearest_draw
 
 FeatureNet = Annotated[MLP | ConvNet, Field(discriminator="kind")]
 
@@ -78,6 +79,8 @@ class Config(Common):
     """folder of a run or an exported model of `ssl`: h, read once, frozen, and kept in the model's own weights; "" for no latents"""
     encoder: ResNet | None = None
     """h's network, found with the encoder"""
+    cotraining: Contrastive | None = None
+    """h learns with the energy, as in CLEL (Fig. 7's control), from `pretrained` or anew; None for one that is frozen"""
     augmentation: Views = RandomViews()
     """V, the views whose latents are z: random ones of images, or noise within a grey value of 256 (sec. 4)"""
     # the chains
@@ -116,14 +119,6 @@ class Config(Common):
     """β₂ of the generator's and q's Adam (Table 12)"""
 
 
-@plain(frozen=True, eq=False)
-class Reconstruction:
-    """What `LIEBM.reconstruct` found: images G(m) [B, ...] and their m [B, latent_dim]."""
-
-    x: Tensor
-    latent: Tensor
-
-
 class LIEBM(Method):
     """An energy informed by latents, whose chains start at a generator; the settings are in `Config`.
 
@@ -136,7 +131,7 @@ class LIEBM(Method):
     guarded = ("energy_data", "energy_samples")
 
     def __init__(self, config: Config, encoder: nn.Module | None = None) -> None:
-        found = frozen_encoder(config.pretrained, config.encoder, config.shape, given=encoder)
+        found = frozen_encoder(config.pretrained, config.encoder, config.shape, given=encoder, learns=config.cotraining is not None)
         super().__init__(replace(config, pretrained=found.name, encoder=found.net))
         c = self.config
         self._check(informed=found.module is not None)
@@ -162,13 +157,15 @@ class LIEBM(Method):
         for what, wanted in needs.items():
             if wanted and not informed:
                 raise InputError(f"liebm: {what} needs latents; give encoder, the folder of an ssl run")
+        if c.cotraining and (c.generator_training != "em" or c.inference):
+            raise InputError("liebm: cotraining of the encoder is for generator_training = 'em' without an inference model")
         if c.augmentation.kind == "augmented" and len(c.shape) != 3 and (informed or c.augmented_starts):
             raise InputError(f"liebm: random views are of images [C, H, W], got shape {c.shape}; use augmentation = 'noise'")
 
     def train(self, mode: bool = True) -> "LIEBM":
-        """As of any module, but that the encoder stays in evaluation mode."""
+        """As of any module, but that a frozen encoder stays in evaluation mode."""
         super().train(mode)
-        if self.encoder is not None:
+        if self.encoder is not None and not self.config.cotraining:
             self.encoder.eval()
         return self
 
@@ -212,10 +209,7 @@ class LIEBM(Method):
         return (c.concentration if concentration is None else concentration) * (c.concentration_step / c.chain.step) ** 2
 
     def latent_share(self, x: Tensor, z: Tensor) -> Tensor:
-        """Mean ‖∇ log p(z | x)‖, of the cosine posterior γ‖∇cos‖, over mean ‖∇F‖, slopes by x: [B, ...] and [B, d_z] -> a scalar.
-
-        Above 1 the latents say where E(x, z) falls; far below they change nothing that a chain would notice.
-        """
+        """Mean ‖∇ log p(z | x)‖, of the cosine posterior γ‖∇cos‖, over mean ‖∇F‖, slopes by x: [B, ...] and [B, d_z] -> a scalar."""
         with frozen(*self._energy_networks), torch.enable_grad():
             x = x.detach().requires_grad_()
             h = self.net(x)
@@ -302,11 +296,17 @@ class LIEBM(Method):
         m, kl = self.draw_latent(x, generator)
         return (kl - self.config.generator_concentration * F.cosine_similarity(z, self.encoder(self.generator(m)), dim=1)).mean()
 
-    def energy_loss(self, x: Tensor, z: Tensor | None, negative: Tensor, generator: random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """E(x, z).mean() − E(x̃).mean(), whose gradient is that of −log p(x, z) (eq. 4), and figures [B] of the batch.
+    def encoder_loss(self, x: Tensor, negative: Tensor, generator: random.Generator) -> Tensor:
+        """CLEL's loss of h in nats: two views of each image agree, and differ from others' and from g_ψ(f_φ(x̃)) of the negatives."""
+        a, b = (self.encoder(self.config.augmentation(x, generator)) for _ in range(2))
+        with torch.no_grad(), frozen(*self._energy_networks):
+            others = self._moments(self.net(negative))[0]
+        return nt_xent(a, b, self.config.cotraining.softmax_temperature, others)
 
-        These are both marginal energies and, with latents, `agreement`, the cosine of z with the mean of p(z | x), and `latent_share` of
-        some rows.
+    def energy_loss(self, x: Tensor, z: Tensor | None, negative: Tensor, generator: random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """E(x, z).mean() − E(x̃).mean(), whose gradient is that of −log p(x, z) (eq. 4), and figures.
+
+        Both marginal energies [B]; with latents `agreement` [B], cos(z, mean of p(z | x)), and `latent_share` of some rows.
         """
         c = self.config
         x = x + c.data_noise * random.normal_like(x, generator) if c.data_noise else x
@@ -344,15 +344,16 @@ class LIEBM(Method):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         c = self.config
-        generator = [{"params": self.generator.parameters(), "lr": c.lr_generator}]
+        betas, generator = (c.beta1, c.beta2_generator), [{"params": self.generator.parameters(), "lr": c.lr_generator}]
         inference = [] if self.inference is None else [{"params": self.inference.parameters(), "lr": c.lr_inference}]
         energy = [p for part in self._energy_networks for p in part.parameters()]
-        betas = (c.beta1, c.beta2_generator)
         found = {"energy": torch.optim.Adam(energy, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)}
-        together = c.generator_training == "erm"
-        found["generator"] = torch.optim.Adam(generator + (inference if together else []), betas=betas, fused=True)
+        together = inference if c.generator_training == "erm" else []
+        found["generator"] = torch.optim.Adam(generator + together, betas=betas, fused=True)
         if inference and not together:
             found["inference"] = torch.optim.Adam(inference, betas=betas, fused=True)
+        if c.cotraining:
+            found["encoder"] = c.cotraining.optimizer(self.encoder)
         return found
 
     def step(self, batch: Batch, update: Update) -> None:
@@ -370,6 +371,8 @@ class LIEBM(Method):
         negative = self.negatives(start, refined, g)  # 13, 14
         loss, figures = self.energy_loss(x, z, negative, g)  # 15
         update("energy", loss)  # 16
+        if c.cotraining:
+            update("encoder", self.encoder_loss(x, negative, g))
         update.log(displacement=trace.displacement, **figures)
 
     def _latents(self, batch: Batch, update: Update) -> Tensor | None:
@@ -379,7 +382,8 @@ class LIEBM(Method):
         if not self.encoder_known:
             raise InputError("liebm: the encoder has no weights yet; leave `encoder` to be found with the encoder")
         view = self.config.augmentation(batch.x, update.generator)
-        z = self.latent(view)
+        with torch.no_grad():
+            z = self.latent(view)
         self.class_means.add(view, z, batch.label, update.mean)
         return z
 
@@ -495,6 +499,7 @@ class LIEBM(Method):
             x = refine(self.generator(self.draw_latent(x, generator)[0]), **condition)
         return x
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor, mask: Tensor | None = None, *, steps: int = 0, rate: float = 0.05, seed: int = 0) -> Reconstruction:
         """G(m) nearest to x where `mask` is 1 (or everywhere): m from q(m | x) (Table 11), then `steps` of Adam on ‖mask·(x − G(m))‖².
 
@@ -507,9 +512,7 @@ class LIEBM(Method):
             )
         x = x.to(self.device)
         mask = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
-        with torch.no_grad():
-            m = self._prior(len(x), random.seeded(seed, 1, device=self.device)) if self.inference is None else self.infer(mask * x)[0]
+        m = self._prior(len(x), random.seeded(seed, 1, device=self.device)) if self.inference is None else self.infer(mask * x)[0]
         with frozen(self.generator):
             m = fit_latent(self.generator, m, x, mask, steps=steps, rate=rate)
-        with torch.no_grad():
-            return Reconstruction(self.generator(m), m)
+        return Reconstruction(self.generator(m), m)

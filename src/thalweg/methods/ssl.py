@@ -23,6 +23,7 @@ from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update
 from thalweg.nn.build import ResNet
 from thalweg.nn.encoder import projection_head
+from thalweg.objective import nt_xent
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -52,17 +53,6 @@ class Config(Common):
 
 
 # --- losses
-
-
-def nt_xent(a: Tensor, b: Tensor, temperature: float = 0.5) -> Tensor:
-    """SimCLR's loss in nats, a mean over both views: a, b [B, d] are two views of B ≥ 2 images, of any length (eq. 1 there).
-
-    −log of exp(cos(i, j)/T) over its sum for all 2B − 1 others, j the other view of i.
-    """
-    z = F.normalize(torch.cat([a, b]), dim=1)
-    alike = z @ z.T / temperature
-    alike = alike.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-    return F.cross_entropy(alike, torch.arange(len(z), device=z.device).roll(len(a)))
 
 
 def byol(predictor: nn.Module, a: Tensor, b: Tensor, target_a: Tensor, target_b: Tensor) -> Tensor:
