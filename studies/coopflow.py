@@ -3,12 +3,16 @@
 `spiral`: chains of 100, 500 and 10,000 steps, samples and densities against the exact ones (thesis, Figure 4.3). `images`: CoopFlow from
 scratch and from a pretrained flow, the normalizing flow alone, the Langevin flow alone and CoopNets, on equally many images and with
 the same networks (Tables 4.2 and 4.7). `chains`: lengths, steps and noise of the chain (Tables 4.5, 4.6, 4.9, 4.10). `tasks`: a trained
-run's reconstructions, completions and interpolations, as figures and numbers. `flows`: our image flow against normflows' Glow.
+run's reconstructions, completions and interpolations, as figures and numbers. `flows`: our image flow against normflows' Glow. `networks`:
+gradient evaluations of energies, and images of whole updates, in a CPU second. `steps`: sizes of the chain's step, and networks, each
+trained for `--seconds` of CPU time. `price`: CoopFlow and its two flows alone at that price. `cost`: what an update of the spiral costs.
 
     thalweg train coopflow/digits --out runs/coopflow-digits --threads 1
-    python -m studies.coopflow spiral images chains tasks flows --jobs 2
+    python -m studies.coopflow spiral images chains tasks flows cost --jobs 2
+    python -m studies.coopflow networks steps price --data fashion-mnist --seconds 1800 --precision bf16 --jobs 2
 """
 
+import argparse
 import math
 import statistics
 import time
@@ -18,20 +22,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
-from studies.measures import Judge, mean, means, over_seeds, paired, parameters, psnr_hidden, sets_of, trained
+from studies.measures import (
+    Bare,
+    Judge,
+    mean,
+    means,
+    over_seeds,
+    paired,
+    parameters,
+    precisely,
+    psnr_hidden,
+    seconds_in_turn,
+    sets_of,
+    trained,
+)
 from studies.runner import Options, Part, Row, Study, file_of
 from studies.tables import Picture, Section, Shown, Table
 from thalweg import tasks
-from thalweg.nn.build import MLP
+from thalweg.arena.price import images_for
+from thalweg.nn.build import MLP, ConvNet, PooledNet
 from thalweg.nn.flow import ImageFlow
 
 DRAWS = 4
 SAMPLES = 2000  # of a set, at most
-RECONSTRUCTED = 200  # test images
-COMPLETED = 50  # of them, each four times
+NEAREST = 256  # draws of the flow that a completion's start is chosen from
 SEARCH = 200  # steps of reconstruction
+ROUNDS = 2  # of what is timed
 COOPFLOW, FLOW, LANGEVIN, COOPNETS, PRE = "CoopFlow", "normalizing flow", "Langevin flow", "CoopNets", "CoopFlow (pre)"
 MODELS: dict[str, dict[str, Any]] = {
     COOPFLOW: {},
@@ -87,8 +106,8 @@ def images_one(row: str, seed: int, options: Options) -> Row:
         if c.initializer.kind != "noise":
             found["frechet_initializer"] = frechet(use="initializer")
         if row in MODELS:
-            rebuilt = model.reconstruct(held_out[:RECONSTRUCTED], steps=SEARCH, seed=seed).x
-            found["reconstruction_mse"] = float((rebuilt - held_out[:RECONSTRUCTED]).square().mean())
+            rebuilt = model.reconstruct(held_out[: options.reconstructed], steps=SEARCH, seed=seed).x
+            found["reconstruction_mse"] = float((rebuilt - held_out[: options.reconstructed]).square().mean())
     if c.initializer.kind == "flow":
         with torch.no_grad():
             noise = tw.random.normal_like(held_out, tw.random.seeded(seed, 5))
@@ -107,6 +126,108 @@ def images_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 def with_floor(options: Options, rows: list[Row]) -> dict[str, Any]:
     return {"floor": mean(row.get("floor") for row in rows), "search": SEARCH}
+
+
+# --- at a price
+
+PRICE = 300.0  # CPU seconds of a training
+DRAWN = 8  # noises within the bins for the tighter bound of bits
+# energies of 28×28, strided and pooled, and the MLP that the first study at 16×16 had
+NETWORKS: dict[str, Any] = {
+    "strided, 16 32 64": ConvNet(widths=(16, 32, 64)),
+    "strided, 24 48 96": ConvNet(widths=(24, 48, 96)),
+    "strided, 32 64 128": ConvNet(widths=(32, 64, 128)),
+    "pooled, 8 16 32": PooledNet(widths=(8, 16, 32)),
+    "MLP, 512": MLP(width=512, depth=3),
+}
+OTHERS = ("strided, 16 32 64", "strided, 32 64 128", "pooled, 8 16 32")
+STEPS: dict[str, dict[str, Any]] = {
+    **{f"step {step:g}": {"chain.step": step} for step in (0.2, 0.4, 0.7, 1.0, 1.5, 2.0)},
+    **{f"step 0.7, {name}": {"chain.step": 0.7, "net": NETWORKS[name]} for name in OTHERS},
+}
+PRICED = {name: MODELS[name] for name in (COOPFLOW, FLOW, LANGEVIN)}
+
+
+def networks_one(row: str, seed: int, options: Options) -> Row:
+    """What an energy costs: its multiplications, its gradients by x in both precisions, and whole updates with it."""
+    train, _ = sets_of(options)
+    found: Row = {}
+    runs, made = {}, {}
+    for precision in ("fp32", "bf16"):
+        model = tw.method(f"coopflow/{options.data}", seed=seed, data=train, net=NETWORKS[row])
+        x, update = train.batch(0, model.config.batch, seed).x, Bare(model)
+        model.initialised.fill_(True)
+        model.initializer.initialise(x, tw.random.uniform(*x.shape, generator=tw.random.seeded(seed)))
+        model = model.to(memory_format=torch.channels_last) if precision == "bf16" else model
+        made[precision] = model, x
+        # weights stay as they are while gradients by x are timed: `step` comes last
+        runs[f"gradient_{precision}"] = precisely(lambda model=model, x=x: tw.energy.score(model.energy, x), precision)
+        runs[f"update_{precision}"] = precisely(
+            lambda model=model, x=x, update=update: model.step(tw.data.Batch(x, None), update), precision
+        )
+    model, x = made["fp32"]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.net(x)
+    found |= {"parameters": parameters(model.net), "multiplications": counter.get_total_flops() / 2 / len(x)}
+    _, seconds = seconds_in_turn(runs, ROUNDS)
+    # an update has as many gradients by x as the chain has steps, and both networks' updates besides
+    return found | {f"{name}s_a_second": len(x) / statistics.median(values) for name, values in seconds.items()}
+
+
+def step_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return f"coopflow/{options.data}", STEPS[row]
+
+
+def price_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return f"coopflow/{options.data}", PRICED[row]
+
+
+def of_price(settings: Callable[[str, Options], tuple[str, dict[str, Any]]]) -> Callable[[str, int, Options], Row]:
+    """A row of models that are trained for equal CPU time: as many images as it is enough for, over which rates fall to their end."""
+
+    def one(row: str, seed: int, options: Options) -> Row:
+        train, test = sets_of(options)
+        (preset, fields), seconds = settings(row, options), options.seconds or PRICE
+        trial = tw.method(preset, seed=seed, data=train, **{**fields, "images": 1})
+        images = images_for(trial, train, seconds, precision=options.precision, seed=seed)
+        model = tw.method(preset, seed=seed, data=train, **{**fields, "images": images})
+        model, found = trained(model, train, seed, options, seconds=1.25 * seconds, keep=LAST)
+        if model is None:
+            return found
+        judge = Judge.of(options.data, train, test, most=SAMPLES)
+        found |= {"floor": judge.floor, "frechet": judge.distance(model, seed, options.precision)}
+        if model.has_flow:
+            if model.config.chain.steps:
+                found["frechet_initializer"] = judge.distance(model, seed, options.precision, use="initializer")
+            found |= bits_of(model, judge.held_out[:500], seed)
+        if seed == 0:
+            tw.plot.grid(model.sample(64, seed=1), options.pictures / file_of("coopflow_price", options.data, row), columns=16)
+        return found
+
+    return one
+
+
+def bits_of(model: Any, x: torch.Tensor, seed: int, draws: int = DRAWN) -> Row:
+    """Bits per dimension of the flow, from above: by one noise within the bins of grey values (Ho et al. 2019, eq. 5), and by the mean
+    probability over several, which comes nearer to the exact ones."""
+    g, nats = tw.random.seeded(seed, 5), []
+    with torch.no_grad():
+        for _ in range(draws):
+            noise = tw.random.normal_like(x, g)
+            nats.append(torch.cat([model.initializer.bound(a, b) for a, b in zip(x.split(250), noise.split(250))]).double())
+    unit, several = x[0].numel() * math.log(2), torch.stack(nats)
+    tight = several.logsumexp(0) - math.log(draws)
+    return {"bits_per_dim": float(-several.mean() / unit), "bits_of_several": float(-tight.mean() / unit)}
+
+
+OF_PRICE = (
+    "frechet", "frechet_initializer", "bits_per_dim", "bits_of_several", "displacement", "images", "updates", "cpu_seconds",
+)  # fmt: skip
+
+
+def price_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    gap, error = paired(rows, name, COOPFLOW, "frechet")
+    return means(mine, OF_PRICE) | {"above_coopflow": gap, "standard_error": error}
 
 
 # --- the spiral
@@ -148,6 +269,17 @@ def spiral_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
     return {"models": len(mine)} | {key: mean(row[part][value] for row in mine) for key, (part, value) in figures.items()}
 
 
+def cost_one(row: str, seed: int, options: Options) -> Row:
+    """CPU seconds of an update of the spiral's training, compiled as it would be, and hours of all of the preset's."""
+    toy = tw.data.toy("spiral")
+    preset, fields = spiral_settings(row, options)
+    model = tw.method(preset, seed=seed, data=toy, **fields | {"images": tw.methods.preset(preset)[1].images})
+    update, batch = tw.update(model, seed=seed), model.config.batch
+    first, seconds = seconds_in_turn({"update": lambda: update.step(toy.batch(update.images, batch, seed))}, ROUNDS)
+    each, updates = statistics.median(seconds["update"]), model.config.images // batch
+    return {"first_seconds": first["update"], "update_seconds": each, "updates": updates, "hours": each * updates / 3600}
+
+
 # --- tasks
 
 
@@ -156,7 +288,7 @@ def on_run(options: Options) -> dict[str, Any]:
     c = model.config
     train, test = (tw.data.load(c.data, split, size=c.shape[-1]).all() for split in ("train", "test"))
     extractor = tw.evaluate.extractor((tuple(train), tuple(test)), name=c.data)
-    x, label = test.x[:RECONSTRUCTED], test.label[:RECONSTRUCTED]
+    x, label = test.x[: options.reconstructed], test.label[: options.reconstructed]
     found: dict[str, Any] = {"run": str(options.run), "data": c.data, "n": len(x), "search": SEARCH, "inpainting": []}
     rebuilt = model.reconstruct(x, steps=SEARCH)
     error = (rebuilt.x - x).square()
@@ -167,26 +299,10 @@ def on_run(options: Options) -> dict[str, Any]:
     }  # fmt: skip
     shown = torch.cat([x[:16], rebuilt.start[:16], rebuilt.x[:16]])
     tw.plot.grid(shown, options.pictures / f"coopflow_{c.data}_reconstruction.png", columns=16, row_labels=["data", "start", "F(start)"])
-    masks = {"centre 25 %": tasks.masks.centre_square(c.shape, 0.25), "lower half": tasks.masks.half(c.shape, "bottom")}
-    found["completed"] = COMPLETED
-    x, label = x[:COMPLETED], label[:COMPLETED]
-    for name, mask in masks.items():
-        hidden = ~mask.bool().expand(c.shape)
-        for how, given in (("search", {"search": SEARCH}), ("chain", {})):
-            filled = tasks.inpaint(model, x, mask, completions=4, seed=1, **given)
-            psnr = torch.cat([psnr_hidden(x, one, hidden) for one in filled])
-            found["inpainting"].append(
-                {"mask": name, "how": how, "known_equal": bool((filled[:, :, ~hidden] == x[None][:, :, ~hidden]).all()),
-                 "diversity": float(tasks.diversity(filled, mask).mean()), "psnr_hidden": float(psnr.mean()),
-                 "class_kept": float((extractor.logits(filled.flatten(0, 1)).argmax(1) == label.repeat(4)).float().mean())}
-            )  # fmt: skip
-            picture = torch.cat([x[None, :8], torch.where(hidden, -1.0, x[:8])[None], filled[:, :8]]).transpose(0, 1).flatten(0, 1)
-            tw.plot.grid(picture, options.pictures / f"coopflow_{c.data}_{name.replace(' %', '').replace(' ', '_')}_{how}.png", columns=6)
-    found["nearest_fill_psnr"] = {
-        name: float(psnr_hidden(x, tasks.nearest_fill(x, mask, train.x), ~mask.bool()).mean()) for name, mask in masks.items()
-    }
+    found |= completed_on(model, x[: options.completed], label[: options.completed], train, extractor, options, c.data)
     # between two images of different classes: the share of the way on which p(first class) falls and p(second) rises
-    pairs = [(i, i + 1) for i in range(0, COMPLETED, 2) if label[i] != label[i + 1]]
+    x, label = x[: options.completed], label[: options.completed]
+    pairs = [(i, i + 1) for i in range(0, len(x) - 1, 2) if label[i] != label[i + 1]]
     z, strips, falls, rises, middles, straight = tasks.latents(model, x), [], [], [], [], []
     w = torch.linspace(0, 1, 9)
     for i, j in pairs:
@@ -205,6 +321,52 @@ def on_run(options: Options) -> dict[str, Any]:
     }  # fmt: skip
     tw.plot.grid(torch.cat(strips[:6]), options.pictures / f"coopflow_{c.data}_interpolation.png", columns=9)
     return found
+
+
+# how pixels are completed: by the paper's search; by chains that hold the known pixels, from any draw of the flow and from the nearest
+# of 256; by a search for z with a prior from the nearest four, of which the lowest energy is kept
+HOW: dict[str, dict[str, Any]] = {
+    "search": {"search": SEARCH},
+    "chain": {},
+    "chain, nearest start": {"nearest": NEAREST},
+    "search with a prior": {"search": SEARCH // 2, "draws": NEAREST, "tries": 4, "prior": 0.1},
+}
+
+
+def completed_on(model: Any, x: torch.Tensor, label: torch.Tensor, train: Any, extractor: Any, options: Options, data: str) -> Row:
+    """Completions of images by each way, four an image, against the training image that is nearest in the known pixels."""
+    shape = x.shape[1:]
+    masks = {"centre 25 %": tasks.masks.centre_square(shape, 0.25), "lower half": tasks.masks.half(shape, "bottom")}
+    found: Row = {"completed": len(x), "inpainting": [], "nearest_fill_psnr": {}, "nearest_fill_class_kept": {}}
+
+    def kept(filled: torch.Tensor) -> float:
+        return float((extractor.logits(filled).argmax(1) == label.repeat(len(filled) // len(x))).float().mean())
+
+    for name, mask in masks.items():
+        hidden = ~mask.bool().expand(shape)
+        for how, given in HOW.items():
+            filled = completions(model, x, mask, **given)
+            psnr = torch.cat([psnr_hidden(x, one, hidden) for one in filled])
+            found["inpainting"].append(
+                {"mask": name, "how": how, "known_equal": bool((filled[:, :, ~hidden] == x[None][:, :, ~hidden]).all()),
+                 "diversity": float(tasks.diversity(filled, mask).mean()), "psnr_hidden": float(psnr.mean()),
+                 "class_kept": kept(filled.flatten(0, 1))}
+            )  # fmt: skip
+            words = "_".join(f"{name} {how}".replace("%", "").replace(",", "").split())
+            picture = torch.cat([x[None, :8], torch.where(hidden, -1.0, x[:8])[None], filled[:, :8]]).transpose(0, 1).flatten(0, 1)
+            tw.plot.grid(picture, options.pictures / f"coopflow_{data}_{words}.png", columns=6)
+        nearest = tasks.nearest_fill(x, mask, train.x)
+        found["nearest_fill_psnr"][name] = float(psnr_hidden(x, nearest, hidden).mean())
+        found["nearest_fill_class_kept"][name] = kept(nearest)
+    return found
+
+
+def completions(model: Any, x: torch.Tensor, mask: torch.Tensor, *, nearest: int = 0, **given: Any) -> torch.Tensor:
+    """Four of each image; with `nearest` by chains that begin at the four nearest of so many draws of the flow."""
+    if not nearest:
+        return tasks.inpaint(model, x, mask, completions=4, seed=1, **given)
+    starts = model.nearest_starts(x, mask.float().expand(x.shape[1:]), draws=nearest, keep=4, seed=1)
+    return torch.cat([tasks.inpaint(model, x, mask, completions=1, seed=1, start=z, **given) for z in starts])
 
 
 # --- our flow and Glow
@@ -283,6 +445,11 @@ def glow(shape: tuple[int, ...], grey_values: int, *, blocks: int = 6, hidden: i
     return model, bound, sample
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reconstructed", type=int, default=200, help="test images that are reconstructed")
+    parser.add_argument("--completed", type=int, default=50, help="of them those that are completed, each four times")
+
+
 STUDY = Study(
     "coopflow",
     __doc__,
@@ -291,10 +458,24 @@ STUDY = Study(
         "images": Part(MODELS, images_one, images_line, settings, with_floor),
         "chains": Part(CHAINS, images_one, images_line, settings, with_floor),
         "tasks": on_run,
+        "networks": Part(
+            NETWORKS,
+            networks_one,
+            over_seeds(
+                "parameters",
+                "multiplications",
+                *(f"{what}s_a_second" for what in ("gradient_fp32", "gradient_bf16", "update_fp32", "update_bf16")),
+            ),
+            lambda row, options: (f"coopflow/{options.data}", {"net": NETWORKS[row]}),
+        ),
+        "steps": Part(STEPS, of_price(step_settings), over_seeds(*OF_PRICE), step_settings, with_floor),
+        "price": Part(PRICED, of_price(price_settings), price_line, price_settings, with_floor),
+        "cost": Part(list(SPIRAL)[1:], cost_one, over_seeds("update_seconds", "updates", "hours"), spiral_settings),
         "flows": Part(("ours", "glow"), flows_one, over_seeds("parameters", "updates", "bits_per_dim", "frechet", "sample_cpu_seconds")),
     },
     run=Path("runs/coopflow-digits"),
     of_run=("tasks",),
+    add=add_options,
 )
 
 # --- the page
@@ -325,6 +506,11 @@ def of_seeds(name: str, runs: list[Row]) -> Row:
     return {"seeds": len(mine)} | means(mine, ("frechet_trained_step",))
 
 
+def of_nearest(results: Row, mask: str) -> Row:
+    """The first results did not say how often the nearest training image is of the same class."""
+    return {"nearest": results["nearest_fill_psnr"][mask], "nearest_kept": results.get("nearest_fill_class_kept", {}).get(mask)}
+
+
 TASKS = [
     "Tasks on {n} test images of {data}, inpainting on {completed} of them. Reconstruction: mean squared error {reconstruction[mse]:.5f}, "
     "class preserved in {reconstruction[class_kept]:.1f %}. Interpolation between {interpolation[pairs]} pairs of images: the probability "
@@ -333,8 +519,9 @@ TASKS = [
     "{interpolation[confidence_in_the_middle]:.3f}, on mixed pixels {interpolation[confidence_of_mixed_pixels]:.3f}.",
     Table(
         "missing = mask | by = how | known pixels equal = known_equal | diversity:.3f | PSNR of a completion, dB = psnr_hidden:.1f | "
-        "of the nearest training image = nearest:.1f | class preserved = class_kept:.1f %",
-        lambda r: [{**row, "nearest": r["nearest_fill_psnr"][row["mask"]]} for row in r["inpainting"]],
+        "of the nearest training image = nearest:.1f | class preserved = class_kept:.1f % | "
+        "by the nearest training image = nearest_kept:.1f %",
+        lambda r: [{**row, **of_nearest(r, row["mask"])} for row in r["inpainting"]],
     ),
     *(
         Picture(name.replace("_", " ").capitalize(), f"coopflow_{{data}}_{name}.png")
@@ -348,9 +535,35 @@ FLOWS = [
         "CPU seconds per set of samples = sample_cpu_seconds:.2f"
     ),
 ]
+NETS = [
+    "Energies of {data}{at_size}: multiplications an image, gradients by x, and images of whole updates, in a CPU second:",
+    Table(
+        "energy = row | parameters:,.0f | multiplications, millions = millions:.1f | gradients, fp32 = gradient_fp32s_a_second:,.0f | "
+        "bf16 = gradient_bf16s_a_second:,.0f | images of updates, fp32 = update_fp32s_a_second:,.0f | bf16 = update_bf16s_a_second:,.0f",
+        lambda r: [{**line, "millions": line["multiplications"] / 1e6} for line in r["summary"]],
+    ),
+]
+AT_PRICE = (
+    "model = row | seeds | Fréchet distance = frechet:.1f | minus CoopFlow's = above_coopflow ± standard_error:+.1f | "
+    "of the initializer = frechet_initializer:.1f | bits per dimension = bits_per_dim:.3f | by several draws = bits_of_several:.3f | "
+    "images:,.0f | CPU s = cpu_seconds:.0f"
+)
+PRICES = ["The two flows alone and together on {data}{at_size} at equal CPU time; the floor is {floor:.1f}:", Table(AT_PRICE)]
+SWEEP = [
+    "Steps of the chain on {data}{at_size} at equal CPU time; the floor is {floor:.1f}:",
+    Table(
+        "step = row | Fréchet distance = frechet:.1f | of the initializer = frechet_initializer:.1f | displacement:.3f | "
+        "bits per dimension = bits_per_dim:.3f | images:,.0f | CPU s = cpu_seconds:.0f"
+    ),
+]
+COST = [
+    "What chains on the spiral cost in training:",
+    Table("chain = row | CPU s an update = update_seconds:.3f | updates of the preset = updates:,.0f | CPU hours = hours:.2f"),
+]
 TOGETHER = [*models_of("The two flows alone and together"), Picture("Samples of CoopFlow", "coopflow_{data}_coopflow.png")]
 SHOWN = {
     "spiral": SPIRALS, "images": TOGETHER, "chains": models_of("Lengths, steps and noise of the chain"), "tasks": TASKS, "flows": FLOWS,
+    "networks": NETS, "steps": SWEEP, "price": PRICES, "cost": COST,
 }  # fmt: skip
 PAGE = [Section("CoopFlow", [Shown(f"coopflow_{part}", blocks) for part, blocks in SHOWN.items()])]
 

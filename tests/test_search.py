@@ -35,3 +35,13 @@ def test_descent_finds_the_latent_of_a_linear_generator():
     alone = fit_latent(lambda z: z @ weight, start[:1], x[:1], mask, steps=20, rate=0.02)
     torch.testing.assert_close(fit_latent(lambda z: z @ weight, start, x, mask, steps=20, rate=0.02)[:1], alone)
     assert torch.equal(fit_latent(lambda z: z @ weight, start, x, steps=0, rate=0.1), start)
+
+
+def test_with_a_prior_the_latent_is_the_posterior_mean():
+    """Of a linear generator and noise of variance w: (W Wᵀ + w)⁻¹ W x."""
+    weight, x, w = random.normal(2, 6, generator=random.seeded(3)), random.normal(4, 6, generator=random.seeded(4)), 0.5
+    found = fit_latent(lambda z: z @ weight, torch.zeros(4, 2), x, steps=2000, rate=0.02, prior=w)
+    expected = torch.linalg.solve(weight @ weight.T + w * torch.eye(2), weight @ x.T).T
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    inside = fit_latent(lambda z: z @ weight, torch.zeros(4, 2), 9 * x, steps=50, rate=0.1, clamp=True)
+    assert float(inside.abs().max()) == 1.0

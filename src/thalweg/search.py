@@ -27,16 +27,21 @@ def nearest_draw(draw: Callable[[], Tensor], agreement: Callable[[Tensor], Tenso
 
 
 def fit_latent(
-    generate: Callable[[Tensor], Tensor], z: Tensor, x: Tensor, mask: Tensor | float = 1.0, *, steps: int, rate: float
-) -> Tensor:
+    generate: Callable[[Tensor], Tensor], z: Tensor, x: Tensor, mask: Tensor | float = 1.0, *, steps: int, rate: float,
+    prior: float = 0.0, clamp: bool = False,
+) -> Tensor:  # fmt: skip
     """z [B, ...] after `steps` of Adam with learning rate `rate` on ‖mask·(x − generate(z))‖², whose gradients are those of each row alone.
 
+    With `prior` w there is w‖z‖² to it: then z ~ N(0, I) is the likeliest given x with noise of variance w. `clamp` keeps z in [−1, 1].
     Parameters of `generate` should be frozen by the caller (`nn.layers.frozen`).
     """
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_(True)
         optimizer = torch.optim.Adam([z], lr=rate)
         for _ in range(steps):
-            (z.grad,) = torch.autograd.grad((mask * (generate(z) - x)).square().sum(), [z])
+            loss = (mask * (generate(z) - x)).square().sum()
+            (z.grad,) = torch.autograd.grad(loss + prior * z.square().sum() if prior else loss, [z])
             optimizer.step()
+            if clamp:
+                z.data.clamp_(-1, 1)
     return z.detach()

@@ -11,7 +11,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     paper = old["data"] == "hf:uoft-cs/cifar10"
     new = {key: old[key] for key in same} | {"lr_end": 1.0 if paper else 0.0}
     # as are its mirror images, which it left out
-    new |= {"augmentation": {"kind": "shifts", "flip": 0.5, "shift": 0} if paper else None}
+    new |= {"known_share": 0.0, "augmentation": {"kind": "shifts", "flip": 0.5, "shift": 0} if paper else None}
     networks = {"mlp": ("width", "depth"), "convnet": ("widths", "blocks"), "pooled": ("widths",)}
     new["net"] = {"kind": old["network"]} | {key: old[key] for key in networks[old["network"]]}
     if old["network"] == "convnet":

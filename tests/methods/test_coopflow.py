@@ -357,6 +357,22 @@ def test_a_constraint_holds_after_every_step():
     assert torch.equal(x[..., :4], known[..., :4]) and not torch.equal(x[..., 4:], known[..., 4:])
 
 
+def test_training_chains_hold_what_is_known(monkeypatch):
+    """Those of the first images keep the left half; the flow and the energy learn from all."""
+    x, seen = digits().x[:8], []
+    known = torch.zeros(8, 1, 8, 8, dtype=torch.bool)
+    known[:4, ..., :4] = True
+    monkeypatch.setattr("thalweg.methods.coopflow.random_regions", lambda x, share, generator: known)
+    m = image_method(known_share=0.5)
+    m.initializer_loss = lambda x, z, g: seen.append(x) or torch.zeros(())
+    m.step(Batch(x, None), Losses(m, 1, gradients=False))
+    (refined,) = seen
+    assert torch.equal(refined[:4, ..., :4], x[:4, ..., :4])
+    assert float((refined - x).abs().flatten(1).mean(1).min()) > 0.1
+    found = tw.fit(image_method(known_share=0.5), digits(), images=16, progress=False)
+    assert found.sample(3).isfinite().all()
+
+
 # --- reconstruction
 
 
@@ -421,6 +437,50 @@ def test_hidden_pixels_are_not_looked_at():
     assert not torch.equal(one, m.reconstruct(x, steps=5, seed=1).x)
 
 
+def drawn_model():
+    m = image_method()
+    m._initialise(digits().x[:32], Losses(m, 0))
+    left = torch.zeros(1, 8, 8)
+    left[..., :4] = 1
+    return m, digits().x[:5], left
+
+
+def test_starts_are_the_nearest_where_it_is_known():
+    m, x, left = drawn_model()
+    z = m.nearest_starts(x, left, draws=40, keep=3, seed=4)
+    all_z = random.normal(40, 1, 8, 8, generator=random.seeded(4, 2))
+    error = (left * (m.sample(40, start=all_z, use="initializer")[None] - x[:, None])).square().flatten(2).sum(2)
+    assert torch.equal(z, all_z[error.argsort(1)[:, :3].T])
+
+
+def test_the_search_of_the_lowest_energy_is_kept():
+    m, x, left = drawn_model()
+    options = dict(steps=3, draws=40, seed=4)
+    found = m.reconstruct(x, left, tries=3, **options)
+    starts = iter(m.nearest_starts(x, left, draws=40, keep=3, seed=4))
+    m.nearest_starts = lambda *a, **k: next(starts)[None]
+    each = [m.reconstruct(x, left, **options) for _ in range(3)]
+    energies = torch.stack([m.energy(torch.where(left.bool(), x, one.x)) for one in each])
+    best = energies.argmin(0)
+    assert len(best.unique()) > 1
+    for name in ("x", "start", "latent"):
+        assert torch.equal(getattr(found, name), torch.stack([getattr(one, name) for one in each])[best, torch.arange(5)])
+
+
+@pytest.mark.parametrize("initializer", [FLOW, Generator(width=8)], ids=lambda spec: spec.kind)
+def test_a_search_with_a_prior_is_for_z(initializer):
+    m = image_method(initializer=initializer)
+    if initializer is FLOW:
+        m._initialise(digits().x[:32], Losses(m, 0))
+    true = random.normal(4, *m.latent_shape, generator=random.seeded(5))
+    x = m.sample(4, start=true, step_ratio=1.0)
+    found, first = (m.reconstruct(x, steps=steps, rate=0.05, prior=1e-3, seed=6) for steps in (50, 1))
+    torch.testing.assert_close(m.sample(4, start=found.latent, step_ratio=1.0), found.x, rtol=0, atol=1e-4)
+    assert float((found.x - x).square().mean()) < 0.4 * float((first.x - x).square().mean())
+    pulled = m.reconstruct(x, steps=50, rate=0.2, prior=1e4, seed=6)
+    assert float(pulled.latent.abs().max()) < 0.5 < float(found.latent.abs().max()), "the prior's mode"
+
+
 # --- errors
 
 
@@ -441,6 +501,11 @@ def test_hidden_pixels_are_not_looked_at():
         (lambda: method(steps=0).sample(3, constraint=lambda x, s, n: x), "a constraint needs a chain"),
         (lambda: method(steps=0).reconstruct(torch.zeros(1, 2)), "use encode and decode"),
         (lambda: method().reconstruct(torch.zeros(1, 2), steps=0), "1 step or more"),
+        (lambda: method(known_share=0.5), "known_share is for images"),
+        (lambda: image_method(known_share=0.5, initializer="generator"), "chains from a flow or from noise"),
+        (lambda: image_method(initializer="noise").reconstruct(torch.zeros(1, 1, 8, 8), prior=0.1), "have none; leave them out"),
+        (lambda: image_method(initializer="noise").nearest_starts(torch.zeros(1, 1, 8, 8), 1), "no z to choose"),
+        (lambda: image_method().reconstruct(torch.zeros(1, 1, 8, 8), tries=2), "tries are 1 to draws"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message):

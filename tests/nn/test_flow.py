@@ -165,6 +165,33 @@ def test_the_inverse_survives_narrow_logistics_far_apart():
     torch.testing.assert_close(_inverse(value, log_weights, means, log_scales), x, rtol=0, atol=1e-5)
 
 
+def test_the_inverse_ends_at_the_root_of_every_element():
+    """Of most after a few steps, of others, between narrow logistics, after many."""
+    torch.manual_seed(0)
+    log_weights, means, value = torch.randn(20_000, 4).log_softmax(-1), 3 * torch.randn(20_000, 4), 4 * torch.randn(20_000)
+    log_scales = (torch.randn(20_000, 4) - 2).clamp_min(-5)
+    x = _inverse(value, log_weights, means, log_scales)
+    exact = _inverse(*(part.double() for part in (value, log_weights, means, log_scales)))
+    torch.testing.assert_close(_increasing(exact, log_weights.double(), means.double(), log_scales.double())[0], value.double())
+    torch.testing.assert_close(x.double(), exact, rtol=0, atol=1e-5)
+
+
+def test_steps_of_the_inverse_do_not_go_in_a_circle():
+    """Newton's steps between these two points lead from each to the other."""
+    log_weights, means = torch.tensor([[-2.7897, -2.5571, -0.2561, -2.4421]]), torch.tensor([[-3.0709, -1.7968, -2.7544, -9.1734]])
+    log_scales, value = torch.tensor([[-2.2333, -2.1100, -3.2509, -3.3964]]), torch.tensor([-2.6066])
+    found, _ = _increasing(_inverse(value, log_weights, means, log_scales), log_weights, means, log_scales)
+    torch.testing.assert_close(found, value, rtol=0, atol=1e-3)
+
+
+def test_the_inverse_has_the_gradient_of_finite_differences():
+    torch.manual_seed(0)
+    arguments = [torch.randn(4).double(), torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.randn(4, 3).double() - 1]
+    for argument in arguments:
+        argument.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda value, logits, *rest: _inverse(value, logits.log_softmax(-1), *rest), arguments)
+
+
 def test_a_coupling_moves_only_half_by_what_the_other_half_says():
     torch.manual_seed(0)
     coupling, x = MixtureCoupling(5, width=8, depth=1, mixtures=3).double(), draws(2, 5, 4, 4)

@@ -544,6 +544,17 @@ def test_a_search_keeps_known_pixels_and_completions_differ(coopflow):
     assert near < far
 
 
+def test_a_search_takes_the_model_s_own_options(coopflow):
+    x, mask = images(3, 1, 8, 8), masks.half((8, 8), "bottom")
+    filled = tasks.inpaint(coopflow, x, mask, completions=1, seed=1, search=3, draws=20, tries=2, prior=0.1)
+    seed = random.seeded(1, 13, 0, 0).initial_seed()
+    known = mask.float().expand(3, 1, 8, 8)
+    found = coopflow.reconstruct(known * x, known, steps=3, draws=20, tries=2, prior=0.1, seed=seed).x
+    assert torch.equal(filled[0], torch.where(known.bool(), x, found))
+    with pytest.raises(InputError, match="with search there is no option resample; coopflow has rate, draws, tries, prior"):
+        tasks.inpaint(coopflow, x, mask, search=3, resample=2)
+
+
 def test_interpolation_between_images_goes_through_their_latents(coopflow):
     ends = images(2, 1, 8, 8)
     z = tasks.latents(coopflow, ends, seed=3)

@@ -11,6 +11,7 @@ learns from the data.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass as plain
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from thalweg.augmentation import Augmentation, augmented
 from thalweg.chain import Langevin, measured_back
 from thalweg.config import STRICT, Common, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
+from thalweg.data.regions import random_regions
 from thalweg.energy import gaussian, score
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, check_start, finished
@@ -32,6 +34,7 @@ from thalweg.nn.initializers import Flow, Initializer
 from thalweg.nn.layers import frozen
 from thalweg.objective import contrastive
 from thalweg.sample import Constraint, Trace
+from thalweg.search import fit_latent
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -52,6 +55,8 @@ class Config(Common):
     """K in images: the chain's noise falls as (1 − images/K)^20 in training, and samples have none (eq. 4.14); 0 for constant noise"""
     augmentation: Augmentation | None = None
     """random changes of training images, as the mirror images of sec. 4.5.2; None for images as they are"""
+    known_share: Fraction = 0.0
+    """share of training chains that begin with all but a rectangle of a training image, and hold it: ours, for completions"""
     pretrain: Whole = 0
     """images on which the flow first learns alone, from the data ("Pre")"""
     warm_up_energy: Whole = 0
@@ -94,6 +99,8 @@ class CoopFlow(Method):
             raise InputError("coopflow: noise_decay lets the noise fall from `noise`, which is 0; set noise = 1")
         if c.augmentation and len(c.shape) != 3:
             raise InputError("coopflow: augmentation is for images [C, H, W], and vectors are none; use none")
+        if c.known_share and (len(c.shape) != 3 or kind == "generator"):
+            raise InputError("coopflow: known_share is for images, and for chains from a flow or from noise; set known_share = 0")
         self.initializer = c.initializer.build(c.shape, std=c.reference_std or 1.0)
         self.net = c.net.build(c.shape) if c.chain.steps else None
         self.register_buffer("initialised", torch.tensor(False))
@@ -174,7 +181,8 @@ class CoopFlow(Method):
             return
         trace = Trace()
         start, z = self.propose(len(x), g, x.device)
-        refined = self._chain(start, g, noise=self.noise_at(update.images), trace=trace, compile=True)
+        start, hold = self._held(start, x, g)
+        refined = self._chain(start, g, noise=self.noise_at(update.images), trace=trace, project=hold, compile=True)
         if self.initializer is not None and update.images >= c.pretrain + c.warm_up_energy:
             update("initializer", self.initializer_loss(refined, z, g))
         loss, positive, sampled = contrastive(self.energy, x, refined)
@@ -215,6 +223,13 @@ class CoopFlow(Method):
         if not c.noise_decay:
             return c.chain.noise
         return c.chain.noise * max(0.0, 1 - (images - c.pretrain) / c.noise_decay) ** 20
+
+    def _held(self, start: Tensor, x: Tensor, generator: random.Generator) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """Starts with known regions of images x in some of them, as `known_share` says, and what puts those back after each step."""
+        if not self.config.known_share:
+            return start, None
+        known = random_regions(x, self.config.known_share, generator)
+        return torch.where(known, x, start), lambda state: torch.where(known, x, state)
 
     def _chain(self, x: Tensor, generator: random.Generator, *, step_ratio: float = 1.0, **options: Any) -> Tensor:
         chain = self.config.chain
@@ -274,33 +289,83 @@ class CoopFlow(Method):
             x = x.clamp(-1, 1) if chain.clamp else x
         return x
 
-    def reconstruct(self, x: Tensor, mask: Tensor | None = None, *, steps: int = 200, rate: float = 0.05, seed: int = 0) -> Reconstruction:
+    def reconstruct(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        steps: int = 200,
+        rate: float = 0.05,
+        draws: int = 0,
+        tries: int = 1,
+        prior: float = 0.0,
+        seed: int = 0,
+    ) -> Reconstruction:
         """Find x̂ whose Langevin flow F(x̂) is x where `mask` is 1 (or everywhere), then z = g⁻¹(x̂) (sec. 4.4.3).
 
         x [B, ...]; mask broadcasts against x; `steps` of Adam with learning rate `rate` on ‖mask·(x − F(x̂))‖², from proposals that
-        `seed` draws. The chain has no noise and the step of training. Raises InputError for the flow alone, and for bad options.
+        `seed` draws. The chain has no noise and the step of training. Ours: with `draws` there are `tries` searches, from `nearest_starts`,
+        and of each image the one is kept whose energy is lowest with the known pixels put back; with `prior` w the search is for z, on
+        ‖mask·(x − F(g(z)))‖² + w‖z‖², which makes it the likeliest for noise of variance w. Raises InputError for the flow alone, for
+        `draws` and `prior` of models without z, and for bad options.
         """
+        self._check_search(steps, rate, draws, tries, prior)
+        x = x.to(self.device)
+        mask = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
+        starts = self.nearest_starts(x, mask, draws=draws, keep=tries, seed=seed) if draws else [None]
+        found = [self._search(x, mask, z, steps, rate, prior, seed) for z in starts]
+        with torch.no_grad():
+            energies = torch.stack([self.energy(torch.where(mask.bool(), x, one.x)) for one in found])
+        best, rows = energies.argmin(0), torch.arange(len(x), device=self.device)
+        x, start = (torch.stack(parts)[best, rows] for parts in ([one.x for one in found], [one.start for one in found]))
+        z = [one.latent for one in found if one.latent is not None]
+        return Reconstruction(x, start, torch.stack(z)[best, rows] if z else None)
+
+    def _check_search(self, steps: int, rate: float, draws: int, tries: int, prior: float) -> None:
         if self.net is None:
             raise InputError("coopflow: reconstruction goes through the chain, and this model has steps = 0; use encode and decode")
         if steps < 1 or not rate > 0:
             raise InputError(f"coopflow: reconstruct needs 1 step or more and a rate above 0, got steps = {steps} and rate = {rate}")
-        device = self.device
-        x = x.to(device)
-        mask = torch.ones_like(x) if mask is None else mask.to(x).expand_as(x)
-        start, _ = self.propose(len(x), random.seeded(seed, 1, device=device), device)
-        with frozen(self.net), torch.enable_grad():
-            start = start.clone().requires_grad_(True)
-            optimizer = torch.optim.Adam([start], lr=rate)
-            for _ in range(steps):
-                loss = (mask * (self.langevin_flow(start) - x)).square().sum()
-                (start.grad,) = torch.autograd.grad(loss, [start])
-                optimizer.step()
-                if self.config.chain.clamp:
-                    start.data.clamp_(-1, 1)
-            found = self.langevin_flow(start).detach()
-        start = start.detach()
-        with torch.no_grad():
-            return Reconstruction(found, start, self.encode(start)[0] if self.has_flow else None)
+        if (draws or prior) and self.initializer is None:
+            raise InputError("coopflow: draws and prior are of z, and chains that start at noise have none; leave them out")
+        if not 1 <= tries <= max(1, draws) or not 0 <= prior < math.inf:
+            raise InputError(f"coopflow: tries are 1 to draws and prior is 0 or more, got {tries} of {draws} and prior = {prior}")
+
+    @torch.no_grad()
+    def nearest_starts(self, x: Tensor, mask: Tensor, *, draws: int = 256, keep: int = 1, seed: int = 0) -> Tensor:
+        """z [keep, B, ...] of the draws whose starts x̂ are nearest to each of x [B, ...] where `mask` is 1, nearest first.
+
+        All images choose from the same `draws` of N(0, I), which `seed` gives. Raises InputError for models without z.
+        """
+        if self.initializer is None:
+            raise InputError("coopflow: chains that start at noise have no z to choose")
+        generator, x = random.seeded(seed, 2, device=self.device), x.to(self.device)
+        z = random.normal(draws, *self.latent_shape, generator=generator, device=self.device)
+        start = torch.cat([self.propose(len(part), None, self.device, part)[0] for part in z.split(256)]).flatten(1)
+        weight = mask.to(x).expand_as(x).flatten(1)
+        # ‖m(x − x̂)‖² up to ‖m x‖², which is the same for all draws
+        distance = weight @ start.square().T - 2 * (weight * x.flatten(1)) @ start.T
+        return z[distance.topk(keep, dim=1, largest=False).indices.T]
+
+    def _search(self, x: Tensor, mask: Tensor, z: Tensor | None, steps: int, rate: float, prior: float, seed: int) -> Reconstruction:
+        """From the start that z gives, or from one that `seed` draws."""
+        start, z = self.propose(len(x), random.seeded(seed, 1, device=self.device), self.device, z)
+        with frozen(self):
+            if prior:
+                z = fit_latent(lambda z: self.langevin_flow(self._start_of(z)), z, x, mask, steps=steps, rate=rate, prior=prior)
+                start, _ = self.propose(len(x), None, self.device, z)
+            else:
+                start = fit_latent(self.langevin_flow, start, x, mask, steps=steps, rate=rate, clamp=self.config.chain.clamp)
+                with torch.no_grad():
+                    z = self.encode(start)[0] if self.has_flow else None
+            with torch.enable_grad():
+                found = self.langevin_flow(start).detach()
+        return Reconstruction(found, start, z)
+
+    def _start_of(self, z: Tensor) -> Tensor:
+        """As `propose`, differentiable by z: values of images that are clamped have the gradient that they had."""
+        x = self.initializer.decode(z) if self.has_flow else self.initializer(z)
+        return x + (x.clamp(-1, 1) - x).detach() if len(self.config.shape) == 3 else x
 
     def invert(self, x: Tensor, *, seed: int = 0) -> Tensor:
         """The z of which x [n, ...] is the sample, as near as `reconstruct` comes: `sample(start=z, step_ratio=1)`. [n, ...] -> [n, ...].

@@ -16,7 +16,8 @@ Mean = Callable[[Tensor], Tensor]  # of a figure of a batch over all processes t
 
 LEAST_SLOPE = 0.1  # of a coupling's map: between narrow logistics its own slope vanishes, and with it the inverse
 LEAST_LOG_SCALE = -5.0
-NEWTON_STEPS = 16
+NEWTON_STEPS = 60  # at most
+ROUNDING = 16  # units of the last digit
 
 
 class ActNorm(nn.Module):
@@ -126,17 +127,43 @@ def _increasing(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tenso
 
 
 def _inverse(value: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """x with `_increasing`(x) = value: Newton's method within a bracket, whose middle is taken where a step would leave it."""
+    """x with `_increasing`(x) = value [...], and its gradient by all arguments."""
+    mixture = log_weights, means, log_scales
+    with torch.no_grad():
+        x = _root(value.flatten(), *(part.flatten(0, -2) for part in mixture)).view_as(value)
+    if not torch.is_grad_enabled():
+        return x
+    # by the implicit function theorem: a step of Newton's from the root, where the slope's own change does not count
+    found, log_slope = _increasing(x, *mixture)
+    return x - (found - value) * (-log_slope.detach()).exp()
+
+
+def _root(value: Tensor, *mixture: Tensor) -> Tensor:
+    """x [N] with `_increasing`(x) = value: Newton's method within a bracket, which is halved where a step would leave it or is not below
+    half of the last one: steps could go round in a circle. Elements whose step is no more than rounding are left out of the next ones."""
+    _, means, log_scales = mixture
     # the logit of a mixture lies between those of its parts, so its root lies between theirs
     roots = (value[..., None] + means * (-log_scales).exp()) / ((-log_scales).exp() + LEAST_SLOPE)
     low, high = roots.amin(-1), roots.amax(-1)
-    x = 0.5 * (low + high)
+    x, moved = 0.5 * (low + high), high - low
+    result, index = x.clone(), torch.arange(len(x), device=x.device)
     for _ in range(NEWTON_STEPS):
-        found, log_slope = _increasing(x, log_weights, means, log_scales)
+        found, log_slope = _increasing(x, *mixture)
         low, high = torch.where(found < value, x, low), torch.where(found < value, high, x)
-        step = x - (found - value) * (-log_slope).exp()
-        x = torch.where((step >= low) & (step <= high), step, 0.5 * (low + high))
-    return x
+        newton = x - (found - value) * (-log_slope).exp()
+        least = ROUNDING * torch.finfo(x.dtype).eps * (1 + x.abs())
+        small = (newton - x).abs() <= least
+        inside = (newton > low) & (newton < high) & ((newton - x).abs() < 0.5 * moved)
+        last, x = x, torch.where(small | inside, newton, 0.5 * (low + high))
+        moved = (x - last).abs()
+        result[index] = x
+        moving = moved > least
+        count = int(moving.sum())
+        if not count:
+            break
+        if count < len(x) // 2:
+            index, value, low, high, x, moved, *mixture = (part[moving] for part in (index, value, low, high, x, moved, *mixture))
+    return result
 
 
 class Dequantisation(nn.Module):

@@ -5,6 +5,7 @@ what it is at that level, signal·y + noise·A ε with one fixed ε for each ima
 (thesis, sec. 5.4.7); in general the null-space projection of Wang et al. 2023 (DDNM).
 """
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +107,7 @@ def inpaint(
     energies of all noise levels and steps of MALA: all of the image then agrees with them, at some twelve times the cost of a constraint.
     By default so do models that can, unless `options` name how a constraint is kept. With `search`, for models that reconstruct, chains
     run freely, from starts that so many steps of optimisation have brought to agree with the known pixels (thesis, sec. 4.4.3); it
-    excludes `posterior`.
+    excludes `posterior`, and `options` then go to the model's `reconstruct`.
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise InputError(f"inpaint: got {x.dtype} {list(x.shape)}, need floating-point images [B, C, H, W]")
@@ -128,8 +129,10 @@ def inpaint(
 
 def _search(method: Any, x: Tensor, operator: Any, completions: int, seed: int, steps: int, options: dict[str, Any]) -> Tensor:
     shape = check_model("inpaint with a search", method, "reconstruct")
-    if options:
-        raise InputError(f"inpaint: with search there is no chain's option, got {', '.join(options)}")
+    known_options = [name for name in inspect.signature(method.reconstruct).parameters if name not in ("x", "mask", "steps", "seed")]
+    if unknown := [name for name in options if name not in known_options]:
+        its = ", ".join(known_options) or "none"
+        raise InputError(f"inpaint: with search there is no option {', '.join(unknown)}; {method.name} has {its}")
     check_count("search", steps, 1)
     check_count("completions", completions, 1)
     y = operator.forward(x.float())
@@ -139,7 +142,7 @@ def _search(method: Any, x: Tensor, operator: Any, completions: int, seed: int, 
     parts = []
     for k in range(completions):
         seeds = [random.seeded(seed, 13, k, i).initial_seed() for i in range(0, len(x), ROWS)]
-        found = [method.reconstruct(a, m, steps=steps, seed=s).x for a, m, s in zip(rows, masks, seeds)]
+        found = [method.reconstruct(a, m, steps=steps, seed=s, **options).x for a, m, s in zip(rows, masks, seeds)]
         parts.append(operator.project(torch.cat(found).to(y.device), y))
     return torch.stack(parts)
 
