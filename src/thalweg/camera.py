@@ -50,18 +50,20 @@ def angles(camera: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.atan2(z, torch.hypot(x, y)), torch.atan2(y, x), position.norm(dim=-1)
 
 
-def rays(camera: Tensor, height: int, width: int, pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def rays(camera: Tensor, height: int, width: int, pixels: Tensor | None = None, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Origins and unit directions of the rays through pixels' centres: [B, 3, 5] -> [B, P, 3] each.
 
-    `pixels` [B, P] numbers them row by row from 0 at the top left; all height·width of them by default. Pixels are square.
+    `pixels` [B, P] numbers them row by row from 0 at the top left; all height·width of them by default. Pixels are square. `inside`
+    [B, P, 2] are other places in them, from the left and from the top, in [0, 1].
     """
     if pixels is None:
         pixels = torch.arange(height * width, device=camera.device).expand(len(camera), -1)
     focal, x, y = (part[:, None] for part in camera[..., 4].unbind(-1))
-    right = (pixels % width + 0.5) / width - x
-    up = (y - (torch.div(pixels, width, rounding_mode="floor") + 0.5) / height) * (height / width)
-    across = torch.stack([right / focal, up / focal, -torch.ones_like(right)], -1)
-    direction = across @ camera[..., :3].transpose(-1, -2)
+    across, down = (0.5, 0.5) if inside is None else inside.unbind(-1)
+    right = (pixels % width + across) / width - x
+    up = (y - (torch.div(pixels, width, rounding_mode="floor") + down) / height) * (height / width)
+    local = torch.stack([right / focal, up / focal, -torch.ones_like(right)], -1)
+    direction = local @ camera[..., :3].transpose(-1, -2)
     return camera[:, None, :, 3].expand_as(direction), direction / direction.norm(dim=-1, keepdim=True)
 
 

@@ -26,12 +26,15 @@ STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 
 class DataNeeds(NamedTuple):
-    """What a model's data must be prepared with: an autoencoder whose latents it sees, a source domain that it translates from, and how
-    many views of an object stand next to each other in a batch."""
+    """What a model's data must be prepared with: an autoencoder whose latents it sees, a source domain that it translates from, how many
+    views of an object stand next to each other in a batch, how many of them are read (None for all), and the share of each image that is
+    hidden."""
 
     autoencoder: str = ""
     source: str = ""
     views: int = 1
+    read_views: int | None = None
+    missing: float = 0.0
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -9,6 +9,8 @@ from torch import Tensor
 import thalweg as tw
 from thalweg import camera, random
 from thalweg.data import Views
+from thalweg.data.layouts import spread
+from thalweg.data.prepare import prepare, trained_data
 from thalweg.errors import InputError
 
 
@@ -56,6 +58,52 @@ def test_the_shapenet_layout(tmp_path):
 def test_objects_without_splits_are_split(tmp_path):
     srn(tmp_path, n=10, each=1)
     assert [tw.data.load(tmp_path, split).objects for split in tw.data.SPLITS] == [8, 1, 1]
+
+
+def test_views_are_spread_and_files_read_when_they_are_asked_for(tmp_path):
+    srn(tmp_path / "cars_train", n=2, each=5)
+    for path in sorted(tmp_path.glob("*/car1/rgb/*.png"))[1:]:
+        path.write_bytes(b"torn")
+    (tmp_path / "cars_train" / "car0" / "pose" / "000001.txt").unlink()  # of a view that is left out
+    found = tw.data.load(tmp_path, views=2)
+    assert found.item.tolist() == [0, 0, 1, 1] and found.views == 1 and len(found) == 4
+    assert found.x[torch.tensor([1, 0, 2, 1])][:, 0, 0, 0].tolist() == [2, 0, 10, 2]
+    with pytest.raises(InputError, match=r"000002\.png cannot be read as a picture"):
+        found.all()
+    assert [len(spread(range(n), 4)) for n in (3, 4, 9)] == [3, 4, 4] and spread(range(9), 4) == [0, 2, 4, 6]
+    for name in ("objects", "digits", tmp_path / "cars_train" / "car0" / "rgb"):
+        with pytest.raises(InputError, match="views are of a folder in the layout of ShapeNet-SRN"):
+            tw.data.load(name, views=2)
+    with pytest.raises(InputError, match="views must be 1 or more"):
+        tw.data.load(tmp_path, views=0)
+
+
+def test_pictures_of_other_sizes_are_named_when_they_are_met(tmp_path):
+    srn(tmp_path, n=10, each=1)
+    picture(tmp_path / "car3" / "rgb" / "000000.png", 1, size=6)
+    with pytest.raises(InputError, match=r"the pictures differ: \[3, 8, 8\].* \[3, 6, 6\].*give size"):
+        tw.data.load(tmp_path).all()
+    assert tw.data.load(tmp_path, size=4).all().x.shape == (8, 3, 4, 4)
+
+
+def test_a_model_of_masked_views_finds_its_data_again(tmp_path):
+    srn(tmp_path / "a_train", n=2, each=4)
+    srn(tmp_path / "a_test", n=1, each=4, seed=1)
+    tiny = {"field.width": 4, "field.depth": 1, "mapping": 4, "octaves": 1, "samples": 2, "rays": 4, "infer_chain.steps": 1}
+    fields = dict(shape=(3, 8, 8), data=str(tmp_path), images=8, batch=4, read_views=3, missing=0.25, **tiny)
+    method = tw.method("nerf_lebm/shapenet-cars-incomplete", seed=0, **fields)
+    data = prepare(method.config, str(tmp_path), "train")
+    assert len(data) == 6 and data.views == 2 and 0.6 < float(data.visible.float().mean()) < 0.9
+    whole = tw.data.load(tmp_path, views=3)
+    kept = data.visible.expand(6, 3, 8, 8)
+    assert torch.equal(data.x[kept], whole.x[torch.arange(6)][kept])
+    tw.fit(method, data, tmp_path / "run", progress=False)
+    found = tw.load(tmp_path / "run")
+    assert found.trained_on["options"] == {"views": 3}
+    assert len(trained_data(found, "test")) == 3
+    picture(tmp_path / "a_train" / "car0" / "rgb" / "000001.png", 200, size=16)
+    with pytest.raises(InputError, match="are not what this nerf_lebm was trained on any more"):
+        trained_data(found, "test")
 
 
 @pytest.mark.parametrize("inverse", [False, True])

@@ -6,12 +6,13 @@ from typing import Any
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
     """The settings of version 0.1 by their present names."""
     same = ("data", "shape", "classes", "batch", "images", "lr", "warm_up", "clip", "ema", "poses", "views", "residual_std", "lr_generator")
-    new = {key: old[key] for key in same} | {"lr_end": 0.0, "likelihood_temperature": old["temperature"]}
+    new = {key: old[key] for key in same} | {"lr_end": 0.0, "read_views": 0, "missing": 0.0, "likelihood_temperature": old["temperature"]}
     new |= {"dim_appearance": old["latent_appearance"], "dim_shape": old["latent_shape"]}
     field = ("width", "depth", "mapping", "mapping_layers", "octaves", "octaves_view", "conditioning")
     new["field"] = {"kind": "radiance_field"} | {key: old[key] for key in field}
     rays = ("near", "far", "ball", "focal", "samples", "importance", "rays", "chunk", "background")
     new["renderer"] = {"kind": "rays"} | {key: old[key] for key in rays}
+    new["renderer"] |= {"sub_pixels": 1, "stop": 0.0}
     if old["prior"] == "energy":
         chain = {"kind": "langevin", "steps": old["prior_steps"], "step": old["prior_step"], "noise": old["prior_noise"]}
         new["prior"] = {"kind": "energy"} | {key: old[f"prior_{key}"] for key in ("width_appearance", "width_shape", "depth")}

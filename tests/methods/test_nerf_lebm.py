@@ -27,6 +27,7 @@ from thalweg.scene.specs import (
     PoseSearch,
     RadianceField,
     Rays,
+    TriPlane,
 )
 
 BOUND = 4.5  # standard errors
@@ -227,6 +228,34 @@ def test_pixels_of_a_step_estimate_the_whole():
             parts.append(m.residual(z, look(x, view, which=which)))
         found, whole = torch.stack(parts), m.residual(z, even)
     assert ((found.mean(0) - whole).abs() < BOUND * found.std(0) / math.sqrt(200)).all()
+
+
+def test_a_pixel_is_the_mean_of_the_rays_through_its_parts():
+    """Four rays a pixel are the pixels of an image of twice the size, drawn ones lie in their own parts."""
+    m, fine = method(sub_pixels=2), method()
+    fine.load_state_dict(m.state_dict())
+    with torch.no_grad():
+        m.field.density.weight.mul_(30)
+        fine.field.density.weight.mul_(30)
+    z, view = random.normal(2, 5, generator=random.seeded(140)), some_cameras(2)
+    made, parts = m.render(*m.split(z), view), fine.render(*fine.split(z), view, size=16)
+    for whole, part in zip(made, parts):
+        torch.testing.assert_close(whole, torch.nn.functional.avg_pool2d(part, 2), atol=1e-5, rtol=1e-4)
+    x = torch.zeros(2, 1, 3, 8, 8)
+    drawn, even = (m.config.renderer.look(x, view[:, None], generator=g) for g in (random.seeded(141), None))
+    assert drawn.directions.shape == (2, 256, 3) and drawn.jitter.shape == (2, 256, 4) and drawn.x.shape == (2, 64, 3)
+    apart = (drawn.directions - even.directions).norm(dim=-1) * 8 * 1.866
+    assert 0.1 < float(apart.mean()) < 0.3 and float(apart.max()) < 0.5 * math.sqrt(0.5) + 0.01
+    m.step(views().batch(0, 4, 0), Losses(m))
+
+
+def test_a_model_may_have_its_field_on_three_planes():
+    m = method(field=TriPlane(resolution=8, channels=2, width=8, base=4, mapping=8), stop=1e-3, importance=2)
+    losses = Losses(m)
+    m.step(views().batch(0, 4, 0), losses)
+    assert all(g is not None and g.isfinite().all() for g in losses.gradients["generator"])
+    made = m.render(*m.split(random.normal(3, 5, generator=random.seeded(142))), some_cameras(3))
+    assert made.x.shape == (3, 3, 8, 8) and float(made.opacity.max()) <= 1 + 1e-5
 
 
 def test_views_of_an_object_share_their_latents():

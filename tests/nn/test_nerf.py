@@ -9,6 +9,7 @@ from torch import Tensor
 from thalweg import camera, energy, random
 from thalweg.chain import Langevin
 from thalweg.nn import nerf, von_mises
+from thalweg.nn.tri_plane import TriPlaneField
 from thalweg.prior import Prior
 
 BOUND = 4.5  # standard errors
@@ -63,6 +64,16 @@ def test_rays_project_back_to_their_pixels():
     torch.testing.assert_close(row, rows.flatten().double())
     some = torch.tensor([[0, 13, 47]])
     torch.testing.assert_close(camera.rays(view, height, width, some)[1], directions[:, some[0]])
+
+
+def test_rays_through_other_places_of_a_pixel_project_back_to_them():
+    view, places = cameras([0.3], [1.1]), jitter(1, 48, 2, seed=4).double()
+    pixels = torch.arange(48)[None]
+    origins, directions = camera.rays(view, 6, 8, pixels, places)
+    local = (origins + 3.7 * directions - view[0, :, 3])[0] @ view[0, :, :3]
+    column = (1.5 * local[:, 0] / -local[:, 2] + 0.5) * 8
+    row = (0.5 - 1.5 * local[:, 1] / -local[:, 2] * 8 / 6) * 6
+    torch.testing.assert_close(torch.stack([column - pixels[0] % 8, row - pixels[0] // 8], 1), places[0])
 
 
 def test_the_field_of_view_is_what_the_outer_edge_sees():
@@ -220,9 +231,83 @@ def test_chunks_change_neither_values_nor_gradients(conditioning):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("conditioning", ["concat", "film"])
+def counted(field):
+    """A field that counts the points it is asked for."""
+
+    def ask(x: Tensor, direction: Tensor):
+        ask.points += x.shape[0] * x.shape[1]
+        return field(x, direction)
+
+    ask.points = 0
+    return ask
+
+
+@pytest.mark.parametrize("importance", [None, jitter(2, 576, 8, seed=3)])
+def test_what_light_does_not_reach_is_not_asked_for(importance):
+    """An opaque ball with a soft edge, half of the ball that rays are followed through: the same picture by fewer points."""
+
+    def small(x: Tensor, direction: Tensor):
+        return 40 * torch.sigmoid(40 * (0.5 - x.norm(dim=-1))), (0.5 + 0.4 * x).clamp(0, 1)
+
+    view = cameras([0.2, 0.7], [0.7, 2.0], distance=4.0, focal=camera.focal_length(30)).float()
+    rays, options = camera.rays(view, 24, 24), dict(near=3.0, far=5.0, ball=True, importance=importance)
+    full, sparing = counted(small), counted(small)
+    whole = nerf.render(full, *rays, jitter(2, 576, 16), **options)
+    with torch.no_grad():
+        found = nerf.render(sparing, *rays, jitter(2, 576, 16), stop=1e-3, chunk=5000, **options)
+    for part, wanted, error in zip(found, whole, (6e-3, 2e-2, 6e-3)):
+        torch.testing.assert_close(part, wanted, atol=error, rtol=0)
+    assert sparing.points < 0.75 * full.points
+    again = counted(small)
+    nerf.render(again, *rays, jitter(2, 576, 16), stop=1e-3, **options)
+    assert again.points == full.points, "with gradients all of it"
+
+
+def test_importance_samples_ask_each_point_once():
+    ask = counted(slab(1.0, -0.5, 0.25))
+    nerf.render(ask, *along_x(3), jitter(1, 3, 8), near=0.0, far=4.0, importance=jitter(1, 3, 4))
+    assert ask.points == 3 * 12
+
+
+def planes_of(**options) -> TriPlaneField:
+    return TriPlaneField(5, 6, **(dict(resolution=8, channels=4, width=16, base=8, mapping=8) | options))
+
+
+def test_a_point_reads_the_three_planes_where_it_lies():
+    """Planes that hold their own coordinates: what is read is the point."""
+    net = planes_of(channels=2)
+    centre = (torch.arange(8.0) + 0.5) / 4 - 1
+    down, across = torch.meshgrid(centre, centre, indexing="ij")
+    planes = torch.stack([across, down]).expand(3, 2, 8, 8)
+    x = random.uniform(1, 50, 3, low=-0.85, high=0.85, generator=random.seeded(9))
+    read = {}
+    net.hidden.register_forward_hook(lambda module, given, out: read.update(found=given[0]))
+    net(x, x, (torch.zeros(1, 1, 16), planes))
+    torch.testing.assert_close(read["found"], x[..., [0, 1, 0, 2, 1, 2]], atol=1e-5, rtol=1e-5)
+
+
+def test_planes_are_of_one_size():
+    assert planes_of(resolution=32).latents(torch.zeros(2, 5), torch.zeros(2, 6))[1].shape == (6, 4, 32, 32)
+    with pytest.raises(ValueError, match="4 times a power of 2, got 12"):
+        planes_of(resolution=12)
+
+
+def test_chunks_of_a_tri_plane_change_neither_values_nor_gradients():
+    net, view = planes_of(), cameras([0.1, 0.5], [0.2, 2.0]).float()
+    z_a, z_s = random.normal(2, 5, generator=random.seeded(1)), random.normal(2, 6, generator=random.seeded(2)).requires_grad_(True)
+    rays, found = camera.rays(view, 4, 4), []
+    for chunk in (None, 50):
+        latents = net.latents(z_a, z_s)
+        made = nerf.render(lambda x, d, latents=latents: net(x, d, latents), *rays, jitter(2, 16, 6), near=3.0, far=5.0, chunk=chunk)
+        found.append((made.colour, *torch.autograd.grad(made.colour.square().sum(), [z_s, net.first.weight, net.planes.weight])))
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        assert a.abs().max() > 0
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "film", "planes"])
 def test_appearance_does_not_touch_the_density(conditioning):
-    net = field_of(conditioning=conditioning)
+    net = planes_of() if conditioning == "planes" else field_of(conditioning=conditioning)
     x, d = random.normal(2, 7, 3, generator=random.seeded(3)), torch.tensor([0.0, 0, 1]).expand(2, 7, 3)
     z = [random.normal(2, n, generator=random.seeded(4, n, i)) for n, i in ((5, 0), (6, 0), (5, 1), (6, 1))]
     density, colour = net(x, d, net.latents(z[0], z[1]))

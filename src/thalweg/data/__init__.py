@@ -35,6 +35,12 @@ _COMBINED = {
     "coloured-fashion": partial(coloured, fashion_mnist, "class"),
     "coloured-fashion-unseen": partial(coloured, fashion_mnist, "class", unseen=True),
 }
+PROCEDURAL = {
+    "chairs": chairs,
+    "cars": cars,
+    "chairs-incomplete": partial(chairs, missing=0.25),
+    "cars-incomplete": partial(cars, missing=0.25),
+}
 _BUILT_IN = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -45,10 +51,7 @@ _BUILT_IN = {
     "objects": objects,
     "objects-aligned": partial(objects, aligned=True),
     "objects-incomplete": partial(objects, missing=0.25),
-    "chairs": chairs,
-    "cars": cars,
-    "chairs-incomplete": partial(chairs, missing=0.25),
-    "cars-incomplete": partial(cars, missing=0.25),
+    **PROCEDURAL,
     **{f"emoji-{vendor}": partial(emoji, vendor) for vendor in VENDORS},
     **{f"emoji-{vendor}-kinds": partial(emoji, vendor, labels="kind") for vendor in VENDORS},
     **_COMBINED,
@@ -106,16 +109,18 @@ def load(
     streaming: bool = False,
     label: str | None = None,
     values: tuple[float, float] | None = None,
+    views: int | None = None,
 ) -> Data:
     """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path: a folder, also of objects, a .npz, .npy, .csv or .parquet file.
 
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
     brought to, or (height, width); `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
-    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file or of pictures. Raises
-    InputError for an unknown name, a missing path and options that the data does not have.
+    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file or of pictures;
+    `views`: images of each object at most, of a folder in the layout of ShapeNet-SRN and of procedural objects. Raises InputError for an
+    unknown name, a missing path and options that the data does not have.
     """
-    options = {key: value for key, value in (("label", label), ("values", values)) if value is not None}
+    options = {key: value for key, value in (("label", label), ("values", values), ("views", views)) if value is not None}
     found: Any = _load(name_or_path, split, size=size, channels=channels, streaming=streaming, **options)
     found.origin, found.options = origin_of(name_or_path), options  # what a run keeps of where its data are
     return found
@@ -130,7 +135,7 @@ def origin_of(name_or_path: str | Path) -> str:
 
 def _load(
     name_or_path: str | Path, split: str, *, size: Size | None, channels: int | None, streaming: bool, label: str | None = None,
-    values: tuple[float, float] | None = None,
+    values: tuple[float, float] | None = None, views: int | None = None,
 ) -> Data:  # fmt: skip
     check_split(split)
     name = str(name_or_path)
@@ -140,6 +145,9 @@ def _load(
         raise InputError(f"label names a column of a .csv or .parquet file, '{name}' is none")
     if values is not None and path.suffix not in (".npz", ".npy") and (not path.is_dir() or layout(path) is not None):
         raise InputError(f"values are of a .npz or .npy file, or a folder of pictures, '{name}' is none")
+    few = {} if views is None else {"views": views}
+    if few and name not in PROCEDURAL and (not path.is_dir() or layout(path) is not shapenet):
+        raise InputError(f"views are of a folder in the layout of ShapeNet-SRN, and of {', '.join(PROCEDURAL)}; '{name}' is neither")
     if name.startswith("hf:") or _saved_by_datasets(path):
         return hub(name, split, size=size, channels=channels, streaming=streaming)
     if streaming:
@@ -149,7 +157,7 @@ def _load(
             raise InputError(f"'{name}' is a toy of points in the plane: it has no size and no channels")
         return toy(name)
     if name in _BUILT_IN:
-        return _BUILT_IN[name](split, size=size, channels=channels)
+        return _BUILT_IN[name](split, size=size, channels=channels, **few)
     base, _, one = name.partition(":")
     if one and base in _BUILT_IN:
         found = _BUILT_IN[base](split, size=size, channels=channels)
@@ -159,7 +167,7 @@ def _load(
     if path.is_dir():
         reader = layout(path)
         if reader is not None:
-            return reader(path, split, size=size, channels=channels)
+            return reader(path, split, size=size, channels=channels, **few)
         return folder(path, split, size=size, channels=channels, values=values)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return array_file(path, split, size=size, channels=channels, values=values)

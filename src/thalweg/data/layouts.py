@@ -1,5 +1,7 @@
 """Objects from known cameras read from folders: the layouts of ShapeNet-SRN and of GRAF's CARLA, and meshes to be rendered."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ..errors import InputError, require
 from .folders import FOLDERS, SUFFIXES, decode
 from .images import Size, check_split, convert, partition, side
 from .render import SHARES, meshes
+from .unread import Unread
 from .views import Views
 
 
@@ -23,11 +26,14 @@ def layout(path: Path) -> Any:
     return meshes if any(path.glob("*.obj")) else None
 
 
-def shapenet(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Views:
+def shapenet(
+    path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, views: int | None = None
+) -> Views:
     """A folder in the layout of ShapeNet-SRN (Sitzmann et al. 2019): OBJECT/rgb/*.png, OBJECT/pose/*.txt, OBJECT/intrinsics.txt.
 
     Objects lie in folders whose names end in train, val and test (cars_train), or together, then split 80/10/10 by object. Poses
-    are 16 numbers, camera to world. Raises InputError for what is missing or cannot be read, by name.
+    are 16 numbers, camera to world. Of each object `views` images at most are read, evenly spread over its files, all by default, each
+    when it is first asked for. Raises InputError for what is missing or cannot be read, by name.
     """
     check_split(split)
     root = Path(path)
@@ -39,23 +45,32 @@ def shapenet(path: str | Path, split: str = "train", *, size: Size | None = None
         found = [found[row] for row in partition(split, len(found), SHARES).tolist()]
     if not found:
         raise InputError(f"{homes.get(split, root)} holds no objects, folders with intrinsics.txt")
-    images, matrices, lenses, items = [], [], [], []
+    pictures: list[Path] = []
+    matrices, lenses, items = [], [], []
     for item, home in enumerate(found):
         lens = _srn_lens(home / "intrinsics.txt")
-        for picture in _pictures(home / "rgb"):
-            images.append(_square(picture, size, channels))
+        for picture in spread(_pictures(home / "rgb"), views):
+            pictures.append(picture)
             matrices.append(_numbers(home / "pose" / f"{picture.stem}.txt", 16).reshape(4, 4))
             lenses.append(lens)
             items.append(item)
+    images = _unread(pictures, size, channels)
     camera = _cameras(numpy.stack(matrices), numpy.stack(lenses), str(root))
-    return Views(torch.stack(images), camera, torch.tensor(items), name=f"{root.name}/{split}")
+    return Views(images, camera, torch.tensor(items), name=f"{root.name}/{split}")
+
+
+def spread(found: Sequence[Any], most: int | None) -> Sequence[Any]:
+    """`most` of what was found, evenly spread over it; all of it for None, or where it is less. InputError below 1."""
+    if most is not None and most < 1:
+        raise InputError(f"views must be 1 or more, got {most}")
+    return found if most is None or most >= len(found) else [found[i * len(found) // most] for i in range(most)]
 
 
 def carla(path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None) -> Views:
     """A folder in the layout of GRAF's CARLA cars, an object an image: pictures there or in images/, and carla_poses/ (or poses/).
 
     That folder holds STEM_extrinsics.npy [3, 4] for STEM.png and intrinsics.npy, whose last two axes are the lens matrix in pixels.
-    Split 80/10/10. Which way the matrices go is told from that all cameras look at the origin.
+    Split 80/10/10. Which way the matrices go is told from that all cameras look at the origin. Pictures are read when they are asked for.
     """
     check_split(split)
     root = Path(path)
@@ -65,7 +80,7 @@ def carla(path: str | Path, split: str = "train", *, size: Size | None = None, c
     home = next((part for part in (root / "images", root / "carla_images") if part.is_dir()), root)
     pictures = _pictures(home)
     pictures = [pictures[row] for row in partition(split, len(pictures), SHARES).tolist()]
-    images = [_square(picture, size, channels) for picture in pictures]
+    images = _unread(pictures, size, channels)
     lens = _array(poses / "intrinsics.npy")
     lens = lens.reshape(-1, *lens.shape[-2:])[0] if lens.ndim >= 2 else lens
     width = _width(pictures[0])
@@ -79,7 +94,7 @@ def carla(path: str | Path, split: str = "train", *, size: Size | None = None, c
             raise InputError(f"{file} must hold a pose of 3 by 4, got shape {list(matrices[-1].shape)}")
     lenses = numpy.tile(numpy.array([lens[0, 0], lens[0, 2], lens[1, 2]]) / width, (len(pictures), 1))
     camera = _cameras(numpy.stack([m[:3] for m in matrices]), lenses, str(root))
-    return Views(torch.stack(images), camera, torch.arange(len(images)), name=f"{root.name}/{split}")
+    return Views(images, camera, torch.arange(len(pictures)), name=f"{root.name}/{split}")
 
 
 def _poses_folder(root: Path) -> Path | None:
@@ -91,6 +106,10 @@ def _pictures(folder: Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder} holds no pictures; the endings read are {', '.join(SUFFIXES)}")
     return found
+
+
+def _unread(files: list[Path], size: Size | None, channels: int | None) -> Unread:
+    return Unread(files, partial(_square, size=size, channels=channels))
 
 
 def _square(file: Path, size: Size | None, channels: int | None) -> Tensor:

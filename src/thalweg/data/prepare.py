@@ -16,7 +16,7 @@ from .base import Batch, Data
 from .door import of
 from .images import Images, Size, TooFew
 from .plausible import renumbered
-from .record import are, class_names, concepts, origin
+from .record import are, class_names, concepts, fingerprint, origin
 from .toy import TOYS, toy
 from .vectors import Table
 
@@ -49,7 +49,8 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
 
     Raises InputError for data without what the model needs.
     """
-    needs, found = config.data_needs, sized(config, name, split, size=size, **options)
+    needs = config.data_needs
+    found = sized(config, name, split, size=size, **options | ({} if needs.read_views is None else {"views": needs.read_views}))
     where = origin(found)
     if needs.autoencoder:
         from ..latent import wrap
@@ -57,9 +58,13 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
         found = wrap(found, needs.autoencoder, device=device)
     if needs.source:
         found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0]))
+    given = getattr(found, "options", {})
     found = group_views(found, needs.views)
+    if needs.missing and isinstance(found, Views):
+        whole, found = found, found.masked(needs.missing)
+        found.known_as = fingerprint(whole)
     if isinstance(found, Views):
-        found.origin = where  # type: ignore[attr-defined]  # others have it themselves
+        found.origin, found.options = where, given  # type: ignore[attr-defined]  # others have them themselves
     return found
 
 

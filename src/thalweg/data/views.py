@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..random import normal, seeded, uniform
 from .images import to_unit
+from .unread import Unread
 
 
 class ViewBatch(NamedTuple):
@@ -25,7 +26,9 @@ class ViewBatch(NamedTuple):
 
 @final
 class Views:
-    """Images [N, C, H, W] uint8 of objects from known cameras [N, 3, 5], in memory; `item` [N] says which object, numbered from 0.
+    """Images [N, C, H, W] uint8 of objects from known cameras [N, 3, 5]; `item` [N] says which object, numbered from 0.
+
+    Images are in memory, or in files that are read when they are asked for (`unread`).
 
     A batch holds `views` images of an object one after the other, objects in random order; each image comes once an epoch, but for
     those that do not fill a last group of `views`. `depth` [N, H, W] float16, where known, is the distance along the ray in world
@@ -36,10 +39,11 @@ class Views:
     """
 
     classes: tuple[str, ...] = ()
+    known_as: str | None = None  # the fingerprint of the whole images, where these are incomplete
 
     def __init__(
         self,
-        x: Tensor,
+        x: Tensor | Unread,
         camera: Tensor,
         item: Tensor,
         *,
@@ -75,6 +79,11 @@ class Views:
         self.objects = len(counts)
         self._epoch_length = int((counts // views * views).sum())
         self._order: tuple[tuple[int, int] | None, Tensor] = (None, torch.empty(0))
+
+    @property
+    def fingerprint(self) -> str | None:
+        """`known_as`, or of images in files that of their names and lengths; None of others, which are known by their content."""
+        return self.known_as or (self.x.fingerprint if isinstance(self.x, Unread) else None)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -118,7 +127,7 @@ class Views:
         y, x = torch.arange(height)[None, :, None], torch.arange(width)[None, None]
         inside = (y >= top[:, None, None]) & (y < (top + tall)[:, None, None])
         inside = inside & (x >= left[:, None, None]) & (x < (left + wide)[:, None, None])
-        images = self.x.clone()
+        images = self.x[torch.arange(len(self))]
         for i, hole in enumerate(inside):
             noise = normal(self.shape[0], int(hole.sum()), generator=g)
             images[i][:, hole] = (127.5 + 63.75 * noise).round().clamp(0, 255).to(torch.uint8)

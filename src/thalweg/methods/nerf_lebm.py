@@ -20,7 +20,7 @@ from torch import Tensor
 
 from thalweg import camera as cameras
 from thalweg import random
-from thalweg.config import STRICT, Common, Count, DataNeeds, NotNegative, Positive
+from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data import ViewBatch
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
@@ -31,7 +31,18 @@ from thalweg.nn.nerf import Rendering
 from thalweg.scene import poses
 from thalweg.scene.chains import ObjectChains
 from thalweg.scene.rays import Given, Pixels, choose, observe
-from thalweg.scene.specs import Amortized, EnergyPrior, LatentPrior, Learner, Persistent, PoseSearch, PosteriorChain, RadianceField, Rays
+from thalweg.scene.specs import (
+    Amortized,
+    EnergyPrior,
+    LatentPrior,
+    Learner,
+    Persistent,
+    PoseSearch,
+    PosteriorChain,
+    RadianceField,
+    Rays,
+    SceneField,
+)
 
 LATENTS = ("appearance", "shape")
 ANGLES = ("altitude", "azimuth")
@@ -45,7 +56,7 @@ REDRAWN = 10  # steps of inference after which other pixels are looked at
 class Config(Common):
     """Settings of `nerf_lebm`."""
 
-    field: RadianceField = RadianceField()
+    field: SceneField = RadianceField()
     """the radiance field of G_θ"""
     renderer: Rays = Rays()
     """how its images are computed, and in training of which pixels"""
@@ -63,6 +74,10 @@ class Config(Common):
     """how unknown poses are searched; None (the paper) to draw them from their posterior"""
     views: Count = 1
     """images of an object in a batch, which share their latents; above 1 not for the amortized learner"""
+    read_views: Whole = 0
+    """images of each object that are read, evenly spread over its files, 0 for all"""
+    missing: Fraction = 0.0
+    """share of each training image that is hidden by noise (sec. 3.5.7)"""
     residual_std: Positive = 0.05
     """σ_ε, of images in [−1, 1]"""
     likelihood_temperature: Positive = 1.0
@@ -80,7 +95,7 @@ class Config(Common):
 
     @property
     def data_needs(self) -> DataNeeds:
-        return DataNeeds(views=self.views)
+        return DataNeeds(views=self.views, read_views=self.read_views or None, missing=self.missing)
 
 
 class Pictures(NamedTuple):

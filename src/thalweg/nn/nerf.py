@@ -108,11 +108,14 @@ def render(
     importance: Tensor | None = None,
     chunk: int | None = None,
     ball: bool = False,
+    stop: float = 0.0,
 ) -> Rendering:
     """Rays [B, P, 3] through a field: `jitter` [B, P, M] in [0, 1] places M stratified samples between `near` and `far`.
 
     With `ball` between where each ray enters and leaves the ball of radius 1 about the origin, outside which nothing is.
-    `importance` [B, P, N] in [0, 1] draws N more where the first ones found density, which both passes ask the same field for.
+    `importance` [B, P, N] in [0, 1] draws N more where the first ones found density, of the same field. `stop`: where no gradients are
+    needed, samples that less than this share of the light reaches are not asked for, nor any on rays that miss the ball, nor further
+    ones on rays where the first ones held back less than this share.
     `chunk`: samples along all rays that are held at once at most (not below one ray of each object); gradients then compute
     each chunk anew, so that memory stays bounded in training too. The result does not depend on it.
     """
@@ -124,11 +127,20 @@ def render(
     def part(origin: Tensor, direction: Tensor, jitter: Tensor, importance: Tensor | None) -> Rendering:
         start, end = inside_ball(origin, direction) if ball else (near, far)
         t = stratified(start, end, jitter)
+        sparing = stop > 0 and not torch.is_grad_enabled()
+        density, colour = _front_to_back(field, origin, direction, t, end, stop) if sparing else _along(field, origin, direction, t)
         if importance is not None:
             with torch.no_grad():
-                weights = weights_of(_along(field, origin, direction, t)[0], t, end)
-                t = torch.cat([t, hierarchical(t, weights, end, importance)], -1).sort(-1).values
-        return composite(*_along(field, origin, direction, t), t, end, background, behind=far)
+                weights = weights_of(density, t, end)
+                further = hierarchical(t, weights, end, importance)
+                left = 1 - torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)  # of the light, before each sample
+                reached = left.gather(-1, torch.searchsorted(t.contiguous(), further.contiguous())) > stop
+            wanted = reached & (left[..., -1:] < 1 - stop) if sparing else None
+            more = _along(field, origin, direction, further) if wanted is None else _at(field, origin, direction, further, wanted)
+            t, order = torch.cat([t, further], -1).sort(-1)
+            density = torch.cat([density, more[0]], -1).gather(-1, order)
+            colour = torch.cat([colour, more[1]], -2).gather(-2, order[..., None].expand(*order.shape, 3))
+        return composite(density, colour, t, end, background, behind=far)
 
     parts = [None if x is None else x.split(rays_at_once, 1) for x in (origins, directions, jitter, importance)]
     again = torch.is_grad_enabled() and len(parts[0]) > 1
@@ -144,6 +156,30 @@ def _along(field: Field, origins: Tensor, directions: Tensor, t: Tensor) -> tupl
     points = origins[:, :, None] + t[..., None] * directions[:, :, None]
     density, colour = field(points.flatten(1, 2), directions[:, :, None].expand_as(points).flatten(1, 2))
     return density.view_as(t), colour.view_as(points)
+
+
+def _at(field: Field, origins: Tensor, directions: Tensor, t: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_along` of the `wanted` [B, P, M] samples alone; elsewhere nothing is. Without gradients."""
+    density, colour, flat = t.new_zeros(t.shape), t.new_zeros(*t.shape, 3), wanted.flatten(1)
+    most = int(flat.sum(1).max())
+    if most:
+        place = flat.byte().argsort(dim=1, descending=True, stable=True)[:, :most]  # objects with fewer are filled up with others
+        ray = torch.div(place, t.shape[-1], rounding_mode="floor")[..., None].expand(-1, -1, 3)
+        direction = directions.gather(1, ray)
+        found = field(origins.gather(1, ray) + t.flatten(1).gather(1, place)[..., None] * direction, direction)
+        density.view(len(t), -1).scatter_(1, place, (found[0] * flat.gather(1, place)).to(density))
+        colour.view(len(t), -1, 3).scatter_(1, place[..., None].expand(-1, -1, 3), found[1].to(colour))
+    return density, colour
+
+
+def _front_to_back(field: Field, origins: Tensor, directions: Tensor, t: Tensor, far: float | Tensor, stop: float) -> tuple[Tensor, Tensor]:
+    """As `_along`, four samples at a time, as long as more than `stop` of the light is left, and not on rays that end where they begin."""
+    length = torch.cat([t[..., 1:], _of_each(t, far)], -1) - t
+    left, found = (_of_each(t, far) > t[..., :1]).to(t), []
+    for part, step in zip(t.split(4, -1), length.split(4, -1)):
+        found.append(_at(field, origins, directions, part, (left > stop).expand_as(part)))
+        left = left * (-(found[-1][0] * step).sum(-1, keepdim=True)).exp()
+    return torch.cat([density for density, _ in found], -1), torch.cat([colour for _, colour in found], -2)
 
 
 # --- fields

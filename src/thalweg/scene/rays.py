@@ -46,9 +46,10 @@ def observe(batch: Batch | ViewBatch, views: int, *, known: bool, rays: int, gen
 
 
 class Pixels(NamedTuple):
-    """Q pixels of each of N objects, of all its views: their rays [N, Q, 3], values `x` [N, Q, C] in [−1, 1] and weights [N, Q].
+    """Q pixels of each of N objects, of all its views: values `x` [N, Q, C] in [−1, 1] and weights [N, Q], and the rays [N, Q S, 3]
+    through S places in each, one pixel after the other.
 
-    `jitter` [N, Q, M] in [0, 1] places samples along each ray, `importance` [N, Q, M'] further ones.
+    `jitter` [N, Q S, M] in [0, 1] places samples along each ray, `importance` [N, Q S, M'] further ones.
     """
 
     origins: Tensor
@@ -74,28 +75,44 @@ def look(
     *,
     samples: int,
     importance: int = 0,
+    sub_pixels: int = 1,
     generator: random.Generator = None,
 ) -> Pixels:
     """The pixels number `which` [N·V, P], or all, of images [N, V, C, H, W] from cameras [N, V, 3, 5].
 
-    `visible` [N, V, 1, H, W] is False where an image is missing. Samples along rays are drawn, or without a generator evenly spaced.
-    Weights make up for the pixels that are not looked at: the sum over all is estimated without bias.
+    `visible` [N, V, 1, H, W] is False where an image is missing. Rays pass through the middle of a pixel, or one through each of
+    `sub_pixels`² equal parts. Places in these and samples along rays are drawn, or without a generator evenly spaced. Weights make
+    up for the pixels that are not looked at: the sum over all is estimated without bias.
     """
     channels, height, width = x.shape[2:]
     objects = len(x)
     if which is None:
         which = torch.arange(height * width, device=x.device).expand(objects * x.shape[1], -1)
-    origins, directions = cameras.rays(camera.flatten(0, 1), height, width, which)
+    through, inside = which, None
+    if sub_pixels > 1:
+        through = which.repeat_interleave(sub_pixels**2, 1)
+        inside = _inside(which.shape, sub_pixels, generator, x.device)
+    origins, directions = cameras.rays(camera.flatten(0, 1), height, width, through, inside)
     values = x.flatten(0, 1).flatten(2).gather(2, which[:, None].expand(-1, channels, -1)).transpose(1, 2)
     weight = torch.full(which.shape, height * width / which.shape[1], device=x.device)
     if visible is not None:
         weight = weight * visible.flatten(0, 1).flatten(1).gather(1, which)
 
     def draws(count: int, even: Tensor) -> Tensor:
-        shape = (objects, which.shape[1] * x.shape[1], count)
+        shape = (objects, through.shape[1] * x.shape[1], count)
         return even.expand(shape) if generator is None else random.uniform(*shape, generator=generator, device=x.device)
 
     origins, directions, values, weight = (part.reshape(objects, -1, *part.shape[2:]) for part in (origins, directions, values, weight))
     middle, spread = x.new_full((1,), 0.5), (torch.arange(importance, device=x.device) + 0.5) / max(1, importance)
     further = draws(importance, spread) if importance else None
     return Pixels(origins, directions, values, weight, draws(samples, middle), further)
+
+
+def _inside(shape: torch.Size, parts: int, generator: random.Generator, device: torch.device) -> Tensor:
+    """A place in each of `parts`² parts of pixels [I, P], drawn or without a generator its middle: [I, P·parts², 2] in [0, 1]."""
+    images, pixels = shape
+    corner = torch.cartesian_prod(*[torch.arange(parts, device=device)] * 2).repeat(pixels, 1)
+    draw: Tensor | float = 0.5
+    if generator is not None:
+        draw = random.uniform(images, pixels * parts**2, 2, generator=generator, device=device)
+    return ((corner + draw) / parts).expand(images, -1, -1)

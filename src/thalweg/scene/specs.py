@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from thalweg.energy import Energy
     from thalweg.nn import nerf
     from thalweg.nn.inference import InferenceNetwork
+    from thalweg.nn.tri_plane import TriPlaneField
     from thalweg.prior import Prior
     from thalweg.scene.rays import Pixels
 
@@ -56,6 +57,34 @@ class RadianceField:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TriPlane:
+    """A radiance field on three planes of features that the latent of shape makes (`nn.tri_plane`; Chan et al. 2022): ours."""
+
+    kind: Literal["tri_plane"] = "tri_plane"
+    resolution: Literal[8, 16, 32, 64, 128] = 32
+    """side of the planes"""
+    channels: Count = 16
+    """features in each"""
+    width: Count = 64
+    """hidden units of the layer that reads them"""
+    base: Count = 64
+    """channels of the planes' decoder"""
+    mapping: Count = 64
+    """hidden units of the latents' mapping networks"""
+    mapping_layers: Count = 4
+    """layers of each mapping network"""
+
+    def build(self, dim_appearance: int, dim_shape: int) -> "TriPlaneField":
+        from thalweg.nn.tri_plane import TriPlaneField
+
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
+        return TriPlaneField(dim_appearance, dim_shape, **options)
+
+
+SceneField = Annotated[RadianceField | TriPlane, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Rays:
     """Volume rendering along the rays of pinhole cameras (`nn.nerf`; thesis, eq. 3.1)."""
 
@@ -72,6 +101,10 @@ class Rays:
     """M, stratified samples along each ray"""
     importance: Whole = 0
     """further samples where those found density, 0 for none"""
+    sub_pixels: Count = 1
+    """n: a pixel is the mean of n² rays, each through a place in a part of its own, drawn in training"""
+    stop: Fraction = 0.0
+    """share of the light below which what is behind is not looked at where no gradients are needed, 0 to look at all"""
     rays: Whole = 128
     """pixels of each image that a step of training looks at, drawn anew, 0 for all"""
     chunk: Count = 262_144
@@ -103,7 +136,9 @@ class Rays:
         """
         from thalweg.scene import rays
 
-        return rays.look(x, camera, visible, which, samples=self.samples, importance=self.importance, generator=generator)
+        return rays.look(
+            x, camera, visible, which, samples=self.samples, importance=self.importance, sub_pixels=self.sub_pixels, generator=generator
+        )
 
     def render(self, field: "nerf.Field", pixels: "Pixels") -> "nerf.Rendering":
         """What those pixels show of a field, whose points are in units of `radius`; depth in world units."""
@@ -112,8 +147,10 @@ class Rays:
         r = self.radius
         seen = nerf.render(
             field, pixels.origins / r, pixels.directions, pixels.jitter, near=self.near / r, far=self.far / r, ball=self.ball,
-            background=float(self.background == "white"), importance=pixels.importance, chunk=self.chunk,
+            background=float(self.background == "white"), importance=pixels.importance, chunk=self.chunk, stop=self.stop,
         )  # fmt: skip
+        if self.sub_pixels > 1:
+            seen = nerf.Rendering(*(part.unflatten(1, (-1, self.sub_pixels**2)).mean(2) for part in seen))
         return seen._replace(depth=seen.depth * r)
 
 

@@ -1,0 +1,67 @@
+"""A conditional radiance field on three planes (EG3D, Chan et al. 2022), under the same latents as `nn.nerf.ConditionalField`."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .nerf import Mapping
+
+START = 4  # side of the planes at the first layer of their decoder
+
+
+class TriPlaneField(nn.Module):
+    """g_θ(x, d, z^s, z^a) -> (c, σ): a point is looked up in three planes of features that z^s makes; z^a enters the colour alone.
+
+    Planes of `resolution`² with `channels` features each, over x and y, x and z, y and z in [−1, 1], by a decoder of convolutions with
+    `base` channels: once an object. A hidden layer of `width` for density and colour: what a point costs. Colours do not depend on the
+    viewing direction. Raises ValueError unless resolution is 4 times a power of 2.
+    """
+
+    def __init__(
+        self,
+        appearance: int,
+        shape: int,
+        *,
+        resolution: int = 32,
+        channels: int = 16,
+        width: int = 64,
+        base: int = 64,
+        mapping: int = 64,
+        mapping_layers: int = 4,
+    ) -> None:
+        super().__init__()
+        doublings = round(math.log2(resolution / START))
+        if resolution != START * 2**doublings:
+            raise ValueError(f"the resolution of planes must be 4 times a power of 2, got {resolution}")
+        self.channels = channels
+        self.map_appearance = Mapping(appearance, mapping, mapping_layers)
+        self.map_shape = Mapping(shape, mapping, mapping_layers)
+        self.first = nn.Linear(mapping, base * START**2)
+        self.convolutions = nn.ModuleList(nn.Conv2d(base, base, 3, padding=1) for _ in range(doublings))
+        self.planes = nn.Conv2d(base, 3 * channels, 3, padding=1)
+        for layer in (self.first, *self.convolutions):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+        self.hidden = nn.Linear(3 * channels, width)
+        self.density = nn.Linear(width, 1)
+        self.colour_hidden = nn.Linear(width, width // 2)
+        self.appearance_at = nn.Linear(mapping, width // 2 * 2)
+        self.colour = nn.Linear(width // 2, 3)
+
+    def latents(self, z_a: Tensor, z_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the colour's hidden layer [B, 1, ·], and the planes [3 B, C, R, R]: once an object, not once a point."""
+        h = F.leaky_relu(self.first(self.map_shape(z_s)), 0.2).view(len(z_s), -1, START, START)
+        for layer in self.convolutions:
+            h = F.leaky_relu(layer(F.interpolate(h, scale_factor=2.0, mode="nearest")), 0.2)
+        planes = self.planes(h).view(-1, self.channels, *h.shape[2:])
+        return self.appearance_at(self.map_appearance(z_a))[:, None], planes
+
+    def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        appearance, planes = latents
+        place = torch.stack([x[..., [0, 1]], x[..., [0, 2]], x[..., [1, 2]]], 1).flatten(0, 1)[:, None]  # [3 B, 1, P, 2]
+        found = F.grid_sample(planes.float(), place.float(), padding_mode="border", align_corners=False)  # [3 B, C, 1, P]
+        h = F.relu(self.hidden(found.view(len(x), 3 * self.channels, -1).transpose(1, 2)))
+        density = F.softplus(self.density(h).squeeze(-1) - 1)  # shifted as in `nn.nerf`
+        scale, shift = appearance.chunk(2, -1)
+        return density, self.colour(F.relu((1 + scale) * self.colour_hidden(h) + shift)).sigmoid()
