@@ -1,16 +1,15 @@
 """LIEBM: the effect of a frozen encoder's latents on an energy and its generator, and the settings that the paper leaves open.
 
 `encoders`: the self-supervised encoders h (SimCLR, BYOL, W-MSE), with a linear probe, nearest neighbours and a picture by t-SNE.
-`ablation`: LIEBM, the same energy and generator without latents, with an encoder that was never trained, with one that learns along as in
-CLEL, without augmented negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for
-`--seconds` of CPU time (encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps;
-outliers by the energy and by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not
-give, one at a time.
-`restoration`: images from means of their pixels or channels or with a part hidden, m⁰, m and Y in turn (Table 8), of the model that
-`ablation` kept.
+`ablation`: LIEBM, the same energy and generator without latents, with an encoder that was never trained, without augmented
+negatives, with the other learners, encoders, posteriors and γ (Figures 6 to 8, Tables 9 and 10), each for `--seconds` of CPU time
+(encoders come on top): Fréchet distances of samples and of the generator alone, after fewer and more steps; outliers by the energy and
+by the joint score (eq. 15); samples by label; reconstruction. `sweep`: the settings that the paper does not give, one at a time.
 `claim`: the paper's main claim, latents against none at equal updates (`--images`), each with moves bounded as in the preset and not,
-with spectral norm, with a larger step, and without a weight on the energies: distances over time, outliers, and the features f_φ(x) by
-a linear probe, nearest neighbours and t-SNE (Figure 1), with γ‖∇cos‖ over ‖∇F‖.
+with spectral norm, with larger steps, and without a weight on the energies, and an encoder that learns along as in CLEL: distances
+over time, outliers, the features f_φ(x) and h by linear probes and nearest neighbours, f_φ by t-SNE (Figures 1, 6 and 7), and γ‖∇cos‖
+over ‖∇F‖. `restoration`: images from means of their pixels or channels or with a part hidden, m⁰, m and Y in turn (Table 8), of the
+model that `ablation` kept.
 
     python -m studies.liebm encoders ablation --seconds 120 --jobs 2
     python -m studies.liebm sweep --seconds 120 --seeds 1
@@ -43,7 +42,6 @@ ROWS: dict[str, tuple[str | None, dict[str, Any]]] = {
     FULL: ("simclr", {}),
     "no latents": (None, {}),
     "no pretraining": ("random", {}),
-    "co-trained": (None, {"cotraining": "contrastive"}),
     "no augmentation": ("simclr", {"augmented_starts": 0.0}),
     "EJM": ("simclr", {"generator_training": "ejm"}),
     "ERM": ("simclr", ERM),
@@ -58,14 +56,15 @@ NONE = "no latents"
 # the paper's main claim where it could show: names of variants and the fields that they change; "step ×" is of the preset's step
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {}, "moves unbounded": {"chain.clip": 0.0}, "spectral norm": {"net.spectral_norm": True},
-    "spectral norm, moves unbounded": {"net.spectral_norm": True, "chain.clip": 0.0}, "step × 3": {"step ×": 3.0},
-    "energies free": {"regularise": 0.0},
+    "spectral norm, moves unbounded": {"net.spectral_norm": True, "chain.clip": 0.0},
+    "step × 3": {"step ×": 3.0}, "step × 10": {"step ×": 10.0}, "energies free": {"regularise": 0.0},
 }  # fmt: skip
-CLAIM = {
+COTRAINED = "co-trained encoder"
+CLAIM: dict[str, tuple[str | None, dict[str, Any]]] = {
     f"{base}, {name}".removesuffix(", "): (loss, fields)
     for name, fields in VARIANTS.items()
     for base, loss in ((FULL, "simclr"), (NONE, None))
-}
+} | {COTRAINED: (None, {"cotraining": "contrastive"})}
 # name of version 0.1, under which rows were recorded: (field, values)
 SWEEP: dict[str, tuple[str, tuple[Any, ...]]] = {
     "step": ("step", (0.5, 2.0, 5.0, 10.0, 20.0)), "noise": ("noise", (0.0, 1e-3, 1e-2)), "augment": ("augmented_starts", (0.0, 0.3)),
@@ -152,6 +151,8 @@ def claim_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     name = f"liebm/{options.data}"
     fields = dict(CLAIM[row][1])
     larger = fields.pop("step ×", None)
+    if row == COTRAINED:
+        fields["encoder"] = tw.methods.preset(f"ssl/{options.data}")[1].encoder
     step = {} if larger is None else {"chain.step": larger * tw.methods.preset(name)[1].chain.step}
     net = {}
     if options.data == "digits":
@@ -254,32 +255,27 @@ def claim_one(row: str, seed: int, options: Options) -> Row:
     if twin is None:
         return found
     found |= {"generator": judge.distance(twin, seed, options.precision, use="initializer")} | outliers_of(twin, judge, options)
-    (train, test), some = sets_of(options), slice(0, PROBED)
-    classes, train, test = test.classes, train.all(), test.all()
-    with torch.no_grad():
-        seen, held_out = (torch.cat([twin.encode(x) for x in part.x[some].split(512)]) for part in (train, test))
-    labels = (train.label[some], held_out, test.label[some])
-    found |= {"linear_probe": tw.evaluate.linear_probe(seen, *labels).accuracy.value, "knn": tw.evaluate.knn(seen, *labels).accuracy.value}
-    if seed == 0 and row in (FULL, NONE):
-        draw_tsne(held_out, labels[2], classes, options, "features", row)
+    train, test = sets_of(options)
+    classes, parts = test.classes, [split.all() for split in (train, test)]
+    encoders = {"": twin.encode} | ({} if twin.encoder is None else {"encoder_": twin.encoder.features})
+    for name, encode in encoders.items():  # f, and h of the latents (Figure 7)
+        with torch.no_grad():
+            seen, held_out = (torch.cat([encode(x) for x in part.x[:PROBED].split(512)]) for part in parts)
+        asked = (seen, parts[0].label[:PROBED], held_out, parts[1].label[:PROBED])
+        found[f"{name}linear_probe"] = tw.evaluate.linear_probe(*asked).accuracy.value
+        found[f"{name}knn"] = tw.evaluate.knn(*asked).accuracy.value
+        if seed == 0 and not name and row in (FULL, NONE):
+            draw_tsne(held_out, parts[1].label[:PROBED], classes, options, "features", row)
     return found
 
 
 def claim_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    """Means over seeds; what the distance is more without latents than with them, at the same seed and otherwise equal settings."""
+    """Means over seeds; what the distance is more than with a pretrained encoder's latents, at the same seed and else the same settings."""
     keys = (
-        "frechet",
-        "best",
-        "generator",
-        "auroc_energy",
-        "auroc_joint",
-        "linear_probe",
-        "knn",
-        "latent_share",
-        "displacement",
-        "guard_events",
-    )
-    gap, error = paired(rows, name, name.replace(NONE, FULL, 1), "frechet")
+        "frechet", "best", "generator", "auroc_energy", "auroc_joint", "linear_probe", "knn", "encoder_linear_probe", "encoder_knn",
+        "latent_share", "displacement", "guard_events",
+    )  # fmt: skip
+    gap, error = paired(rows, name, FULL if name == COTRAINED else name.replace(NONE, FULL, 1), "frechet")
     return means(mine, keys) | {"above_latents": gap, "standard_error": error}
 
 
@@ -375,7 +371,7 @@ CLAIMED = [
         "model = row | seeds | diverged | Fréchet distance = frechet:.1f | best on the way = best:.1f | "
         "minus that with latents = above_latents ± standard_error:+.1f | of the generator alone = generator:.1f | "
         "AUROC, energy = auroc_energy:.3f | joint = auroc_joint:.3f | linear probe of f = linear_probe:.1f % | "
-        "nearest neighbours = knn:.1f % | γ‖∇cos‖ over ‖∇F‖ = latent_share:.3f"
+        "nearest neighbours = knn:.1f % | linear probe of h = encoder_linear_probe:.1f % | γ‖∇cos‖ over ‖∇F‖ = latent_share:.3f"
     ),
     Picture("Features f(x) of held-out images by t-SNE, {last}", "liebm_{data}_features_*.png"),
 ]

@@ -70,3 +70,14 @@ def test_what_is_no_encoder_of_these_images_is_refused(folder, tmp_path):
     for message, (name, shape, given) in calls.items():
         with pytest.raises(InputError, match=message):
             frozen_encoder(name, None, shape, given=given)
+
+
+def test_an_encoder_of_patches_folds_pixels_into_channels():
+    """As one of images of four times the channels at half the size."""
+    folded, plain = ResNet(widths=(8, 8), patch=2).build((1, 8, 8)).eval(), ResNet(widths=(8, 8)).build((4, 4, 4)).eval()
+    plain.load_state_dict(folded.state_dict())
+    x = random.uniform(3, 1, 8, 8, generator=random.seeded(3))
+    corners = torch.cat([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+    assert torch.equal(folded(x), plain(corners))
+    with pytest.raises(InputError, match="patch = 2: height and width must divide by it, got 8×7"):
+        ResNet(patch=2).build((1, 8, 7))

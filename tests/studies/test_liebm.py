@@ -15,7 +15,7 @@ def options(*words: str):
 def test_rows_with_and_without_latents_differ_by_the_encoder_alone(data):
     asked = options("--data", data, "--images", "1000")
     with_latents = [row for row in liebm.CLAIM if row.startswith(liebm.FULL)]
-    assert 2 * len(with_latents) == len(liebm.CLAIM) == 2 * len(liebm.VARIANTS)
+    assert 2 * len(with_latents) + 1 == len(liebm.CLAIM) == 2 * len(liebm.VARIANTS) + 1
     found = {}
     for row in with_latents:
         plain = row.replace(liebm.FULL, liebm.NONE)
@@ -29,9 +29,12 @@ def test_rows_with_and_without_latents_differ_by_the_encoder_alone(data):
     shares = {config.concentration * config.concentration_step**2 for config in found.values()}
     assert shares == {1.0}
     assert found[f"{liebm.FULL}, moves unbounded"].chain.clip == 0 < base.chain.clip
-    assert found[f"{liebm.FULL}, step × 3"].chain.step == 3 * base.chain.step
+    assert [found[f"{liebm.FULL}, step × {k}"].chain.step / base.chain.step for k in (3, 10)] == [3, 10]
     assert [row for row, config in found.items() if config.net.spectral_norm] == [row for row in found if "spectral norm" in row]
     assert found[f"{liebm.FULL}, energies free"].regularise == 0
+    name, fields = liebm.claim_settings(liebm.COTRAINED, asked)
+    control = tw.method(name, **fields).config
+    assert control.cotraining and control.encoder == tw.methods.preset(f"ssl/{data}")[1].encoder and not control.pretrained
 
 
 def test_gamma_of_the_ablation_is_in_nats():
@@ -52,10 +55,10 @@ def test_a_pair_of_the_claim(tmp_path, monkeypatch):
     for row in rows:
         assert row["diverged"] is None and [stop["images"] for stop in row["along"]] == [128, 256]
         assert row["best"] == min(stop["frechet"] for stop in row["along"]) <= row["frechet"]
-        assert 0.5 < row["linear_probe"] <= 1 and 0.5 < row["knn"] <= 1
+        assert 0.5 < row["linear_probe"] <= 1 and 0.5 < row["knn"] <= 1 and ("encoder_knn" in row) == (row is rows[0])
         assert (tmp_path / f"liebm_digits_features_{row['row'].replace(' ', '')}.png").exists()
     assert rows[0]["latent_share"] > 0 and "latent_share" not in rows[1]
     assert torch.isfinite(torch.tensor([row["auroc_energy"] for row in rows])).all() and "auroc_joint" not in rows[1]
     lines = [liebm.claim_line(row["row"], [row], rows) for row in rows]
-    assert lines[0]["above_latents"] is None
+    assert lines[0]["above_latents"] is None and liebm.claim_line(liebm.COTRAINED, [], rows)["above_latents"] is None
     assert lines[1]["above_latents"] == pytest.approx(rows[1]["frechet"] - rows[0]["frechet"])

@@ -28,14 +28,29 @@ def _norm(channels: int) -> nn.Module:
 class ResNetEncoder(nn.Module):
     """Images [B, channels, H, W] -> vectors: `features` [B, widths[-1]], and from those by a head of two layers [B, dim].
 
-    `blocks` residual blocks at each of `widths`, halving the resolution from one to the next, then the mean over pixels. SiLU, so that
+    Pixels are folded `patch`×`patch` into channels. `blocks` residual blocks at each of `widths`, halving the resolution from one to the
+    next, then the mean over pixels. SiLU, so that
     chains may follow its gradient. The body has group norm, the head batch norm as in BYOL and W-MSE: in evaluation mode an
     image's vector is a function of the image.
     """
 
-    def __init__(self, channels: int, *, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 1, head: int = 256, dim: int = 64) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        widths: tuple[int, ...] = (32, 64, 128),
+        blocks: int = 1,
+        patch: int = 1,
+        head: int = 256,
+        dim: int = 64,
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), _norm(widths[0]), nn.SiLU()]
+        channels, height, breadth = shape
+        if height % patch or breadth % patch:
+            raise ValueError(f"patch = {patch}: height and width must divide by it, got {height}×{breadth}")
+        self.patch = patch
+        first = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1, bias=False)
+        layers: list[nn.Module] = [first, _norm(widths[0]), nn.SiLU()]
         last = widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks):
@@ -46,7 +61,7 @@ class ResNetEncoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What probes read, before the head: [B, C, H, W] -> [B, widths[-1]]."""
-        h = self.body(x).mean((2, 3))
+        h = self.body(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x).mean((2, 3))
         return h.to(torch.promote_types(h.dtype, torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
