@@ -1,6 +1,7 @@
 """The detector among pictures: every kind of outliers against new pictures of the set that it was fitted to, and the promise.
 
 python -m studies.detector_pictures digits fashion-mnist emoji-google
+python -m studies.detector_pictures emoji-google --features pixels+efficientnet-lite0 --out studies/results/detector_features.json
 """
 
 import argparse
@@ -31,11 +32,11 @@ def strange(data: str, test: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def one(data: str, seed: int) -> Row:
+def one(data: str, seed: int, features: str = "pixels") -> Row:
     parts = [tw.data.load(data, split).all().x for split in ("train", "validation")]
     train, test = torch.cat(parts), tw.data.load(data, "test").all().x
     started = time.process_time()
-    detector = tw.EnergyDetector(random_state=seed).fit(train)
+    detector = tw.EnergyDetector(random_state=seed, features=features).fit(train)
     fitted = time.process_time() - started
     usual = torch.from_numpy(-detector.score_samples(test))
     started = time.process_time()
@@ -43,6 +44,7 @@ def one(data: str, seed: int) -> Row:
     row: dict[str, Any] = {
         "data": data, "seed": seed, "train": len(train), "test": len(test), "shape": list(test.shape[1:]), "fit_seconds": fitted,
         "score_seconds_1000": (time.process_time() - started) * 1000 / min(1000, len(test)), "kinds": {}, "promise": [],
+        "features": features, "choice": detector.choice_, "judged_by": detector.pictures_.features,
     }  # fmt: skip
     for kind, x in strange(data, test).items():
         found = ood(usual[:MOST], torch.from_numpy(-detector.score_samples(x)))
@@ -60,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("data", nargs="*", default=["digits", "fashion-mnist"])
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--features", default="pixels", help="such as pixels+efficientnet-lite0")
     made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
     return made
 
@@ -69,9 +72,12 @@ def main() -> None:
     torch.set_num_threads(1)
     started, rows = time.monotonic(), []
     for data in options.data:
-        rows.append(one(data, options.seed))
+        rows.append(one(data, options.seed, options.features))
         kinds = {kind: round(found["auroc"], 3) for kind, found in rows[-1]["kinds"].items()}
-        print(f"{data}: {rows[-1]['fit_seconds']:.0f} s, mean {rows[-1]['mean']:.3f}, {kinds}, {rows[-1]['promise']}", flush=True)
+        print(
+            f"{data}: {rows[-1]['fit_seconds']:.0f} s, mean {rows[-1]['mean']:.3f}, {kinds}, {rows[-1]['promise']}, {rows[-1]['choice']}",
+            flush=True,
+        )
     print(write_results(options.out, {"sets": rows}, seed=options.seed, seconds=time.monotonic() - started))
 
 

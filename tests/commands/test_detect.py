@@ -143,14 +143,15 @@ def test_images_in_a_file_and_by_name(shop, tmp_path):
     assert len(rows_of(tmp_path / "r.csv")) == 359
 
 
-def test_pictures_by_the_features_of_a_frozen_network(shop, tmp_path):
+def test_pictures_by_pixels_and_the_features_of_a_frozen_network(shop, tmp_path):
     (tmp_path / "some").mkdir()
     for file in sorted((shop / "normal").iterdir())[:24]:
         (tmp_path / "some" / file.name).write_bytes(file.read_bytes())
-    words = ("--size", 24, "--seconds", 1, "--false-alarms", 0.1, "--features", "efficientnet-lite0")
+    words = ("--size", 24, "--seconds", 1, "--false-alarms", 0.1, "--features", "pixels+efficientnet-lite0")
     assert run("fit", tmp_path / "some", "--out", tmp_path / "d", *words) == 0
     detector, told = detect.load(tmp_path / "d")
-    assert len(detector.columns_.names) == 1280 and told["features"] == "efficientnet-lite0" and told["shape"] == [1, 24, 24]
+    assert set(detector.choice_) == {"pixels", "efficientnet-lite0", "pixels+efficientnet-lite0"} and told["shape"] == [1, 24, 24]
+    assert detector.choice_[told["features"]] == max(detector.choice_.values()) and told["features"] == detector.pictures_.features
     assert run("run", tmp_path / "d", "--input", shop / "new", "--out", tmp_path / "r.json") == 0
     same, noise = json.loads((tmp_path / "r.json").read_text())
     assert noise["score"] < same["score"]
@@ -218,6 +219,7 @@ def test_a_wrong_line_of_a_stream_ends_it_with_its_number(home, monkeypatch, cap
         ("fit {home}/normal.csv --out {tmp}/d --false-alarms 5%", "--false-alarms takes a number"),
         ("fit {home}/normal.csv --out {tmp}/d --seconds -1", "--seconds must be above 0"),
         ("fit {home}/normal.csv --out {tmp}/d --features pixel", "did you mean 'pixels'?"),
+        ("fit {home}/normal.csv --out {tmp}/d --features pixels+vgg", "takes pixels, efficientnet-lite0 or pixels+efficientnet-lite0"),
         ("fit {home}/normal.csv --out {tmp}/d --features efficientnet-lite0", "is of pictures"),
         ("fit {home}/normal.csv --out {tmp}/d --size 8", "--size is of pictures"),
         ("fit {home}/normal.csv --out {home}", "holds something else"),

@@ -1,10 +1,14 @@
 """Pictures as numbers: what the detector of pictures tells apart, and what it refuses."""
 
+import json
+
 import numpy
 import pytest
 import torch
 
 import thalweg as tw
+from thalweg.detect import choice, pictures, ship
+from thalweg.detect.graph import Look
 from thalweg.detect.pictures import DIRECTIONS, Pictures
 from thalweg.errors import InputError
 from thalweg.evaluate.ood import ood, outliers
@@ -40,10 +44,136 @@ def test_a_detector_of_pictures_survives_a_disk(digits, tmp_path) -> None:
     assert found.pictures_.shape == (1, 8, 8)
 
 
-def test_a_detector_of_pictures_is_not_exported_and_says_so(digits, tmp_path) -> None:
-    with pytest.raises(InputError, match="not in the graph; use Python"):
-        digits[0].export(tmp_path / "digits.pt2")
-    assert not list(tmp_path.iterdir())
+@pytest.fixture(scope="module")
+def files(digits, tmp_path_factory):
+    """The detector as a file of torch.export and of ONNX."""
+    folder = tmp_path_factory.mktemp("files")
+    ship.export(digits[0], folder / "x.pt2", folder / "x.onnx")
+    return folder
+
+
+def graph_of(folder, kind: str):
+    if kind == "torch":
+        loaded = torch.export.load(folder / "x.pt2").module()
+        return lambda x: [part.numpy() for part in loaded(x)]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "x.onnx", providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x.numpy()})
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_file_gives_what_python_gives(digits, files, kind: str) -> None:
+    """Scores within 1e-5 of their size; p-values and verdicts equal but where a held-out picture or the threshold is as near as that."""
+    detector, test = digits
+    graph, black = graph_of(files, kind), torch.full((1, 1, 8, 8), -1.0)
+    x = torch.cat([test[:150], outliers("noise", test, 20), outliers("shuffled", test, 20), black, -black])
+    for part in (x, x[:1], black):
+        score, p_value, verdict = graph(part)
+        wanted, p = detector.judge(part)
+        room = 1e-5 * numpy.maximum(1, numpy.abs(wanted))
+        assert (numpy.abs(score - wanted) <= room).all()
+        certain = detector.conformal_.p_value(room - wanted) == detector.conformal_.p_value(-room - wanted)
+        assert (p_value == p)[certain].all() and certain.mean() > 0.9
+        assert ((verdict == 1) == (detector.predict(part) == -1))[numpy.abs(wanted - detector.offset_) > room].all()
+    score, _, verdict = graph(x)
+    assert verdict[:150].mean() < 0.2 and verdict[150:].mean() > 0.8 and score.shape == (192,)
+
+
+def test_the_file_says_what_pictures_it_takes(digits, files) -> None:
+    told = json.loads((files / "x.onnx.json").read_text())
+    assert told["shape"] == [1, 8, 8] and told["input"]["x"].startswith("float32 [pictures, channels, height, width] in [-1, 1]")
+    assert told["outliers_below"] == digits[0].offset_ and "columns" not in told
+
+
+def test_large_pictures_are_in_a_graph_as_in_python() -> None:
+    x = torch.rand(40, 3, 45, 33, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pictures = Pictures.fit(x)
+    numpy.testing.assert_allclose(Look(pictures)(x).numpy(), pictures.encode(x), rtol=0, atol=1e-12)
+
+
+# --- pixels and a network
+
+
+def stand_in(name: str, x: torch.Tensor) -> torch.Tensor:
+    """For features [N, 20] of a network."""
+    return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1) @ torch.randn(16, 20, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def both(digits):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "features_of", stand_in)
+        yield tw.EnergyDetector(members=2, updates=60, random_state=0, features="pixels+efficientnet-lite0").fit(digits[1][:200])
+
+
+def test_the_choice_is_the_best_by_disturbed_pictures_and_is_told(both, digits) -> None:
+    chosen = both.pictures_.features
+    assert set(both.choice_) == {"pixels", "efficientnet-lite0", "pixels+efficientnet-lite0"}
+    assert both.choice_[chosen] == max(both.choice_.values()) and all(0.5 < area <= 1 for area in both.choice_.values())
+    assert any(f"judged by {chosen}" in note for note in both.notes_)
+    assert both.ensemble_.energies(torch.zeros(3, len(both.columns_.outputs))).shape == (3, 5 * len(chosen.split("+")))
+    assert (both.p_value(digits[1][200:]) <= 0.1).mean() < 0.3
+
+
+@pytest.mark.parametrize("chosen", ["pixels", "efficientnet-lite0", "pixels+efficientnet-lite0"])
+def test_every_choice_is_scored_saved_and_loaded(digits, monkeypatch, tmp_path, chosen: str) -> None:
+    monkeypatch.setattr(pictures, "features_of", stand_in)
+    parts = ["pixels", "efficientnet-lite0"]
+    which = tuple(parts.index(part) for part in chosen.split("+"))
+    monkeypatch.setattr(choice, "choose", lambda *words: (which, {chosen: 0.9}))
+    train, new = digits[1][:60], digits[1][60:90]
+    detector = tw.EnergyDetector(members=2, updates=3, random_state=0, features="efficientnet-lite0+pixels").fit(train)
+    assert detector.pictures_.features == chosen and detector.n_features_in_ == len(detector.columns_.outputs)
+    numpy.testing.assert_array_equal(-detector.score_samples(train), detector.decision_scores_)
+    loaded = tw.EnergyDetector.load(detector.save(tmp_path / "d"))
+    for use in ("score_samples", "p_value", "alone", "explain", "log_density"):
+        numpy.testing.assert_array_equal(getattr(loaded, use)(new), getattr(detector, use)(new))
+    assert loaded.choice_ == {chosen: 0.9} and loaded.notes_ == detector.notes_
+    # a part alone is judged as if it were all that was asked for
+    if "+" not in chosen:
+        alone = tw.EnergyDetector(members=2, updates=3, random_state=0, features=chosen).fit(train)
+        numpy.testing.assert_allclose(alone.score_samples(new), detector.score_samples(new), rtol=1e-6)
+    if chosen != "pixels":
+        with pytest.raises(InputError, match=r"only pixels are looked at in a graph"):
+            detector.export(tmp_path / "x.pt2")
+
+
+def test_parts_are_chosen_by_how_well_they_tell_disturbed_pictures() -> None:
+    draw = torch.Generator().manual_seed(0)
+    fold, x = torch.arange(300) % 2, torch.zeros(300, 1, 4, 4)
+    usual = torch.randn(300, 4, generator=draw).double()
+
+    def chosen_by(*moved: float) -> str:
+        def energies_of(other, fold):
+            return torch.randn(len(other), 4, generator=draw).double() + torch.tensor(moved).double()
+
+        best, areas = choice.choose(x, fold, usual, energies_of, ("a", "b"), seed=0)
+        assert set(areas) == {"a", "b", "a+b"}
+        return "+".join("ab"[i] for i in best)
+
+    assert chosen_by(3, 3, 0, 0) == "a" and chosen_by(0, 0, 3, 3) == "b" and chosen_by(1, 1, 1, 1) == "a+b"
+
+
+def test_disturbed_pictures_are_other_pictures() -> None:
+    x = torch.rand(20, 3, 7, 5, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    rows = torch.arange(12)
+    for change in choice.DISTURBANCES.values():
+        found = change(x, rows, torch.Generator().manual_seed(0))
+        assert found.shape == (12, 3, 7, 5) and found.isfinite().all() and (found != x[:12]).flatten(1).any(1).float().mean() > 0.8
+    tiny = torch.zeros(4, 1, 1, 1)
+    assert all(change(tiny, rows[:4], torch.Generator()).shape == tiny.shape for change in choice.DISTURBANCES.values())
+
+
+def test_other_features_are_refused() -> None:
+    for features, message in (("pixel", "did you mean 'pixels'"), ("", "several with"), (None, "got None")):
+        with pytest.raises(InputError, match=message):
+            tw.EnergyDetector(features=features).fit(torch.zeros(9, 1, 4, 4))
+    with pytest.raises(InputError, match="are of pictures"):
+        tw.EnergyDetector(features="efficientnet-lite0").fit(numpy.zeros((30, 2)))
+
+
+# --- numbers
 
 
 def test_large_pictures_are_looked_at_in_few_numbers() -> None:

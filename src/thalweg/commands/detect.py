@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from thalweg.commands.items import Items, items_of, normal_items, numbers_of
+from thalweg.commands.items import Items, items_of, normal_items
 from thalweg.commands.options import above_zero, check_out, check_seed, parse
 from thalweg.errors import InputError, nearest
 from thalweg.progress import SOON, duration
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from thalweg.detect.stream import Watch
 
 FEATURES = ("pixels", "efficientnet-lite0")
+PART = 256  # pictures that are looked at together
 SOURCE = "source.json"  # in a detector's folder: what it was fitted on
 USAGE = """usage: thalweg detect fit DATA --out DIR [options]    (thalweg detect fit --help for them)
        thalweg detect run DIR --input DATA --out FILE [options]
@@ -46,7 +47,7 @@ class FitOptions:
     seconds: float = 60.0
     """that fitting may take, about"""
     features: str = "pixels"
-    """what of pictures is looked at: pixels, or efficientnet-lite0, a frozen network"""
+    """what of pictures is looked at: pixels, efficientnet-lite0, a frozen network, or pixels+efficientnet-lite0, the better of these"""
     size: int | None = None
     """side that pictures are brought to; needed where they differ"""
     seed: int = 0
@@ -101,8 +102,10 @@ def read_options(arguments: Sequence[str]) -> FitOptions | RunOptions | None:
         check_seed(chosen.seed)
         if not 0 < chosen.false_alarms <= 0.5:
             raise InputError(f"--false-alarms must be above 0 and at most 0.5, got {chosen.false_alarms:g}")
-        if chosen.features not in FEATURES:
-            raise InputError(f"--features takes {' or '.join(FEATURES)}, got {chosen.features!r}{nearest(chosen.features, FEATURES)}")
+        for name in chosen.features.split("+"):
+            if name not in FEATURES:
+                known = f"{', '.join(FEATURES)} or {'+'.join(FEATURES)}"
+                raise InputError(f"--features takes {known}, got {chosen.features!r}{nearest(name, FEATURES)}")
         return chosen
     if word == "run":
         return _checked(parse(RunOptions, rest, "detect run"))
@@ -150,17 +153,18 @@ def fit(options: FitOptions) -> None:
         raise InputError(f"{options.data} holds no rows")
     if items.kind == "table" and options.features != "pixels":
         raise InputError(f"--features {options.features} is of pictures, {options.data} is a table")
-    held_out = len(items.x) - (described(len(items.x)) if items.kind == "pictures" and options.features == "pixels" else 0)
+    held_out = len(items.x) - (described(len(items.x)) if items.kind == "pictures" else 0)
     Conformal(numpy.zeros(max(1, held_out))).check(options.false_alarms)  # each is held out once
-    with Ticking(options.features) as note:
-        x = numbers_of(items, options.features, note)
-    say(f"{len(x):,} {'rows' if items.kind == 'table' else 'pictures'}; fitting takes {duration(options.seconds)} at most")
-    detector = EnergyDetector(contamination=options.false_alarms, seconds=options.seconds, random_state=options.seed)
+    takes = f"fitting takes {duration(options.seconds)} at most" + ", and what the network has to look at" * (options.features != "pixels")
+    say(f"{len(items.x):,} {'rows' if items.kind == 'table' else 'pictures'}; {takes}")
+    detector = EnergyDetector(
+        contamination=options.false_alarms, seconds=options.seconds, random_state=options.seed, features=options.features
+    )
     with Ticking("fitting") as note:
-        detector._fit(x, note)
-    told: dict[str, Any] = {"data": Path(options.data).name, "kind": items.kind, "items": len(x)}
-    if items.kind == "pictures":
-        told |= {"features": options.features, "shape": list(items.x.shape[1:])}
+        detector._fit(items.x, note)
+    told: dict[str, Any] = {"data": Path(options.data).name, "kind": items.kind, "items": len(items.x)}
+    if detector.pictures_ is not None:
+        told |= {"features": detector.pictures_.features, "shape": list(items.x.shape[1:])}
     (options.out / SOURCE).unlink(missing_ok=True)  # the detector writes over nothing but a detector
     detector.save(options.out)
     checkpoint.write_bytes(options.out / SOURCE, (json.dumps(told, indent=1) + "\n").encode())
@@ -225,18 +229,31 @@ def look(options: RunOptions) -> None:
     assert options.input is not None and options.out is not None
     detector, told = load(options.detector)
     items = items_of(options.input, told.get("shape"))
-    with Ticking(told.get("features", "reading")) as note:
-        x = numbers_of(items, told.get("features", "pixels"), note)
     if items.kind == "table":
-        x = as_fitted(x, detector.columns_)
-    scores, p_values = detector.judge(x)
+        items = items._replace(x=as_fitted(items.x, detector.columns_))
+    scores, p_values = _judged(detector, items)
     outlier = p_values <= detector.contamination
     if options.out.suffix == ".html":
-        write_page(options.out, detector, items._replace(x=x) if items.kind == "table" else items, scores, p_values, told, options.input)
+        write_page(options.out, detector, items, scores, p_values, told, options.input)
     else:
         write_records(options.out, records(scores, p_values, detector.contamination, names=items.names))
     say(f"{int(outlier.sum()):,} of {len(scores):,} are outliers at a false-alarm rate of {detector.contamination:g}")
     print(options.out)
+
+
+def _judged(detector: Any, items: Items) -> "tuple[numpy.ndarray, numpy.ndarray]":
+    """Scores and p-values [N], of pictures in parts."""
+    if items.kind == "table":
+        return detector.judge(items.x)
+    import numpy
+
+    with Ticking("looking") as note:
+        found = []
+        for start in range(0, len(items.x), PART):
+            found.append(detector.judge(items.x[start : start + PART]))
+            note(min(1.0, (start + PART) / len(items.x)))
+    scores, p_values = zip(*found)
+    return numpy.concatenate(scores), numpy.concatenate(p_values)
 
 
 def write_records(out: Path, found: Sequence[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Items for a detector: tables and pictures, from files, folders and by name."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,24 +70,6 @@ def items_of(source: str, shape: Sequence[int] | None) -> Items:
     images = data.load(source, "test", size=size, channels=shape[0])
     x = images.batch(0, 1000, 1).x if not isinstance(images, data.Images) else images.all().x
     return Items(x.numpy(), "pictures", [f"{source}[{i}]" for i in range(len(x))])
-
-
-def numbers_of(items: Items, features: str, note: Callable[[float], None]) -> Any:
-    """A table as it is; pictures [N, C, H, W], or their features [N, 1280] by a frozen network. `note` hears the share done."""
-    if items.kind == "table":
-        return items.x
-    import numpy
-    import torch
-
-    if features != "pixels":
-        from thalweg.evaluate.pretrained import extractor_by_name
-
-        extractor, parts = extractor_by_name(features), []
-        for start in range(0, len(items.x), 64):
-            parts.append(extractor.features(torch.from_numpy(items.x[start : start + 64]), batch=64).numpy())
-            note(min(1.0, (start + 64) / len(items.x)))
-        return numpy.concatenate(parts)
-    return items.x
 
 
 def _of_file(path: Path) -> Items | None:

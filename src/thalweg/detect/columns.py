@@ -183,6 +183,10 @@ class Columns:
             raise InputError(f"the table has {'; and '.join(said)}")
         return [places.get(name, -1) for name in self.names]
 
+    def some(self, which: slice) -> "Columns":
+        """A part of the columns."""
+        return Columns(self.columns[which], self.named, self.notes)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: numbers, text, lists and dicts; what is as by default is left out."""
         default = asdict(Column("", ""))

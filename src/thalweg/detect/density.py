@@ -9,8 +9,8 @@ lost for them (cross-conformal prediction, Vovk 2015).
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,10 +41,10 @@ class Training:
 
 
 class Ensemble:
-    """The members, models of `dual` for rows of the same width."""
+    """The members, models of `dual` for rows of the same width, which are the one of its `blocks`."""
 
     def __init__(self, models: list[Any]) -> None:
-        self.models = models
+        self.models, self.blocks = models, [self]
         self.log_z = [[log_z_at(model, sigma) for sigma in LEVELS] for model in models]
 
     def energies(self, x: Tensor) -> Tensor:
@@ -79,9 +79,47 @@ class Ensemble:
             x = x - sigma**2 * self._mean_slope(x, sigma)
         return x
 
+    @torch.no_grad()
+    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+        """log p_σ, nats, normalised, the mean of the members: [N] float64."""
+        return -torch.stack([model.energy(x, sigma=sigma).double() for model in self.models]).mean(0)
+
     def _mean_slope(self, x: Tensor, sigma: float) -> Tensor:
         of_each = [torch.cat([model.slopes(part, sigma=sigma)[1] for part in x.split(BLOCK)]) for model in self.models]
         return torch.stack(of_each).mean(0)
+
+
+class Blocks:
+    """Ensembles of as many members, `blocks`, for several groups of columns, `widths` of them each: their energies side by side."""
+
+    def __init__(self, blocks: list[Ensemble], widths: list[int]) -> None:
+        self.blocks, self.widths, self.models = blocks, widths, blocks[0].models
+
+    def energies(self, x: Tensor) -> Tensor:
+        """As of an `Ensemble`, those of one block after the other: [N, blocks · (levels + 1)]."""
+        return self._of_all("energies", x, dim=1)
+
+    def of_each(self, x: Tensor) -> Tensor:
+        return self._of_all("of_each", x, dim=2)
+
+    def in_graph(self, x: Tensor) -> Tensor:
+        return self._of_all("in_graph", x, dim=1)
+
+    def left_out(self, x: Tensor, fold: Tensor) -> Tensor:
+        return self._of_all("left_out", x, fold, dim=1)
+
+    def usual(self, x: Tensor) -> Tensor:
+        return self._of_all("usual", x, dim=1)
+
+    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+        """As if the blocks were independent."""
+        return sum((block.log_density(part, sigma) for block, part in self._parts(x)), torch.zeros(()))
+
+    def _of_all(self, use: str, x: Tensor, *words: Any, dim: int) -> Tensor:
+        return torch.cat([getattr(block, use)(part, *words) for block, part in self._parts(x)], dim)
+
+    def _parts(self, x: Tensor) -> Any:
+        return zip(self.blocks, x.split(self.widths, 1))
 
 
 @torch.no_grad()
@@ -122,6 +160,20 @@ def fit(
 
         models.append(_train(x[fold != member], t, seed + member, left / (members - member), told))
     return Ensemble(models), fold
+
+
+def fit_blocks(
+    x: Tensor, widths: Sequence[int], training: Training, *, never: Tensor | None = None, seed: int = 0,
+    note: Callable[[float], None] = lambda share: None,
+) -> tuple[Ensemble | Blocks, Tensor]:  # fmt: skip
+    """`fit` of each of several groups of columns, in the same folds; all have the time of one."""
+    if len(widths) == 1:
+        return fit(x, training, never=never, seed=seed, note=note)
+    share, parts, blocks = replace(training, seconds=training.seconds / len(widths)), x.split(list(widths), 1), []
+    for i, part in enumerate(parts):
+        one, fold = fit(part, share, never=never, seed=seed, note=lambda done, i=i: note((i + done) / len(parts)))  # type: ignore[misc]
+        blocks.append(one)
+    return Blocks(blocks, list(widths)), fold
 
 
 def untrained(dim: int, t: Training) -> Any:

@@ -17,11 +17,11 @@ from sklearn.base import BaseEstimator, OutlierMixin  # noqa: E402
 from sklearn.utils import check_random_state  # noqa: E402
 from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
 
-from thalweg.detect import density, keep, scores  # noqa: E402
+from thalweg.detect import choice, density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
 from thalweg.detect.density import BLOCK, Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
-from thalweg.detect.pictures import LEAST, Pictures, described  # noqa: E402
+from thalweg.detect.pictures import LEAST, PIXELS, Pictures, checked, described, parts_of  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
 MOST_COLUMNS = 4096  # of numbers
@@ -35,7 +35,8 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
     `contamination` in (0, 0.5]: the rate of false alarms on new inliers at which `predict` aims, and so the share of the rows of a table
     of the fit that it flags. `seconds`: bound on the time of training. `random_state`: seed of all draws; two fits with the same seed are
     equal unless `seconds` cut them short. `members`: networks, each of which leaves out a part of the rows; `updates`: how long each is
-    trained.
+    trained. `features`: what pictures are judged by, "pixels", a frozen network ("efficientnet-lite0"), or both with a + between: then
+    the one, the other or both together, whichever best tells disturbed pictures of the fit from others.
 
     `fit` takes an array [N, D], N ≥ 2, a DataFrame of numbers, categories, dates and texts, with missing values, or pictures [N, C, H, W]
     in [−1, 1], N ≥ 4. Rows of the fit are later scored by the member that has not seen them, so that they are judged as new rows are. The
@@ -44,9 +45,12 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
     `threshold_` and `labels_` [N] are PyOD's: higher for outliers, and 1.
 
     Attributes: `columns_`, what the table was; `pictures_`, what pictures were, None of a table; `left_out_`, see `alone`; `usual_`, of the
-    energies; `conformal_`, by which p-values are found; `sensitivity_`, the share that is flagged of rows disturbed in several ways;
-    `notes_`, what was done, a sentence each. Raises InputError (a ValueError) for what cannot be used.
+    energies; `conformal_`, by which p-values are found; `choice_`, of several `features`, the AUROC of each choice; `sensitivity_`, the
+    share that is flagged of rows disturbed in several ways; `notes_`, what was done, a sentence each. Raises InputError (a ValueError)
+    for what cannot be used.
     """
+
+    pictures_: Pictures | None
 
     def __init__(
         self,
@@ -55,12 +59,14 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         random_state: Any = None,
         members: int = 5,
         updates: int = 400,
+        features: str = PIXELS,
     ) -> None:
         self.contamination = contamination
         self.seconds = seconds
         self.random_state = random_state
         self.members = members
         self.updates = updates
+        self.features = features
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what is usual from rows X [N, D]; y is not looked at."""
@@ -68,19 +74,26 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
     def _fit(self, X: Any, note: Callable[[float], None] = lambda share: None) -> Self:
         self._check()
-        X = self._table(X, reset=True)
+        before = 0.0 if self.features == PIXELS else 0.3  # of the time, for what a network says of pictures
+        table = self._table(X, reset=True, note=lambda share: note(before * share))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.columns_ = Columns.fit(X)
+        self.columns_ = Columns.fit(table)
         outputs = len(self.columns_.outputs)
         if outputs > MOST_COLUMNS:
             raise InputError(
                 f"the table's {len(self.columns_.names):,} columns become {outputs:,} numbers, at most {MOST_COLUMNS:,} can be learned; "
                 "select columns, or reduce them, as by sklearn.decomposition.PCA"
             )
-        x = torch.from_numpy(self.columns_.encode(X)).float()
+        x = torch.from_numpy(self.columns_.encode(table)).float()
         training = Training(members=self.members, updates=self.updates, seconds=self.seconds)
-        self.ensemble_, fold = density.fit(x, training, never=self._described, seed=seed, note=note)
+        widths = [outputs] if self.pictures_ is None else self.pictures_.widths
+        self.ensemble_, fold = density.fit_blocks(
+            x, widths, training, never=self._described, seed=seed, note=lambda share: note(before + (1 - before) * share)
+        )
         energies, held_out = self.ensemble_.left_out(x, fold), fold >= 0
+        self.choice_: dict[str, float] = {}
+        if len(widths) > 1:
+            x, energies = self._choose(checked(X), x, energies, fold, seed)
         self.usual_ = scores.usual(energies[held_out])
         strangeness = scores.strangeness(energies, self.usual_).numpy()
         self.known_ = Known.of(x[held_out].numpy(), strangeness[held_out])
@@ -95,6 +108,24 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         }
         return self
 
+    def _choose(self, pictures: Any, x: Any, energies: Any, fold: Any, seed: int) -> tuple[Any, Any]:
+        """Rows and energies of the parts of pictures by which these are judged; the other parts go."""
+        known = self.pictures_
+        assert known is not None
+
+        def energies_of(other: Any, fold: Any) -> Any:
+            return self.ensemble_.left_out(torch.from_numpy(self.columns_.encode(known.encode(other))).float(), fold)
+
+        chosen, self.choice_ = choice.choose(pictures, fold, energies, energies_of, tuple(known.along), seed)
+        if len(chosen) > 1:
+            return x, energies
+        (part,), widths, names = chosen, known.widths, list(known.along)
+        own = slice(sum(widths[:part]), sum(widths[: part + 1]))
+        self.ensemble_, self.columns_, self.pictures_ = self.ensemble_.blocks[part], self.columns_.some(own), known.only(names[part])
+        self.n_features_in_ = own.stop - own.start
+        levels = energies.shape[1] // len(widths)
+        return x[:, own], energies[:, part * levels : (part + 1) * levels]
+
     def _judge(self, strangeness: numpy.ndarray, held_out: numpy.ndarray) -> None:
         """Thresholds, by the strangeness of the rows of the fit and of those that were left out among them: all, of a table."""
         self.conformal_ = Conformal(held_out)
@@ -103,6 +134,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         self.offset_ = -self.threshold_
         self.labels_ = (strangeness > self.threshold_).astype(int)
         self.notes_ = list(self.columns_.notes)
+        if self.choice_ and self.pictures_ is not None:
+            areas = ", ".join(f"{area:.3f} by {name}" for name, area in self.choice_.items())
+            self.notes_.append(f"pictures are judged by {self.pictures_.features}: of disturbed ones the mean AUROC is {areas}")
         if self.threshold_ == NEVER:
             self.notes_.append(
                 f"a false-alarm rate of {self.contamination:g} needs at least {least(self.contamination):,} rows, there are "
@@ -177,10 +211,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
         `sigma` from 0.04 to 5. Of a small table's own rows it is too high: members have learned them by heart.
         """
-        x = self._encoded(X)
-        with torch.no_grad():
-            found = torch.stack([model.energy(x, sigma=float(sigma)).double() for model in self.ensemble_.models])
-        return -found.mean(0).numpy()
+        return self.ensemble_.log_density(self._encoded(X), float(sigma)).numpy()
 
     def explain(self, X: Any) -> numpy.ndarray:
         """What each of the table's columns adds to a row's strangeness, in nats: [N, columns].
@@ -227,7 +258,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         detector = cls(**stored.parameters)
         detector._check()
         detector.columns_, detector.ensemble_, detector.known_ = stored.columns, stored.ensemble, stored.known
-        detector.pictures_ = stored.pictures
+        detector.pictures_, detector.choice_ = stored.pictures, stored.choice
         detector.usual_, detector.sensitivity_ = stored.usual, stored.sensitivity
         detector.n_features_in_ = len(stored.columns.names)
         if stored.columns.named:
@@ -253,13 +284,16 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | numpy.integer) or value < low:
                 raise InputError(f"{name} must be a whole number, {low} or more, got {value!r}")
+        parts_of(self.features)
 
-    def _table(self, X: Any, *, reset: bool) -> Any:
+    def _table(self, X: Any, *, reset: bool, note: Callable[[float], None] = lambda share: None) -> Any:
         """A DataFrame as it is, pictures as their numbers, anything else as an array; sets or checks columns as scikit-learn does."""
         if getattr(X, "ndim", 0) == 4:
-            X = self._numbers(X, reset)
+            X = self._numbers(X, reset, note)
         elif reset:
-            self.pictures_: Pictures | None = None
+            if self.features != PIXELS:
+                raise InputError(f"features {self.features!r} are of pictures [N, C, H, W], got a table")
+            self.pictures_ = None
             self._described: torch.Tensor | None = None
         elif self.pictures_ is not None:
             raise InputError(f"the detector was fitted to pictures {list(self.pictures_.shape)}, got no pictures")
@@ -273,18 +307,18 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
             raise InputError(str(error) if frame else " ".join(str(error).split())) from None
         return X if frame else checked
 
-    def _numbers(self, X: Any, reset: bool) -> numpy.ndarray:
+    def _numbers(self, X: Any, reset: bool, note: Callable[[float], None]) -> numpy.ndarray:
         pictures = self.pictures_ if not reset else None
         if reset:
             # those by which pictures are described cannot be held out too: what is left of them is less than of new ones
             if len(X) < LEAST:
                 raise InputError(f"pictures: {LEAST} or more are needed to learn from, got {len(X)}")
             rows = random.rows(described(len(X)), len(X), generator=random.seeded(36))
-            pictures, self._described = Pictures.fit(X[rows]), rows
+            pictures, self._described = Pictures.fit(X[rows], self.features), rows
         if pictures is None:
             raise InputError(f"the detector was fitted to a table of {len(self.columns_.names)} columns, got pictures {list(X.shape)}")
         self.pictures_ = pictures
-        return pictures.encode(X)
+        return pictures.encode(X, note)
 
     def _encoded(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""A detector as one graph of tensors: rows of a table -> score, p-value and verdict, with all that Python does to a row inside.
+"""A detector as one graph of tensors: rows or pictures -> score, p-value and verdict, with all that Python does to them inside.
 
 The energies are in float32, as in Python, of all members and levels at once; what is before and after is float64, since of a date in
 seconds or a price of 10⁹ float32 keeps too few digits.
@@ -16,6 +16,7 @@ from thalweg.detect import scale, scores
 from thalweg.detect.column import spread
 from thalweg.detect.columns import Columns
 from thalweg.detect.density import LEVELS, Ensemble, log_z_at
+from thalweg.detect.pictures import PIXELS, Pictures, Pixels
 from thalweg.detect.scores import Usual
 
 
@@ -34,12 +35,22 @@ class Constants(nn.Module):
 class Graph(Constants):
     """Rows x [N, columns] float64 as `Columns.numbers` gives them -> score [N], p-value [N], both float64, and verdict [N] int64.
 
+    Where there are `pictures`, x [N, C, H, W] float32 in [−1, 1] instead, and their numbers are the rows.
     The score is `score_samples` of rows that are not of the fit, the verdict 1 for outliers and 0 for others. `strangeness` [M] is that
     of the calibration rows; outliers are stranger than `threshold`.
     """
 
-    def __init__(self, columns: Columns, ensemble: Ensemble, usual: Usual, strangeness: numpy.ndarray, threshold: float) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        ensemble: Ensemble,
+        usual: Usual,
+        strangeness: numpy.ndarray,
+        threshold: float,
+        pictures: Pictures | None = None,
+    ) -> None:
         super().__init__()
+        self.look = nn.Identity() if pictures is None else Look(pictures)
         self.encode, self.energies = Encode(columns), Energies(ensemble)
         self.keep(centre=usual.centre, spread=usual.spread)
         self.rows, self.first = len(strangeness), 1 << len(strangeness).bit_length() >> 1
@@ -48,13 +59,25 @@ class Graph(Constants):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        strangeness = scores.strangeness(self.energies(self.encode(x).float()), Usual(self.centre, self.spread))
+        strangeness = scores.strangeness(self.energies(self.encode(self.look(x)).float()), Usual(self.centre, self.spread))
         below, step = torch.zeros_like(strangeness, dtype=torch.int64), self.first
         while step:  # binary search: no runtime has a sorted search, and comparing with all of 10⁵ rows is slow
             below = below + step * (self.rising[below + (step - 1)] < strangeness)
             step //= 2
         p_value = (1 + self.rows - below).double() / (self.rows + 1)
         return -strangeness, p_value, (strangeness > self.threshold).long()
+
+
+class Look(Constants):
+    """`Pictures.encode` of pixels: pictures [N, C, H, W] float32 -> [N, D] float64."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        super().__init__()
+        self.pixels = Pixels(pictures.shape, pictures.along[PIXELS])
+        self.keep(centre=pictures.centre, unit=pictures.unit)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return compress((self.pixels(x) - self.centre) / self.unit)
 
 
 class Encode(Constants):

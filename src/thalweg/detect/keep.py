@@ -15,14 +15,14 @@ from torch import Tensor
 import thalweg
 from thalweg import checkpoint
 from thalweg.detect.columns import Columns
-from thalweg.detect.density import LEVELS, Ensemble, Training, untrained
+from thalweg.detect.density import LEVELS, Blocks, Ensemble, Training, untrained
 from thalweg.detect.known import Known
 from thalweg.detect.pictures import Pictures
 from thalweg.detect.scores import Usual
 from thalweg.errors import InputError
 
 FILE, WEIGHTS = "detector.json", "model.safetensors"
-PARAMETERS = ("contamination", "seconds", "members", "updates")
+PARAMETERS = ("contamination", "seconds", "members", "updates", "features")
 
 
 class Kept(NamedTuple):
@@ -31,13 +31,14 @@ class Kept(NamedTuple):
     parameters: dict[str, Any]
     columns: Columns
     pictures: Pictures | None
-    ensemble: Ensemble
+    ensemble: Ensemble | Blocks
     usual: Usual
     known: Known
     strangeness: numpy.ndarray
     held_out: numpy.ndarray
     left_out: numpy.ndarray
     sensitivity: dict[str, float]
+    choice: dict[str, float]
 
 
 def write(detector: Any, folder: Path) -> Path:
@@ -57,16 +58,18 @@ def write(detector: Any, folder: Path) -> Path:
     }
     if detector.pictures_ is not None:
         tensors |= {f"pictures.{key}": value.contiguous() for key, value in detector.pictures_.tensors().items()}
-    for number, model in enumerate(detector.ensemble_.models):
+    models = [model for block in detector.ensemble_.blocks for model in block.models]  # of one block after the other
+    for number, model in enumerate(models):
         tensors |= {f"{number}.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     weights = dump_tensors(tensors)
     content = {
         "weights": hashlib.sha256(weights).hexdigest(),  # of two files, of which a crash may leave the one old and the other new
         "thalweg": thalweg.__version__,
         "parameters": {key: getattr(detector, key) for key in PARAMETERS},
-        "networks": len(detector.ensemble_.models),
+        "networks": len(models),
         "columns": detector.columns_.as_dict(),
         "sensitivity": detector.sensitivity_,
+        "choice": detector.choice_,
     }
     checkpoint.write_bytes(folder / WEIGHTS, weights)
     checkpoint.write_bytes(folder / FILE, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
@@ -89,24 +92,32 @@ def read(folder: Path) -> Kept:
         if content["weights"] != hashlib.sha256(weights).hexdigest():
             raise ValueError(f"{FILE} and {WEIGHTS} are not of one detector")
         columns = Columns.from_dict(content["columns"])
-        models = [_member(len(columns.outputs), tensors, f"{number}.") for number in range(int(content["networks"]))]
+        pictures = Pictures.of_tensors(_under("pictures.", tensors)) if "pictures.shape" in tensors else None
+        widths = [len(columns.outputs)] if pictures is None else pictures.widths
+        if sum(widths) != len(columns.outputs):
+            raise ValueError("pictures of other numbers")
+        members = int(content["networks"]) // len(widths)
+        blocks = [
+            Ensemble([_member(width, tensors, f"{block * members + i}.") for i in range(members)]) for block, width in enumerate(widths)
+        ]
         names = ("usual", "strangeness", "held_out", "left_out", "known")
         usual, strangeness, held_out, left_out, known = (tensors[key].double() for key in names)
-        if usual.shape != (2, len(LEVELS) + 1) or not all(
+        if usual.shape != (2, len(blocks) * (len(LEVELS) + 1)) or not all(
             part.isfinite().all() for part in (usual, strangeness, held_out, left_out, known)
         ):
             raise ValueError("figures that are not finite, or of other noise levels")
         return Kept(
             parameters={key: content["parameters"][key] for key in PARAMETERS},
             columns=columns,
-            pictures=Pictures.of_tensors(_under("pictures.", tensors)) if "pictures.mean" in tensors else None,
-            ensemble=Ensemble(models),
+            pictures=pictures,
+            ensemble=blocks[0] if len(blocks) == 1 else Blocks(blocks, widths),
             usual=Usual(*usual),
             known=Known(tensors["keys"].numpy().view(numpy.uint64), known.numpy()),
             strangeness=strangeness.numpy(),
             held_out=held_out.numpy(),
             left_out=left_out.numpy(),
             sensitivity={str(name): float(share) for name, share in content["sensitivity"].items()},
+            choice={str(name): float(area) for name, area in content["choice"].items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the detector in {folder} is corrupt, or of another version: {str(error).splitlines()[-1].strip()}") from None

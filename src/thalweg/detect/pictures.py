@@ -5,76 +5,174 @@
     mean, logarithm of the variance, and the square roots of the shares of pixels in eight parts of the range of brightness
 
 The first alone call a black picture usual among pictures with dark backgrounds; the others know that none of these was black all over.
+Of a frozen network: coordinates along the directions in which its features vary most, and the logarithm of what is left.
 """
 
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg.detect.scale import compress
-from thalweg.errors import InputError
+from thalweg.errors import InputError, nearest
 from thalweg.evaluate.extractor import check_range
 
+PIXELS = "pixels"
+NETWORKS = ("efficientnet-lite0",)
 SIDE = 32  # to which larger pictures are brought for what they show
 DIRECTIONS, EXPLAINED = 64, 0.9  # as many as hold this share of the variance, at most so many
 SEEN, LEAST = 5000, 4  # pictures by which the others are described, at most; pictures of a fit, at least
 SCALES, BINS = 3, 8
 LEAST_DEVIATION = 1e-3
+AT_ONCE = 256  # pictures
+
+
+class Along(nn.Module):
+    """Where rows lie along the directions in which those of a fit vary most, and the logarithm of what is left: [N, P] -> [N, K + 1]."""
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, mean: Tensor, basis: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("basis", basis.double())
+
+    @classmethod
+    def fit(cls, rows: Tensor) -> "Along":
+        rows = rows.double()
+        mean = rows.mean(0)
+        _, lengths, directions = torch.linalg.svd(rows - mean, full_matrices=False)
+        shares = lengths.square().cumsum(0) / lengths.square().sum().clamp_min(1e-12)
+        count = max(1, min(DIRECTIONS, len(rows) // 4, int((shares < EXPLAINED).sum()) + 1, len(directions)))
+        return cls(mean, directions[:count].T.contiguous())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        centred = rows.double() - self.mean
+        along = centred @ self.basis
+        left = (centred - along @ self.basis.T).square().mean(1, keepdim=True)
+        return torch.cat([along, (left + 1e-5).log()], 1)
+
+
+class Pixels(nn.Module):
+    """What pixels say of pictures [N, C, H, W] of one shape: [N, D] float64, by operations that runtimes have for it."""
+
+    def __init__(self, shape: tuple[int, ...], along: Along | None) -> None:
+        super().__init__()
+        self.along = along
+        for name, side in (("down", shape[1]), ("across", shape[2])):
+            mean_of = F.adaptive_avg_pool1d(torch.eye(side, dtype=torch.float64), SIDE) if side > SIDE else None
+            self.register_buffer(name, mean_of)
+
+    def small(self, x: Tensor) -> Tensor:
+        """At most 32 × 32, by means over blocks, as rows."""
+        down, across = self.get_buffer("down"), self.get_buffer("across")
+        x = x.double() if across is None else x.double() @ across
+        return (x if down is None else down.T @ x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.along is not None
+        return torch.cat([self.along(self.small(x)), textures(x.double())], 1)
 
 
 class Pictures:
     """What pictures of a fit were: `Pictures.fit(x).encode(x)`.
 
-    `shape` (C, H, W); `mean` [P], `basis` [P, K] of the directions, P pixels of pictures at most 32 × 32 in size; `centre`, `unit` [D] of
-    the numbers before they are standardised.
+    `shape` (C, H, W); `along`, by part (pixels, or a network), the directions of what it says; `centre`, `unit` [D] of the numbers before
+    they are standardised, which are those of one part after the other.
     """
 
-    def __init__(self, shape: tuple[int, ...], mean: Tensor, basis: Tensor, centre: Tensor, unit: Tensor) -> None:
-        self.shape, self.mean, self.basis, self.centre, self.unit = shape, mean, basis, centre, unit
+    def __init__(self, shape: tuple[int, ...], along: dict[str, Along], centre: Tensor, unit: Tensor) -> None:
+        self.shape, self.along, self.centre, self.unit = shape, along, centre, unit
 
     @classmethod
-    def fit(cls, x: Any) -> "Pictures":
+    def fit(cls, x: Any, features: str = PIXELS) -> "Pictures":
         """Learn from pictures x [N, C, H, W] in [−1, 1], N ≥ 2. Raises InputError for anything else."""
-        pictures = checked(x)
+        pictures, parts = checked(x), parts_of(features)
         if len(pictures) < 2:
             raise InputError("pictures: 2 or more are needed to learn from")
         shape = tuple(pictures.shape[1:])
-        flat = _small(pictures).flatten(1).double()
-        mean = flat.mean(0)
-        _, lengths, directions = torch.linalg.svd(flat - mean, full_matrices=False)
-        shares = lengths.square().cumsum(0) / lengths.square().sum().clamp_min(1e-12)
-        count = max(1, min(DIRECTIONS, len(flat) // 4, int((shares < EXPLAINED).sum()) + 1, len(directions)))
-        basis = directions[:count].T.contiguous()
-        found = cls(shape, mean, basis, torch.zeros(()), torch.ones(()))
-        numbers = found._numbers(pictures)
+        looks: dict[str, Any] = {part: Pixels(shape, None).small if part == PIXELS else partial(features_of, part) for part in parts}
+        rows = {part: torch.cat([look(some) for some in pictures.split(AT_ONCE)]) for part, look in looks.items()}
+        found = cls(shape, {part: Along.fit(rows[part]) for part in parts}, torch.zeros(()), torch.ones(()))
+        numbers = torch.cat([found._numbers(some) for some in pictures.split(AT_ONCE)])
         found.centre, found.unit = numbers.mean(0), numbers.std(0, correction=0).clamp_min(LEAST_DEVIATION)
         return found
 
-    def encode(self, x: Any) -> numpy.ndarray:
-        """Pictures [N, C, H, W] in [−1, 1] of the shape of fit -> [N, D] float64, standardised. Raises InputError for anything else."""
+    @property
+    def features(self) -> str:
+        return "+".join(self.along)
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers each part gives."""
+        networks = [along.basis.shape[1] + 1 for part, along in self.along.items() if part != PIXELS]
+        return [len(self.centre) - sum(networks)] * (PIXELS in self.along) + networks
+
+    def only(self, part: str) -> "Pictures":
+        """One of the parts."""
+        start = sum(self.widths[: list(self.along).index(part)])
+        own = slice(start, start + self.widths[list(self.along).index(part)])
+        return Pictures(self.shape, {part: self.along[part]}, self.centre[own], self.unit[own])
+
+    def encode(self, x: Any, note: Callable[[float], None] = lambda share: None) -> numpy.ndarray:
+        """Pictures [N, C, H, W] in [−1, 1] of the shape of fit -> [N, D] float64, standardised. Raises InputError for anything else.
+
+        `note` is told the share that is done.
+        """
         pictures = checked(x)
         if tuple(pictures.shape[1:]) != self.shape:
             raise InputError(f"pictures: got {_times(pictures.shape[1:])}, the detector was fitted to {_times(self.shape)}")
-        parts = [self._numbers(part) for part in pictures.split(1024)]
-        return compress(((torch.cat(parts) - self.centre) / self.unit).numpy())
+        found = []
+        for part in pictures.split(AT_ONCE if self.features == PIXELS else 64):
+            found.append(self._numbers(part))
+            note(sum(map(len, found)) / len(pictures))
+        return compress(((torch.cat(found) - self.centre) / self.unit).numpy())
 
     def _numbers(self, x: Tensor) -> Tensor:
-        centred = _small(x).flatten(1).double() - self.mean
-        along = centred @ self.basis
-        left = (centred - along @ self.basis.T).square().mean(1, keepdim=True)
-        return torch.cat([along, (left + 1e-5).log(), _textures(x).double()], 1)
+        parts = [
+            Pixels(self.shape, along)(x) if part == PIXELS else along(features_of(part, x)) for part, along in self.along.items()
+        ]  # fmt: skip
+        return torch.cat(parts, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """What `of_tensors` needs."""
-        return {"shape": torch.tensor(self.shape), "mean": self.mean, "basis": self.basis, "centre": self.centre, "unit": self.unit}
+        known = {f"{part}.{name}": getattr(along, name) for part, along in self.along.items() for name in ("mean", "basis")}
+        return {"shape": torch.tensor(self.shape), "centre": self.centre, "unit": self.unit} | known
 
     @classmethod
     def of_tensors(cls, stored: dict[str, Tensor]) -> "Pictures":
         """What `tensors` gave."""
-        return cls(tuple(stored["shape"].tolist()), *(stored[name].double() for name in ("mean", "basis", "centre", "unit")))
+        parts = [part for part in (PIXELS, *NETWORKS) if f"{part}.mean" in stored]
+        along = {part: Along(stored[f"{part}.mean"], stored[f"{part}.basis"]) for part in parts}
+        return cls(tuple(stored["shape"].tolist()), along, stored["centre"].double(), stored["unit"].double())
+
+
+def parts_of(features: Any) -> tuple[str, ...]:
+    """The parts of `features`, such as pixels+efficientnet-lite0, in their order. Raises InputError for others."""
+    known = (PIXELS, *NETWORKS)
+    given = features.split("+") if isinstance(features, str) else [features]
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) if isinstance(name, str) else ""
+            raise InputError(f"features takes {', '.join(known)}, or several with + between, got {features!r}{hint}")
+    return tuple(name for name in known if name in given)
+
+
+@lru_cache(maxsize=1)
+def _network(name: str) -> Any:
+    from thalweg.evaluate.pretrained import extractor_by_name
+
+    return extractor_by_name(name)
+
+
+def features_of(name: str, x: Tensor) -> Tensor:
+    """Features [N, F] of pictures [N, C, H, W] by a frozen network."""
+    return _network(name).features(x, batch=64)
 
 
 def described(count: int) -> int:
@@ -95,21 +193,18 @@ def _times(shape: Any) -> str:
     return " × ".join(map(str, shape))
 
 
-def _small(x: Tensor) -> Tensor:
-    """At most 32 × 32, by means over blocks."""
-    height, width = (min(SIDE, side) for side in x.shape[2:])
-    return x if (height, width) == tuple(x.shape[2:]) else F.adaptive_avg_pool2d(x, (height, width))
-
-
-def _textures(x: Tensor) -> Tensor:
+def textures(x: Tensor) -> Tensor:
+    """How rough and how bright pictures [N, C, H, W] float64 are: [N, D]."""
     found, scaled = [], x
     for _ in range(SCALES):
-        across, down = scaled.diff(dim=3), scaled.diff(dim=2)
-        found += [(part.square().mean((2, 3)) + 1e-4).log() for part in (across, down) if part.numel()]
+        parts = (scaled[..., 1:] - scaled[..., :-1], scaled[..., 1:, :] - scaled[..., :-1, :])
+        found += [(part.square().mean((2, 3)) + 1e-4).log() for part in parts if 0 not in part.shape]
+        high, wide = (side // 2 for side in scaled.shape[2:])
         if min(scaled.shape[2:]) < 4:
             break
-        scaled = F.avg_pool2d(scaled, 2)
-    found += [x.mean((2, 3)), (x.var((2, 3), correction=0) + 1e-4).log()]
+        scaled = scaled[..., : 2 * high, : 2 * wide].unflatten(3, (wide, 2)).unflatten(2, (high, 2)).mean((3, 5))
+    mean = x.mean((2, 3), keepdim=True)
+    found += [mean[..., 0, 0], ((x - mean).square().mean((2, 3)) + 1e-4).log()]
     place = ((x + 1) * (BINS / 2)).floor().clamp(0, BINS - 1)
-    shares = torch.stack([(place == i).float().mean((2, 3)) for i in range(BINS)], 2)
+    shares = torch.stack([(place == i).double().mean((2, 3)) for i in range(BINS)], 2)
     return torch.cat([*found, shares.sqrt().flatten(1)], 1)

@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from thalweg.detect.detector import EnergyDetector
+from thalweg.detect.pictures import PIXELS
 from thalweg.errors import InputError
 
 
@@ -26,12 +27,14 @@ class PyODDetector(BaseEstimator):
         random_state: Any = None,
         members: int = 5,
         updates: int = 400,
+        features: str = PIXELS,
     ) -> None:
         self.contamination = contamination
         self.seconds = seconds
         self.random_state = random_state
         self.members = members
         self.updates = updates
+        self.features = features
 
     @classmethod
     def of(cls, detector: EnergyDetector) -> "PyODDetector":

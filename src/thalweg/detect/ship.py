@@ -19,6 +19,7 @@ import thalweg
 from thalweg import checkpoint
 from thalweg.detect.detector import NEVER
 from thalweg.detect.graph import Graph
+from thalweg.detect.pictures import PIXELS
 from thalweg.errors import InputError, require
 
 ONNX, TORCH = ".onnx", ".pt2"
@@ -27,6 +28,7 @@ OUTPUTS = {
     "p_value": "float64, of new inliers a share of about α, or less, has one of at most α",
     "verdict": "int64, 1 for outliers, 0 for others",
 }
+PICTURES = "float32 [pictures, channels, height, width] in [-1, 1], black and white being -1 and 1, of the size of fit"
 INPUT = (
     "float64 [rows, columns]: numbers in the table's units, flags as 0 and 1, dates as seconds since 1970 in UTC, "
     "categories as their codes, -1 for others; NaN where missing, and in columns that were left out"
@@ -58,13 +60,12 @@ def export(detector: Any, *files: str | Path, fitted_on: dict[str, Any] | None =
 
 
 def program(detector: Any) -> ExportedProgram:
-    """The detector's `Graph`, for any number of rows. Raises InputError for a detector of pictures."""
-    if detector.pictures_ is not None:
-        raise InputError(
-            "a detector of pictures is not written as a file of its own: what it looks at in them is not in the graph; use Python"
-        )
-    graph = Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_)
-    rows = torch.zeros(2, len(detector.columns_.columns), dtype=torch.float64)
+    """The detector's `Graph`, for any number of rows or pictures. Raises InputError for a detector by a network's features."""
+    pictures = detector.pictures_
+    if pictures is not None and pictures.features != PIXELS:
+        raise InputError(f"a detector by {pictures.features} is not written as a file of its own: only pixels are looked at in a graph")
+    graph = Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_, pictures)
+    rows = torch.zeros(2, len(detector.columns_.columns), dtype=torch.float64) if pictures is None else torch.zeros(2, *pictures.shape)
     with torch.no_grad():
         found = torch.export.export(graph.eval(), (rows,), dynamic_shapes=({0: Dim("rows", min=1)},))
     for node in found.graph.nodes:  # paths of the machine
@@ -73,15 +74,16 @@ def program(detector: Any) -> ExportedProgram:
 
 
 def describe(detector: Any) -> dict[str, Any]:
-    """What a graph takes and gives: its columns in their order, with the code of each category, as plain JSON."""
+    """What a graph takes and gives, as plain JSON: its columns in their order, with the code of each category, or the shape of pictures."""
     columns = [
         {"name": column.name, "kind": column.kind} | ({"codes": column.code_of} if column.kind == "category" else {})
         for column in detector.columns_.columns
     ]
+    pictures = detector.pictures_
     return {
         "thalweg": thalweg.__version__,
-        "input": {"x": INPUT},
-        "columns": columns,
+        "input": {"x": INPUT if pictures is None else PICTURES},
+        **({"columns": columns} if pictures is None else {"shape": list(pictures.shape)}),
         "outputs": OUTPUTS,
         "false_alarms": detector.contamination,
         "outliers_below": None if detector.threshold_ == NEVER else detector.offset_,
