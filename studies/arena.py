@@ -43,6 +43,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "cdrl": ("cdrl", {}),
     "ddaebm": ("ddaebm", {}),
     "short_run": ("short_run", {}),
+    "short_run persistent": ("short_run/{data}-persistent", {}),
+    "short_run from data": ("short_run/{data}-data", {}),
     "jem": ("jem", {}),
     "coopflow": ("coopflow", {}),
     "cf_ebm": ("cf_ebm", {}),

@@ -201,10 +201,44 @@ def test_an_absurd_learning_rate_of_short_run_is_noticed(tmp_path):
     assert all(torch.isfinite(value).all() for value in loaded.state_dict().values())
 
 
+def astray(values: list[float], dimensions: int = 784) -> str:
+    """What a guard says of mean energies, one a look; empty where it says nothing."""
+    guard = Guard(dimensions=dimensions)
+    try:
+        for value in values:
+            guard.check_energies({"energy_data": value})
+    except Diverged as trouble:
+        return str(trouble)
+    return ""
+
+
+def test_energies_that_wander_to_thousands_are_noticed_before_they_are_not_finite():
+    calm = [5.0 + i % 3 for i in range(60)]
+    assert "energy_data = 2e+03, and beyond ±1e+03 for 3 looks in a row" in astray([*calm, *[2e3] * 3])
+    assert astray([*calm, -1500.0, -1500.0, 4.0, -1500.0, 4.0]) == "", "a peak is none"
+    assert astray([*calm, *[900.0] * 50]) == "", "nor are hundreds of nats"
+    # slow growth drags what is usual along, up to 10 nats for each number
+    slow = [4 * 1.02**i for i in range(420)]
+    assert "it has gone astray" in astray(slow, dimensions=64) and "it has gone astray" in astray(slow)
+
+
+def test_energies_that_were_always_large_are_no_divergence():
+    """A density of many numbers has energies of hundreds of nats, and they swing by more."""
+    assert astray([600 + 1400 * math.sin(i / 5) for i in range(300)]) == ""
+    assert astray([5000.0] * 100) == "" and "astray" in astray([8000.0] * 3)
+
+
+def test_a_run_goes_back_from_energies_that_wandered(tmp_path):
+    method = run(lambda images, rate: (1.0, 5000.0 if images >= 90 and rate > 0.6 * RATE else 3.0), tmp_path)
+    (event,) = events(tmp_path)
+    assert "diverged at 93 images (energy_data = 5e+03" in event and int(method.steps_taken) == 200
+
+
 def test_guard_state_round_trip():
     guard = Guard(tries=2)
     for _ in range(60):
         guard.check("net", 1.0, 2.0)
+        guard.check_energies({"energy_data": 7.0})
     guard.react("trouble", 500)
     copy = Guard(tries=2)
     copy.load(guard.state())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from thalweg import random
+    from thalweg.compiled import Faster
     from thalweg.energy import Energy
     from thalweg.sample import Constraint, Trace
 
@@ -46,8 +47,8 @@ class Langevin:
     """bound on each element of the gradient's move, 0 for none"""
     clamp: bool = False
     """keep chains in [−1, 1]"""
-    compile: bool = False
-    """compile the step of training chains: a wait at the start, then Langevin on images is faster (docs/benchmarks.md)"""
+    compile: Literal[True, False, "auto"] = False
+    """compile the step of training chains: a wait at the start, then Langevin on images may be faster; "auto" takes the time of both"""
 
     def __call__(
         self,
@@ -60,12 +61,13 @@ class Langevin:
         step: float | None = None,
         noise: Any = None,
         project: "Callable[[Tensor], Tensor] | None" = None,
-        compile: bool = False,
+        compile: "bool | Faster" = False,
         **condition: Any,
     ) -> "Tensor":
         """A chain from x [B, ...]: `steps`, `step` and `noise` stand in for the spec's; `project` as in `sample.langevin`.
 
-        `compile` asks for what the spec allows: chains of training say yes, those of samples, whose shapes differ, do not.
+        `compile` asks for what the spec allows: chains of training say yes, or give the `compiled.Faster` of an "auto", which is not
+        compiled without; those of samples, whose shapes differ, do not ask.
         """
         from thalweg import sample
 
@@ -78,7 +80,7 @@ class Langevin:
             clip=self.clip or None,
             clamp=(-1.0, 1.0) if self.clamp else None,
             project=project,
-            compile=compile and self.compile,
+            compile=(False if isinstance(compile, bool) else compile) if self.compile == "auto" else bool(compile) and self.compile,
             generator=generator,
             trace=trace,
             **condition,

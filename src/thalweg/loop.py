@@ -78,7 +78,7 @@ class Run:
         self.method.trained_on = record(data)
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
-        self.guard = Guard(tries=options.tries)
+        self.guard = Guard(tries=options.tries, dimensions=math.prod(self.method.config.shape))
         self.ema = copy.deepcopy(self.method).requires_grad_(False).eval()
         self.ema.trained_on = self.method.trained_on
         for name in self.method.sharded:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg import random
-from thalweg.compiled import compiled_or_eager
+from thalweg.compiled import Faster, compiled_or_eager
 from thalweg.energy import Energy, value_and_score
 from thalweg.errors import InputError
 from thalweg.metropolis import hmc, independence, mala
@@ -51,7 +51,7 @@ def langevin(
     clip: float | None = None,
     clamp: tuple[float, float] | None = None,
     project: Callable[[Tensor], Tensor] | None = None,
-    compile: bool = False,
+    compile: bool | Faster = False,
     generator: random.Generator = None,
     trace: Trace | None = None,
     **condition,
@@ -65,12 +65,16 @@ def langevin(
     With `compile` a whole step is one compiled function, which pays in training (docs/benchmarks.md); the first chain of an
     energy and shape then waits for the compiler, seconds for small networks and more for convolutional ones. Pass the same
     function each time (a method's `energy`, not a new lambda); where nothing can be compiled (no C++ compiler) it warns and runs
-    uncompiled. Further keywords condition the energy. Raises Diverged where a chain starts or ends where
-    the energy is infinite or NaN, InputError for knobs out of range.
+    uncompiled. A `compiled.Faster` compiles too, takes the time of both ways, and goes the faster one from then on. Further keywords
+    condition the energy. Raises Diverged where a chain starts or ends where the energy is infinite or NaN, InputError for knobs out of
+    range.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature must be above 0, got {temperature}")
-    move = _compiled_move(getattr(energy, "__self__", None), getattr(energy, "__func__", energy)) if compile else partial(_move, energy)
+    move: Callable[..., tuple[Tensor, Tensor]] = partial(_move, energy)
+    if compile:
+        compiled = partial(_in_compiled, getattr(energy, "__self__", None), getattr(energy, "__func__", energy))
+        move = compile.choose(move, compiled) if isinstance(compile, Faster) else compiled
     sizes, taus = knobs("step", step, steps), knobs("noise", noise, steps, above=False)
     gains: Any = [0.5 * s * s / temperature for s in sizes]
     spreads: Any = [s * tau for s, tau in zip(sizes, taus)]
@@ -100,6 +104,11 @@ def _move(energy: Energy, x: Tensor, xi: Tensor | None, gain, spread, clip, clam
     if xi is not None:
         x = x + spread * xi
     return x if clamp is None else x.clamp(*clamp), value
+
+
+def _in_compiled(owner: Any, function: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """`_move` of an energy, compiled when it is first called: whoever is not compiled in the end does not wait for the compiler's start."""
+    return _compiled_move(owner, function)(*arguments)
 
 
 @functools.lru_cache(maxsize=32)

@@ -51,6 +51,27 @@ class Trace:
         self.acceptance = accepted
         self.displacement = (x - start).flatten(1).norm(dim=1) / math.sqrt(x[0].numel())
 
+    def figures(self, data: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        """What stats.jsonl says of the chains of a training step that ended at `samples`, next to the step's `data`, both [B, ...].
+
+        The mean `displacement`, and of images of 3 pixels or more a side the `roughness` of samples as a multiple of the data's: near 1
+        where samples are as smooth as data, above it for salt and pepper, below it for silhouettes.
+        """
+        found = {} if self.displacement is None else {"displacement": self.displacement}
+        if samples.dim() == 4 and min(samples.shape[2:]) >= 3:
+            found["roughness"] = roughness(samples).mean() / roughness(data).mean().clamp_min(1e-6)
+        return found
+
+
+def roughness(x: Tensor) -> Tensor:
+    """The mean absolute Laplacian of images [B, C, H, W] of 3 pixels or more a side, [B]: how far pixels are from their neighbours' mean.
+
+    In grey values times 4, over the pixels that have four neighbours.
+    """
+    x = x.detach().float()
+    around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return (around - 4 * x[..., 1:-1, 1:-1]).abs().flatten(1).mean(1)
+
 
 def knobs(name: str, value: Knob | Tensor, steps: int, *, least: float = 0.0, above: bool = True) -> list[float]:
     """A knob's number at each step, from one number, one a step, or a function of the step's index.

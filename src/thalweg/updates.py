@@ -7,6 +7,7 @@ samples = update.ema.sample(64)
 """
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Update:
         self.world = World() if world is None else world
         self.clip = method.config.clip if clip is None else clip
         self.ema_decay = method.config.ema if ema_decay is None else ema_decay
-        self.guard = Guard() if guard is None else guard
+        self.guard = Guard(dimensions=math.prod(method.config.shape)) if guard is None else guard
         self.seed = seed
         self.images = 0
         self.updates = 0

@@ -15,7 +15,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     networks = {"mlp": ("width", "depth"), "convnet": ("widths", "blocks"), "pooled": ("widths",)}
     new["net"] = {"kind": old["network"]} | {key: old[key] for key in networks[old["network"]]}
     if old["network"] == "convnet":
-        new["net"] |= {"spectral_norm": False}
+        new["net"] |= {"spectral_norm": False, "patch": 1}
     chain = {"steps": old["steps"], "step": old["step"], "noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"]}
     new["chain"] = {"kind": "langevin", "compile": old["compile"]} | chain
     assert old["initializer"] == "flow"  # of all presets

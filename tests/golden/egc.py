@@ -27,4 +27,4 @@ def net(old: dict[str, Any]) -> dict[str, Any]:
             return {"kind": "patch", "width": width, "blocks": blocks, "patch": old["patch"], "embedding": 128, "dropout": dropout} | {
                 "precise_first": False
             }
-    return {"kind": "convnet", "widths": [width * m for m in old["multipliers"]], "blocks": blocks, "spectral_norm": False}
+    return {"kind": "convnet", "widths": [width * m for m in old["multipliers"]], "blocks": blocks, "spectral_norm": False, "patch": 1}

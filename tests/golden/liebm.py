@@ -16,7 +16,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     def network(widths: list[int]) -> dict[str, Any]:
         if old["network"] == "mlp":
             return {"kind": "mlp", "width": old["width"], "depth": old["depth"]}
-        return {"kind": "convnet", "widths": widths, "blocks": old["blocks"], "spectral_norm": False}
+        return {"kind": "convnet", "widths": widths, "blocks": old["blocks"], "spectral_norm": False, "patch": 1}
 
     new["net"] = network(old["widths"])
     if old["ema"] == 0.9999:  # presets of the paper, whose backbone has it

@@ -11,10 +11,10 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     if old["network"] == "mlp":
         new["net"] = {"kind": "mlp", "width": old["width"], "depth": old["depth"]}
     else:
-        new["net"] = {"kind": "convnet"} | {key: old[key] for key in ("widths", "blocks", "spectral_norm")}
+        new["net"] = {"kind": "convnet"} | {key: old[key] for key in ("widths", "blocks", "spectral_norm")} | {"patch": 1}
     chain = {"kind": old["sampler"], "steps": old["steps"], "step": old["step"]}
     if old["sampler"] == "langevin":
         chain |= {"noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"], "compile": old["compile"]}
     else:
         chain |= {key: old[key] for key in ("target_acceptance", "jumps", "jump_every")}
-    return new | {"chain": chain}
+    return new | {"chain": chain, "start_law": "uniform"}

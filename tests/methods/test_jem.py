@@ -52,7 +52,7 @@ def test_a_step_adds_the_likelihood_to_the_cross_entropy(monkeypatch):
     g = random.seeded(2)
     x, label = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g), torch.arange(6) % 3
     negative = random.uniform(6, 1, 8, 8, low=-1.0, high=1.0, generator=g)
-    monkeypatch.setattr(method, "_negative", lambda n, generator: negative)
+    monkeypatch.setattr(method, "_negative", lambda n, generator, trace: negative)
     update, rows = Recorder(4), []
     handle = method.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
     method.step(Batch(x, label), update)
@@ -61,7 +61,8 @@ def test_a_step_adds_the_likelihood_to_the_cross_entropy(monkeypatch):
     noised = x + 0.2 * random.normal_like(x, random.seeded(4))
     expected = F.cross_entropy(method.logits(noised), label) + 0.7 * (method.energy(noised).mean() - method.energy(negative).mean())
     torch.testing.assert_close(update.loss, expected)
-    assert update.name == "energy" and set(update.logged) == {"cross_entropy", "accuracy", "energy_data", "energy_samples"}
+    assert update.name == "energy"
+    assert set(update.logged) == {"cross_entropy", "accuracy", "energy_data", "energy_samples", "roughness"}
 
 
 def test_without_its_weight_it_is_a_plain_classifier():

@@ -141,3 +141,15 @@ def test_other_starts_keep_no_buffer(start):
     data = torch.full((16, 2), 3.0)
     begin, rows, _ = method._start(data, None, random.seeded(1))
     assert rows is None and torch.equal(begin, data) == (start == "data")
+
+
+def test_where_chains_are_clamped_data_and_samples_are_too():
+    """Noise that leads data out of [−1, 1], where no chain can go, would tell them apart from every sample."""
+    settings = dict(widths=(4, 8), batch=4, buffer=8, data_noise=0.5, steps=2, sample_steps=2)
+    clamped, free = (tw.method("short_run/pictures", seed=0, clamp=clamp, **settings) for clamp in (True, False))
+    x = torch.ones(200, 1, 8, 8)
+    noised = clamped._noised(x, random.seeded(1))
+    assert float(noised.max()) == 1.0 and torch.equal(noised, free._noised(x, random.seeded(1)).clamp(-1, 1))
+    # no Tweedie's formula: it is of the density of data with all of their noise
+    assert torch.equal(clamped.sample(4, seed=0), clamped.sample(4, seed=0, denoise=False))
+    assert not torch.equal(free.sample(4, seed=0), free.sample(4, seed=0, denoise=False))

@@ -40,6 +40,7 @@ NETS = {
     "convnet": (lambda: ConvEnergy(IMAGE, widths=(4, 8)), IMAGE, {}, [()]),
     "convnet-out": (lambda: ConvEnergy((2, 16, 8), widths=(4, 8, 8), blocks=1, out=3), (2, 16, 8), {}, [(3,)]),
     "convnet-conditional": (lambda: ConvEnergy(IMAGE, widths=(4, 8), levels=True, classes=3), IMAGE, {"t": T, "label": LABEL}, [()]),
+    "convnet-patches": (lambda: ConvEnergy((2, 8, 12), widths=(4, 8), blocks=1, patch=2), (2, 8, 12), {}, [()]),
     "convnet-spectral": (lambda: ConvEnergy(IMAGE, widths=(4, 8), blocks=1, spectral_norm=True), IMAGE, {}, [()]),
     "patch": (lambda: PatchNet(IMAGE, out=3, vector=5, width=8, blocks=2, hidden=16), IMAGE, {"t": T}, [(3, 8, 8), (5,)]),
     "patch-map": (lambda: PatchNet(IMAGE, out=2, vector=0, width=8, blocks=1, hidden=16, patch=4), IMAGE, {"t": T}, [(2, 8, 8), None]),
@@ -171,12 +172,22 @@ def test_levels_are_told_apart():
 
 @pytest.mark.parametrize("make, message", [
     (lambda: ConvEnergy((1, 10, 8), widths=(4, 8, 8)), "divide by 4, got 10×8"),
+    (lambda: ConvEnergy((1, 10, 8), widths=(4, 8), patch=2), "2 widths and patches of 2: height and width must divide by 4, got 10×8"),
     (lambda: PatchNet((1, 9, 8), out=1, vector=0), "patch of 2, got 9×8"),
     (lambda: UNet((1, 8, 10), out=1, width=8, multipliers=(1, 1, 1)), "divide by 4, got 8×10"),
 ])  # fmt: skip
 def test_sizes_that_do_not_divide_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_patches_are_pixels_of_the_first_convolution():
+    torch.manual_seed(0)
+    folded, plain = ConvEnergy((1, 8, 8), widths=(4, 8), patch=2).double(), ConvEnergy((4, 4, 4), widths=(4, 8)).double()
+    plain.load_state_dict(folded.state_dict())
+    x = normal(3, 1, 8, 8)
+    blocks = torch.stack([x[:, 0, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+    torch.testing.assert_close(folded(x), plain(blocks))
 
 
 # --- strided convolution

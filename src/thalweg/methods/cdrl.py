@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from thalweg import random
 from thalweg.chain import MALA, Chain, Jump, Langevin, measured_back
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.energy import Energy, gaussian, score
@@ -134,6 +135,7 @@ class CDRL(Method):
         self.register_buffer("correction", correction[c.predict], persistent=False)
         self.net, self.initializer = self._build_networks()
         # in units of s_t; adaptation starts at half the width that p(y_t | x_{t+1}) has where the energy is flat
+        self.compiled = Faster.of(c.chain)
         target = c.chain.target_acceptance if isinstance(c.chain, MALA) else 0.0
         first = [0.5 / math.sqrt(c.step_coefficient * sigma) if target else 1.0 for sigma in self.schedule.noise[:-1]]
         self.step_size = AdaptiveStep([c.chain.step * size for size in first], target, low=1e-3, high=1e3)
@@ -291,7 +293,7 @@ class CDRL(Method):
         mean = None if self.initializer is None else self.proposal_mean(x_next, t, label)
         proposed = update.ema.proposal_mean(x_next, t, label) if mean is not None and c.slow_proposals else mean
         start = x_next if proposed is None else self.propose(proposed.detach(), t, g)  # eq. 5.4
-        refined = self.refine(start, x_next, t, label=label, generator=g, trace=trace, compile=True)  # eq. 5.3
+        refined = self.refine(start, x_next, t, label=label, generator=g, trace=trace, compile=self.compiled)  # eq. 5.3
         # the loss is on the network's output: what turns it to nats spans two to three orders of magnitude between levels
         weight = (self.table.weight * self.unit)[t]
         loss, data, samples = recovery(self.marginal, y, refined, weight, t, label)
@@ -300,7 +302,7 @@ class CDRL(Method):
             first = update.images < c.data_first * c.images
             target = refined if not first else y if c.data_target == "y" else self.data_mean(x0, x_next, t)
             update("initializer", squared_error(mean, target))  # eq. 5.6 without its weight
-        update.log(energy_data=data, energy_samples=samples, displacement=trace.displacement)
+        update.log(energy_data=data, energy_samples=samples, **trace.figures(y, refined))
         self.step_size.adapt(trace, update, t)
 
     # --- sampling

@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from thalweg import random
 from thalweg.chain import Langevin, measured_back
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.data.unpaired import UnpairedBatch
@@ -64,6 +65,8 @@ class Config(Common):
     """η_0 of the standard deviation η_t = η_0 − η_0/(T − t + 1) of the chain's noise, t = 1 … T (sec. A.2)"""
     data_noise: NotNegative = 0.0
     """standard deviation of Gaussian noise added to data (sec. A.5: none)"""
+    compile: Literal[True, False, "auto"] = False
+    """compile the step of training chains where no stage fades in; "auto" takes the time of both, at each stage"""
     start_noise: NotNegative = 0.0
     """standard deviation of noise on the batch's own images, where chains then start: a model that denoises; ours, 0 for none"""
     images: Count = 300_000
@@ -119,6 +122,7 @@ class CFEBM(Method):
         kept = self.stages - 1 if c.frozen_coarse else 0
         self.coarse = torch.nn.ModuleList(c.net.build(c.shape, stages=self.stages) for _ in range(kept)).requires_grad_(False)
         self.register_buffer("images", torch.tensor(0))
+        self.compiled = torch.nn.ModuleList(Faster() for _ in range(self.stages)) if c.compile == "auto" else [c.compile] * self.stages
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -206,10 +210,10 @@ class CFEBM(Method):
             data, trace = self._at_stage(x, stage), Trace()
             data = add_noise(data, c.data_noise, g) if c.data_noise else data
             start = self._start(len(x), stage, seen, g, x.device) if given is None else self._at_stage(given, stage)
-            samples = self._chain(self.net, start, stage, g, beta=beta, trace=trace)
+            samples = self._chain(self.net, start, stage, g, beta=beta, trace=trace, compile=self._compiled(stage, beta))
             loss, positive, sampled = contrastive(energy, data, samples)
             update(self._optimizer(stage), loss)
-            update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement, beta=beta)
+            update.log(energy_data=positive, energy_samples=sampled, beta=beta, **trace.figures(data, samples))
 
     def _parts(self, batch: Batch | UnpairedBatch, count: int, generator: random.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
         """A batch in `count` parts of images, and of given images where chains start, None for noise.
@@ -246,6 +250,10 @@ class CFEBM(Method):
 
     # --- chains
 
+    def _compiled(self, stage: int, beta: float) -> bool | Faster:
+        """Whether a stage's chain of training is compiled; not while β changes, which is a constant of what is compiled."""
+        return self.compiled[stage] if beta == 1 else False
+
     def _start(self, n: int, stage: int, seen: int, generator: random.Generator, device: Any, chain_noise: float | None = None) -> Tensor:
         """Where a stage's chains start: smooth sampling (sec. 3.2, ii b), or samples of the frozen coarser stage (sec. A.8)."""
 
@@ -279,7 +287,7 @@ class CFEBM(Method):
         steps = c.stage_steps[stage] if steps is None else steps
         eta = c.chain_noise if chain_noise is None else chain_noise
         taus = [(eta - eta / (steps - i)) / c.step for i in range(steps)]  # t = i + 1; the last step has no noise
-        chain = Langevin(steps=steps, step=c.step)
+        chain = Langevin(steps=steps, step=c.step, compile=c.compile)
         with frozen(net):
             x = chain(net, x, noise=taus, generator=generator, stage=stage, beta=beta, **options)
         return x.clamp(-1, 1)

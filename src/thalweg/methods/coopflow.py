@@ -23,6 +23,7 @@ from torch import Tensor
 from thalweg import random
 from thalweg.augmentation import Augmentation, augmented
 from thalweg.chain import Langevin, measured_back
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.data.regions import random_regions
@@ -103,6 +104,7 @@ class CoopFlow(Method):
             raise InputError("coopflow: known_share is for images, and for chains from a flow or from noise; set known_share = 0")
         self.initializer = c.initializer.build(c.shape, std=c.reference_std or 1.0)
         self.net = c.net.build(c.shape) if c.chain.steps else None
+        self.compiled = Faster.of(c.chain)
         self.register_buffer("initialised", torch.tensor(False))
 
     @property
@@ -182,12 +184,12 @@ class CoopFlow(Method):
         trace = Trace()
         start, z = self.propose(len(x), g, x.device)
         start, hold = self._held(start, x, g)
-        refined = self._chain(start, g, noise=self.noise_at(update.images), trace=trace, project=hold, compile=True)
+        refined = self._chain(start, g, noise=self.noise_at(update.images), trace=trace, project=hold, compile=self.compiled)
         if self.initializer is not None and update.images >= c.pretrain + c.warm_up_energy:
             update("initializer", self.initializer_loss(refined, z, g))
         loss, positive, sampled = contrastive(self.energy, x, refined)
         update("energy", loss)
-        update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement)
+        update.log(energy_data=positive, energy_samples=sampled, **trace.figures(x, refined))
 
     def _initialise(self, x: Tensor, update: Update) -> None:
         """Set the flow's norms from the first batch (Salimans and Kingma 2016)."""

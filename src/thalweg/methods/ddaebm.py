@@ -354,7 +354,7 @@ class DDAEBM(Method):
                 return generated.detach(), None
             negative = self.refine(generated.detach(), x_t, t, generator=g, trace=trace)
             self.step_size.adapt(trace, update, t - 1)
-            update.log(displacement=trace.displacement)
+            update.log(**trace.figures(x_s, negative))
             return negative, None
         z = self._latents((p.count + p.contrast) * len(x_t), g)
         noise = random.normal_like(importance.repeat(x_t, p.count), g)

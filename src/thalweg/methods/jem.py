@@ -10,7 +10,7 @@ Grathwohl et al., ICLR 2020; a baseline of EGC. The paper's SGLD, x ← x − α
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from thalweg import random
 from thalweg.chain import Langevin
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, class_labels, finished
 from thalweg.nn.build import Network, PatchNet
 from thalweg.nn.layers import frozen
-from thalweg.replay import Replay
+from thalweg.replay import DataMixture, Replay
 from thalweg.sample import Trace
 
 
@@ -43,6 +44,8 @@ class Config(Common):
     """chains in the replay buffer"""
     renew: Fraction = 0.05
     """ρ, share of a batch of chains that starts anew from U(−1, 1)"""
+    start_law: Literal["uniform", "mixture"] = "uniform"
+    """where new chains begin: U(−1, 1), or a mixture of Gaussians that is fitted to the data (JEM++: one a class)"""
     data_noise: NotNegative = 0.03
     """standard deviation of Gaussian noise added to data"""
     sample_steps: Count = 100
@@ -71,11 +74,19 @@ class JEM(Method):
         if c.batch > c.buffer:
             raise InputError(f"jem: a batch of {c.batch} needs as many chains, the buffer holds {c.buffer}; raise buffer or lower batch")
         self.net = c.net.build(c.shape, out=c.classes)
+        self.start_law = DataMixture(c.shape) if c.start_law == "mixture" else None
+        self.compiled = Faster.of(c.chain)
         self.replay = Replay(c.buffer, self._fresh, renew=c.renew)
 
     @property
     def abilities(self) -> frozenset[str]:
         return frozenset({"sample", "energy", "labels", "classify"})
+
+    def prepare(self, x: Tensor) -> None:
+        """Where new chains begin is taken from the data."""
+        if self.start_law is not None:
+            self.start_law.fit(x)
+            self.replay.begin(self.start_law)
 
     # --- the density
 
@@ -101,27 +112,31 @@ class JEM(Method):
 
     def step(self, batch: Batch, update: Update) -> None:
         """Algorithm 1."""
-        c, g = self.config, update.generator
+        c, g, trace = self.config, update.generator, Trace()
         x = batch.x + c.data_noise * random.normal_like(batch.x, g) if c.data_noise else batch.x
+        x = x.clamp(-1, 1) if c.chain.clamp else x
         # classes and energies are read from the same logits, data and samples in one batch
-        logits = self.logits(torch.cat([x, self._negative(len(x), g)]) if c.likelihood_weight else x)
+        samples = self._negative(len(x), g, trace) if c.likelihood_weight else x[:0]
+        logits = self.logits(torch.cat([x, samples]))
         of_data = logits[: len(x)]
         loss = cross_entropy = F.cross_entropy(of_data, batch.label)
         if c.likelihood_weight:
             positive, negative = (-logits.logsumexp(1)).chunk(2)
             loss = loss + c.likelihood_weight * (positive.mean() - negative.mean())
-            update.log(energy_data=positive, energy_samples=negative)
+            update.log(energy_data=positive, energy_samples=negative, **trace.figures(x, samples))
         update("energy", loss)
         update.log(cross_entropy=cross_entropy, accuracy=(of_data.argmax(1) == batch.label).float())
 
-    def _negative(self, n: int, generator: random.Generator) -> Tensor:
+    def _negative(self, n: int, generator: random.Generator, trace: Trace | None = None) -> Tensor:
         """`n` chains of the buffer a chain further, some of them renewed before."""
         start, rows = self.replay.start(n, generator)
-        negative = self._chain(start, generator, compile=True)
+        negative = self._chain(start, generator, trace=trace, compile=self.compiled)
         self.replay.write(rows, negative)
         return negative
 
     def _fresh(self, n: int, generator: random.Generator, device: Any = None) -> Tensor:
+        if self.start_law is not None:
+            return self.start_law(random.normal(n, *self.config.shape, generator=generator, device=device))
         return random.uniform(n, *self.config.shape, low=-1.0, high=1.0, generator=generator, device=device)
 
     def _chain(self, x: Tensor, generator: random.Generator, label: Tensor | None = None, **options: Any) -> Tensor:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from thalweg import random
 from thalweg.augmentation import RandomViews, Views
 from thalweg.chain import Langevin, measured_back
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive
 from thalweg.data.base import Batch
 from thalweg.encoders import Contrastive, frozen_encoder
@@ -138,6 +139,7 @@ class LIEBM(Method):
         self.encoder = found.module
         self.register_buffer("encoder_known", torch.tensor(found.known))
         self.net = c.net.build(c.shape, out=c.features)
+        self.compiled = Faster.of(c.chain)
         self.generator = c.generator.build(c.shape)
         self.inference = None if c.inference is None else c.inference.build(c.shape, out=2 * c.generator.latent_dim)
         outputs = 2 * found.dim if c.latent_posterior == "gaussian" else found.dim
@@ -364,7 +366,7 @@ class LIEBM(Method):
         with torch.no_grad():
             start = self.generator(m)
         chains_on = self.informed_energy if c.generator_training == "ejm" else self.energy
-        refined = self._chain(chains_on, start, g, trace=trace, compile=True)  # 5
+        refined = self._chain(chains_on, start, g, trace=trace, compile=self.compiled)  # 5
         update("generator", self.generator_loss(m, refined, x, z, g))  # 6 to 12
         if self.inference is not None and c.generator_training != "erm":
             update("inference", self.inference_loss(x, z, g))  # eq. 26
@@ -373,7 +375,7 @@ class LIEBM(Method):
         update("energy", loss)  # 16
         if c.cotraining:
             update("encoder", self.encoder_loss(x, negative, g))
-        update.log(displacement=trace.displacement, **figures)
+        update.log(**trace.figures(x, refined), **figures)
 
     def _latents(self, batch: Batch, update: Update) -> Tensor | None:
         """z of a view of each image, [B, d_z] or None without an encoder, also taken into the classes' means."""

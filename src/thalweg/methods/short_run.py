@@ -17,6 +17,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.chain import MALA, Chain, Jump, Langevin, measured_back
+from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive
 from thalweg.data.base import Batch
 from thalweg.energy import gaussian, score
@@ -25,7 +26,7 @@ from thalweg.methods.base import Method, Update, check_start, class_labels, fini
 from thalweg.nn.build import MLP, Network
 from thalweg.nn.layers import frozen
 from thalweg.objective import contrastive
-from thalweg.replay import AdaptiveStep, Replay
+from thalweg.replay import AdaptiveStep, DataMixture, Replay
 from thalweg.sample import Constraint, Trace, posterior_mean
 
 
@@ -41,6 +42,8 @@ class Config(Common):
     """where training chains start: noise (short-run), a replay buffer, or data (CD-k)"""
     start_range: Positive = 1.0
     """start noise is uniform in ± this; with a reference it is drawn from the reference"""
+    start_law: Literal["uniform", "mixture"] = "uniform"
+    """where new chains begin: uniform noise, or a mixture of Gaussians that is fitted to the data"""
     buffer: Count = 10_000
     """chains in the replay buffer"""
     renew: Fraction = 0.05
@@ -80,7 +83,11 @@ class ShortRun(Method):
         adjusted = isinstance(c.chain, MALA)
         if adjusted and c.chain.jumps and not c.reference_std:
             raise InputError("short_run: jumps are drawn from the Gaussian reference; set reference_std above 0, or jumps = 0")
+        if c.reference_std and c.start_law != "uniform":
+            raise InputError("short_run: with a reference new chains begin at its draws; leave start_law = 'uniform', or reference_std = 0")
         classes = c.classes if c.conditional else 0
+        self.start_law = DataMixture(c.shape) if c.start_law == "mixture" else None
+        self.compiled = Faster.of(c.chain)
         self.net = c.net.build(c.shape, classes=classes)
         self.replay = Replay(c.buffer, self._fresh, renew=c.renew, classes=classes) if c.start == "persistent" else None
         self.sharded = ("replay.chains", "replay.labels") if self.replay is not None else ()
@@ -88,10 +95,22 @@ class ShortRun(Method):
         self.step_size = AdaptiveStep(first, target, low=1e-3 * first, high=10 * first) if adjusted else None
 
     @property
+    def clamped(self) -> bool:
+        """Whether chains, and so the data that they learn from, are kept in [−1, 1]."""
+        return isinstance(self.config.chain, Langevin) and self.config.chain.clamp
+
+    @property
     def abilities(self) -> frozenset[str]:
         c = self.config
         found = {"sample", "energy"} | ({"labels"} if c.conditional else {"denoise"})
         return frozenset(found | ({"constraint"} if isinstance(c.chain, Langevin) else set()))
+
+    def prepare(self, x: Tensor) -> None:
+        """Where new chains begin is taken from the data."""
+        if self.start_law is not None:
+            self.start_law.fit(x)
+            if self.replay is not None:
+                self.replay.begin(self.start_law)
 
     # --- the density
 
@@ -108,22 +127,30 @@ class ShortRun(Method):
 
     def step(self, batch: Batch, update: Update) -> None:
         c, g, trace = self.config, update.generator, Trace()
-        x = batch.x + c.data_noise * random.normal_like(batch.x, g) if c.data_noise else batch.x
+        x = self._noised(batch.x, g)
         label = batch.label if c.conditional else None
         start, rows, label_negative = self._start(x, label, g)
-        negative = self._chain(start, label_negative, g, trace=trace, compile=True)
+        negative = self._chain(start, label_negative, g, trace=trace, compile=self.compiled)
         if rows is not None:
             self.replay.write(rows, negative)
         # data and samples pass in one batch, each with its own labels
         both = None if label is None else torch.cat([label, label_negative])
         loss, positive, sampled = contrastive(self.energy, x, negative, both, regularise=c.regularise)
         update("energy", loss)
-        update.log(energy_data=positive, energy_samples=sampled, displacement=trace.displacement)
+        update.log(energy_data=positive, energy_samples=sampled, **trace.figures(x, negative))
         if self.step_size is not None:
             self.step_size.adapt(trace, update)
 
+    def _noised(self, x: Tensor, generator: random.Generator) -> Tensor:
+        """Data as the energy sees them: with their noise, and within [−1, 1] where chains are."""
+        c = self.config
+        x = x + c.data_noise * random.normal_like(x, generator) if c.data_noise else x
+        return x.clamp(-1, 1) if self.clamped else x
+
     def _fresh(self, n: int, generator: random.Generator, device: Any = None) -> Tensor:
         c = self.config
+        if self.start_law is not None:
+            return self.start_law(random.normal(n, *c.shape, generator=generator, device=device))
         if c.reference_std:
             return c.reference_std * random.normal(n, *c.shape, generator=generator, device=device)
         return random.uniform(n, *c.shape, low=-c.start_range, high=c.start_range, generator=generator, device=device)
@@ -164,7 +191,8 @@ class ShortRun(Method):
         """`n` chains of `steps` steps: [n, ...]. A persistent model starts at its replay buffer, unless `fresh` asks for noise.
 
         A short-run model (start = "noise") is a sampler of its own with exactly the trained number of steps, its default.
-        A model of noised data (`data_noise` σ) has its samples' noise taken off by Tweedie's formula, x + σ²·score(x), if `denoise`.
+        A model of noised data (`data_noise` σ) has its samples' noise taken off by Tweedie's formula, x + σ²·score(x), if `denoise`; not
+        one whose chains are clamped, as are its data.
         `constraint` puts what was measured back, with signal 1 and noise 0, into the start, after each step and into what was
         denoised; it needs a chain of kind "langevin". `start` gives the chains' start [n, ...] itself.
         """
@@ -183,7 +211,7 @@ class ShortRun(Method):
         start = start if project is None else project(start)
         default = c.chain.steps if c.start == "noise" else c.sample_steps
         x = self._chain(start, label, generator, steps=default if steps is None else steps, project=project)
-        if denoise and c.data_noise:
+        if denoise and c.data_noise and not self.clamped:
             with frozen(self.net):
                 x = x + c.data_noise**2 * score(self.energy, x, **({} if label is None else {"label": label}))
             x = x if project is None else project(x)

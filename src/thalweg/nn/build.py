@@ -1,10 +1,8 @@
 """Specs of networks: what a config says of one, and how it is built for data of a shape.
 
-Every spec has `build(shape, *, out, channels, levels, classes)`. With `channels` 0 the network gives numbers: (x[, t][, label]) -> [B] for
-`out` 0, else [B, out]. With `channels` above 0 it gives a pair: a map [B, channels, H, W], and numbers [B, out] or None for `out` 0.
-`channels` = shape[0] is a map in the shape of x, of vectors too. `levels`: it takes a noise level t [B]; networks with a map always do.
-`classes`: it takes a label [B], −1 for none. Encoders to vectors, and pairs of coders, have `build(shape)`. InputError where a
-network does not fit the data or has no map. torch is imported when the first network is built.
+Every spec has `build(shape, *, out, channels, levels, classes)`. With `channels` 0 a network gives numbers: (x[, t][, label]) -> [B] for
+`out` 0, else [B, out]. Above 0 it gives a map [B, channels, H, W] and numbers, None for `out` 0; shape[0] channels are a map in the shape
+of x, of vectors too. `levels`: it takes t [B], as all with a map do; `classes`: a label [B], −1 for none. Coders have `build(shape)`.
 """
 
 import math
@@ -77,6 +75,8 @@ class ConvNet:
     """residual blocks at each resolution"""
     spectral_norm: bool = False
     """bound every convolution by spectral norm"""
+    patch: Count = 1
+    """side of the patches that are folded into channels before the first layer: 2 makes small images several times cheaper"""
 
     def build(self, shape: Shape, *, out: int = 0, channels: int = 0, levels: bool = False, classes: int = 0) -> "nn.Module":
         from thalweg.nn.convnet import ConvEnergy

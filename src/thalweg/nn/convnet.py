@@ -13,7 +13,7 @@ class ConvEnergy(nn.Module):
     A 3×3 convolution to `widths[0]` channels; then for each further width a strided convolution that halves H and W and
     `blocks` residual pairs of 3×3; SiLU; a linear layer on the last map. No normalisation: an energy must not depend on its
     batch. A level t [B] (with `levels`) and a label [B] (with `classes`) shift each stage's channels. `spectral_norm` bounds
-    every convolution.
+    every convolution. With `patch` above 1 each patch of that side is one pixel of the first convolution, its values as channels.
     """
 
     def __init__(
@@ -26,15 +26,18 @@ class ConvEnergy(nn.Module):
         levels: bool = False,
         classes: int = 0,
         spectral_norm: bool = False,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         channels, height, width = shape
-        factor = 2 ** (len(widths) - 1)
+        factor = patch * 2 ** (len(widths) - 1)
         if height % factor or width % factor:
-            raise ValueError(f"{len(widths)} widths: height and width must divide by {factor}, got {height}×{width}")
+            patches = f" and patches of {patch}" if patch > 1 else ""
+            raise ValueError(f"{len(widths)} widths{patches}: height and width must divide by {factor}, got {height}×{width}")
+        self.patch = patch
         wrap = spectral if spectral_norm else (lambda layer: layer)
         embedding = 4 * widths[0]
-        self.first = wrap(nn.Conv2d(channels, widths[0], 3, padding=1))
+        self.first = wrap(nn.Conv2d(channels * patch**2, widths[0], 3, padding=1))
         self.halve = nn.ModuleList(wrap(StridedConv2d(a, b)) for a, b in zip(widths, widths[1:]))
         self.blocks = nn.ModuleList(
             nn.ModuleList(nn.ModuleList(wrap(nn.Conv2d(w, w, 3, padding=1)) for _ in range(2)) for _ in range(blocks)) for w in widths[1:]
@@ -62,6 +65,8 @@ class ConvEnergy(nn.Module):
     def _first(self, x: Tensor) -> Tensor:
         """The first convolution. A single channel has no memory layout of its own, and the network after it would fall back to the
         slow one: an empty second channel keeps it channels-last."""
+        if self.patch > 1:
+            return self.first(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
         if x.shape[1] > 1:
             return self.first(x)
         x, weight = (F.pad(part.permute(0, 2, 3, 1), (0, 1)).permute(0, 3, 1, 2) for part in (x, self.first.weight))

@@ -6,13 +6,25 @@ from thalweg.nn.build import ExpandingNet
 _SMALL = dict(net=ExpandingNet(width=16), data_noise=0.03, batch=128)
 # Ours, to translate at 16×16 in minutes: studies/results/cf_ebm_translation_fashion-mnist.json, cf_ebm_translation_emoji.json
 _TRANSLATE_16 = dict(net=ExpandingNet(width=8), data_noise=0.03, batch=64, stage_images=(4096, 8192), images=16_384)
-# Sec. A.2, a column for each side: 8, 16, 32, 64, 128 pixels. Not run here. The run ends with the last stage's images
-_PAPER_32 = dict(stage_steps=(15, 30, 50), stage_images=(50_000, 75_000, 100_000), stage_lr_factors=(1, 1, 1),
-                 stage_splits=(1, 2, 4), batch=256, images=225_000)  # fmt: skip
-_PAPER_64 = dict(stage_steps=(15, 30, 50, 50), stage_images=(50_000, 75_000, 100_000, 125_000), stage_lr_factors=(1, 1, 1, 1.2),
-                 stage_splits=(1, 2, 4, 4), batch=256, images=350_000)  # fmt: skip
-_PAPER_128 = dict(stage_steps=(15, 30, 50, 50, 60), stage_images=(50_000, 75_000, 100_000, 125_000, 150_000),
-                  stage_lr_factors=(1, 1, 1, 1.2, 1.5), stage_splits=(1, 2, 4, 4, 8), batch=256, images=500_000)  # fmt: skip
+
+
+def _paper(stages: int, iterations: int = 200_000) -> dict[str, object]:
+    """Sec. A.2, a column for each side of 8, 16, 32, 64, 128 pixels, for `iterations` of training (sec. A.8 alone says how many).
+
+    The paper gives no batches: 256, 128, 64, 64, 32 are ours, and so is all of 256 and 512 pixels, where the settings of 128 go on.
+    """
+    images = (50_000, 75_000, 100_000, 125_000, 150_000, 150_000, 150_000)[:stages]
+    splits = (1, 2, 4, 4, 8, 16, 32)[:stages]
+    before = sum(count * parts / 256 for count, parts in zip(images[:-1], splits))
+    return dict(stage_steps=(15, 30, 50, 50, 60, 60, 60)[:stages], stage_images=images, stage_splits=splits, batch=256,
+                stage_lr_factors=(1, 1, 1, 1.2, 1.5, 1.5, 1.5)[:stages],
+                images=sum(images[:-1]) + round((iterations - before) * 256 / splits[-1]))  # fmt: skip
+
+
+# Sec. A.8: coarse energies that stay as they were, 15 steps a stage, η_0 = 0.03 at 128 pixels
+def _frozen(stages: int) -> dict[str, object]:
+    return _paper(stages) | dict(frozen_coarse=True, stage_steps=(15,) * stages)
+
 
 # fmt: off
 PRESETS = {
@@ -31,13 +43,20 @@ PRESETS = {
     "translate-shoes": dict(_TRANSLATE_16, data="fashion-mnist:ankle boot", source="fashion-mnist:sneaker", shape=(1, 16, 16)),
     # one vendor's emoji in the other's style, measured at 16×16
     "translate-emoji": dict(_TRANSLATE_16, data="emoji-google", source="emoji-twitter", shape=(3, 16, 16)),
-    "cifar10":         dict(_PAPER_32, data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=ExpandingNet(width=32)),
-    "celeba-64":       dict(_PAPER_64, data="pictures/", shape=(3, 64, 64), net=ExpandingNet(width=32)),
-    "celebahq-128":    dict(_PAPER_128, data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32)),
-    # sec. A.8: 15 steps a stage, η_0 = 0.03, 200,000 iterations, here of 32 images
-    "celebahq-128-frozen": dict(_PAPER_128, data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32), frozen_coarse=True,
-                                stage_steps=(15, 15, 15, 15, 15), chain_noise=0.03, images=6_400_000),
-    # sec. A.9.2: c = 16; the paper's 256 pixels have one stage more, whose settings it does not give
-    "translate-128":   dict(_PAPER_128, data="target/", source="source/", shape=(3, 128, 128), net=ExpandingNet(width=16)),
+    # sec. A.2, c = 32 (Table 6); nothing from here on was run
+    "cifar10":         dict(_paper(3), data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=ExpandingNet(width=32)),
+    "imagenet-32":     dict(_paper(3), data="pictures/", shape=(3, 32, 32), net=ExpandingNet(width=48)),  # Table 7: c = 48
+    # both columns of Table 2: pictures as they are, or cut to their middle 140×140 before, where the folder is made
+    "celeba-64":       dict(_paper(4), data="pictures/", shape=(3, 64, 64), net=ExpandingNet(width=32)),
+    "celebahq-128":    dict(_paper(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32)),
+    "lsun-church-128": dict(_paper(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32)),  # Figure 13
+    "celebahq-128-frozen": dict(_frozen(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32), chain_noise=0.03),
+    # Figures 17 and 18
+    "celebahq-256":    dict(_frozen(6), data="pictures/", shape=(3, 256, 256), net=ExpandingNet(width=32), chain_noise=0.025),
+    "celebahq-512":    dict(_frozen(7), data="pictures/", shape=(3, 512, 512), net=ExpandingNet(width=48), chain_noise=0.015),
+    # sec. A.9.2: c = 16; any of the five sets of sec. A.9.1 by --source and --target. Its rate is ten times higher from dogs to cats
+    "translate-128":   dict(_paper(5), data="target/", source="source/", shape=(3, 128, 128), net=ExpandingNet(width=16)),
+    "translate-256":   dict(_paper(6), data="target/", source="source/", shape=(3, 256, 256), net=ExpandingNet(width=16)),
+    "translate-256-dogs": dict(_paper(6), data="cats/", source="dogs/", shape=(3, 256, 256), net=ExpandingNet(width=16), lr=1e-2),
 }
 # fmt: on
