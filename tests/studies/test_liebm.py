@@ -31,6 +31,7 @@ def test_rows_with_and_without_latents_differ_by_the_encoder_alone(data):
     assert found[f"{liebm.FULL}, moves unbounded"].chain.clip == 0 < base.chain.clip
     assert [found[f"{liebm.FULL}, step × {k}"].chain.step / base.chain.step for k in (3, 10)] == [3, 10]
     assert [row for row, config in found.items() if config.net.spectral_norm] == [row for row in found if "spectral norm" in row]
+    assert all(config.chain.step == 10 for config in found.values() if config.net.spectral_norm)
     assert found[f"{liebm.FULL}, energies free"].regularise == 0
     name, fields = liebm.claim_settings(liebm.COTRAINED, asked)
     control = tw.method(name, **fields).config
