@@ -14,6 +14,7 @@ import torch
 import thalweg as tw
 from studies.runner import Row, write_results
 from studies.tables import RESULTS, Each, Section, Shown, Table
+from thalweg.detect.promise import least
 from thalweg.evaluate.ood import OUTLIERS, ood, outliers
 
 PLAIN = {"black": -1.0, "grey": 0.0, "white": 1.0}
@@ -32,9 +33,9 @@ def strange(data: str, test: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def one(data: str, seed: int, features: str = "pixels") -> Row:
+def one(data: str, seed: int, features: str = "pixels", most: int = 10**9) -> Row:
     parts = [tw.data.load(data, split).all().x for split in ("train", "validation")]
-    train, test = torch.cat(parts), tw.data.load(data, "test").all().x
+    train, test = torch.cat(parts)[:most], tw.data.load(data, "test").all().x[:most]
     started = time.process_time()
     detector = tw.EnergyDetector(random_state=seed, features=features).fit(train)
     fitted = time.process_time() - started
@@ -52,7 +53,7 @@ def one(data: str, seed: int, features: str = "pixels") -> Row:
         row["kinds"][kind] = {"auroc": found.auroc, "interval": list(found.auroc_interval), "flagged": flagged, "n": len(x)}
     row["mean"] = sum(found["auroc"] for found in row["kinds"].values()) / len(row["kinds"])
     p = detector.p_value(test)
-    for rate in RATES:
+    for rate in (rate for rate in RATES if least(rate) <= len(detector.conformal_)):
         alarms, most = int((p <= rate).sum()), detector.conformal_.false_alarms(rate, len(test))
         row["promise"].append({"rate": rate, "alarms": alarms, "of": len(test), "most": most, "share": alarms / len(test)})
     return row
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("data", nargs="*", default=["digits", "fashion-mnist"])
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--features", default="pixels", help="such as pixels+efficientnet-lite0")
+    made.add_argument("--most", type=int, default=10**9, help="pictures to learn from and to test")
     made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
     return made
 
@@ -72,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started, rows = time.monotonic(), []
     for data in options.data:
-        rows.append(one(data, options.seed, options.features))
+        rows.append(one(data, options.seed, options.features, options.most))
         kinds = {kind: round(found["auroc"], 3) for kind, found in rows[-1]["kinds"].items()}
         print(
             f"{data}: {rows[-1]['fit_seconds']:.0f} s, mean {rows[-1]['mean']:.3f}, {kinds}, {rows[-1]['promise']}, {rows[-1]['choice']}",

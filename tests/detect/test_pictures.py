@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.detect import choice, pictures, ship
+from thalweg.detect import choice, graph, pictures, ship
 from thalweg.detect.graph import Look
 from thalweg.detect.pictures import DIRECTIONS, Pictures
 from thalweg.errors import InputError
@@ -66,17 +66,17 @@ def graph_of(folder, kind: str):
 def test_a_file_gives_what_python_gives(digits, files, kind: str) -> None:
     """Scores within 1e-5 of their size; p-values and verdicts equal but where a held-out picture or the threshold is as near as that."""
     detector, test = digits
-    graph, black = graph_of(files, kind), torch.full((1, 1, 8, 8), -1.0)
+    given, black = graph_of(files, kind), torch.full((1, 1, 8, 8), -1.0)
     x = torch.cat([test[:150], outliers("noise", test, 20), outliers("shuffled", test, 20), black, -black])
     for part in (x, x[:1], black):
-        score, p_value, verdict = graph(part)
+        score, p_value, verdict = given(part)
         wanted, p = detector.judge(part)
         room = 1e-5 * numpy.maximum(1, numpy.abs(wanted))
         assert (numpy.abs(score - wanted) <= room).all()
         certain = detector.conformal_.p_value(room - wanted) == detector.conformal_.p_value(-room - wanted)
         assert (p_value == p)[certain].all() and certain.mean() > 0.9
         assert ((verdict == 1) == (detector.predict(part) == -1))[numpy.abs(wanted - detector.offset_) > room].all()
-    score, _, verdict = graph(x)
+    score, _, verdict = given(x)
     assert verdict[:150].mean() < 0.2 and verdict[150:].mean() > 0.8 and score.shape == (192,)
 
 
@@ -95,16 +95,35 @@ def test_large_pictures_are_in_a_graph_as_in_python() -> None:
 # --- pixels and a network
 
 
-def stand_in(name: str, x: torch.Tensor) -> torch.Tensor:
-    """For features [N, 20] of a network."""
-    return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1) @ torch.randn(16, 20, generator=torch.Generator().manual_seed(0))
+class StandIn(torch.nn.Module):
+    """A frozen network of pictures 24 × 24, features [N, 20]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Conv2d(3, 20, 5, 3)
+        self.net.input_image_size = 24
+        self.requires_grad_(False)
+
+    def of_size(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).relu().mean((2, 3))
+
+    def features(self, x: torch.Tensor, *, batch: int) -> torch.Tensor:
+        return self.of_size(torch.nn.functional.interpolate(x.expand(-1, 3, -1, -1), (24, 24), mode="bilinear", antialias=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in():
+    with pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(0)
+        known = StandIn()
+        patch.setattr(pictures, "network", lambda name: known)
+        patch.setattr(graph, "network", lambda name: known)
+        yield
 
 
 @pytest.fixture(scope="module")
 def both(digits):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "features_of", stand_in)
-        yield tw.EnergyDetector(members=2, updates=60, random_state=0, features="pixels+efficientnet-lite0").fit(digits[1][:200])
+    return tw.EnergyDetector(members=2, updates=60, random_state=0, features="pixels+efficientnet-lite0").fit(digits[1][:200])
 
 
 def test_the_choice_is_the_best_by_disturbed_pictures_and_is_told(both, digits) -> None:
@@ -118,7 +137,6 @@ def test_the_choice_is_the_best_by_disturbed_pictures_and_is_told(both, digits) 
 
 @pytest.mark.parametrize("chosen", ["pixels", "efficientnet-lite0", "pixels+efficientnet-lite0"])
 def test_every_choice_is_scored_saved_and_loaded(digits, monkeypatch, tmp_path, chosen: str) -> None:
-    monkeypatch.setattr(pictures, "features_of", stand_in)
     parts = ["pixels", "efficientnet-lite0"]
     which = tuple(parts.index(part) for part in chosen.split("+"))
     monkeypatch.setattr(choice, "choose", lambda *words: (which, {chosen: 0.9}))
@@ -135,8 +153,9 @@ def test_every_choice_is_scored_saved_and_loaded(digits, monkeypatch, tmp_path, 
         alone = tw.EnergyDetector(members=2, updates=3, random_state=0, features=chosen).fit(train)
         numpy.testing.assert_allclose(alone.score_samples(new), detector.score_samples(new), rtol=1e-6)
     if chosen != "pixels":
-        with pytest.raises(InputError, match=r"only pixels are looked at in a graph"):
-            detector.export(tmp_path / "x.pt2")
+        found = torch.export.load(detector.export(tmp_path / "x.pt2")).module()(new)
+        numpy.testing.assert_allclose(found[0].numpy(), detector.score_samples(new), rtol=1e-5)
+        assert (found[2].numpy() == (detector.predict(new) == -1)).all()
 
 
 def test_parts_are_chosen_by_how_well_they_tell_disturbed_pictures() -> None:

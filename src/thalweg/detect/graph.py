@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from thalweg.detect import scale, scores
 from thalweg.detect.column import spread
 from thalweg.detect.columns import Columns
-from thalweg.detect.density import LEVELS, Ensemble, log_z_at
-from thalweg.detect.pictures import PIXELS, Pictures, Pixels
+from thalweg.detect.density import LEVELS, Blocks, Ensemble, log_z_at
+from thalweg.detect.pictures import PIXELS, Along, Pictures, Pixels, network
 from thalweg.detect.scores import Usual
 
 
@@ -43,7 +43,7 @@ class Graph(Constants):
     def __init__(
         self,
         columns: Columns,
-        ensemble: Ensemble,
+        ensemble: Ensemble | Blocks,
         usual: Usual,
         strangeness: numpy.ndarray,
         threshold: float,
@@ -51,7 +51,8 @@ class Graph(Constants):
     ) -> None:
         super().__init__()
         self.look = nn.Identity() if pictures is None else Look(pictures)
-        self.encode, self.energies = Encode(columns), Energies(ensemble)
+        self.encode = Encode(columns)
+        self.blocks, self.widths = nn.ModuleList(map(Energies, ensemble.blocks)), pictures.widths if pictures else [len(columns.outputs)]
         self.keep(centre=usual.centre, spread=usual.spread)
         self.rows, self.first = len(strangeness), 1 << len(strangeness).bit_length() >> 1
         self.keep(
@@ -59,7 +60,10 @@ class Graph(Constants):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        strangeness = scores.strangeness(self.energies(self.encode(self.look(x)).float()), Usual(self.centre, self.spread))
+        rows = self.encode(self.look(x)).float()
+        parts = rows.split(self.widths, 1) if len(self.widths) > 1 else [rows]
+        energies = torch.cat([block(part) for block, part in zip(self.blocks, parts)], 1)
+        strangeness = scores.strangeness(energies, Usual(self.centre, self.spread))
         below, step = torch.zeros_like(strangeness, dtype=torch.int64), self.first
         while step:  # binary search: no runtime has a sorted search, and comparing with all of 10⁵ rows is slow
             below = below + step * (self.rising[below + (step - 1)] < strangeness)
@@ -69,15 +73,37 @@ class Graph(Constants):
 
 
 class Look(Constants):
-    """`Pictures.encode` of pixels: pictures [N, C, H, W] float32 -> [N, D] float64."""
+    """`Pictures.encode`: pictures [N, C, H, W] float32 -> [N, D] float64."""
 
     def __init__(self, pictures: Pictures) -> None:
         super().__init__()
-        self.pixels = Pixels(pictures.shape, pictures.along[PIXELS])
+        parts = [
+            Pixels(pictures.shape, along) if part == PIXELS else Seen(network(part), pictures.shape, along)
+            for part, along in pictures.along.items()
+        ]
+        self.parts = nn.ModuleList(parts)
         self.keep(centre=pictures.centre, unit=pictures.unit)
 
     def forward(self, x: Tensor) -> Tensor:
-        return compress((self.pixels(x) - self.centre) / self.unit)
+        return compress((torch.cat([part(x) for part in self.parts], 1) - self.centre) / self.unit)
+
+
+class Seen(Constants):
+    """What a frozen network says of pictures [N, 1 or 3, H, W]: [N, K + 1]; bilinear resizing as products, which every runtime has."""
+
+    def __init__(self, seen_by: Any, shape: tuple[int, ...], along: Along) -> None:
+        super().__init__()
+        self.network, self.along = seen_by, along
+        self.keep(**{name: _resizing(side, seen_by.net.input_image_size) for name, side in (("down", shape[1]), ("across", shape[2]))})
+
+    def forward(self, x: Tensor) -> Tensor:
+        resized = self.down @ x @ self.across.T
+        return self.along(self.network.of_size(resized.expand(-1, 3, -1, -1)))
+
+
+def _resizing(side: int, to: int) -> Tensor:
+    """What bilinear resizing with antialiasing makes of each pixel along a side: [to, side]."""
+    return F.interpolate(torch.eye(side)[None, None], (to, side), mode="bilinear", antialias=True, align_corners=False)[0, 0]
 
 
 class Encode(Constants):

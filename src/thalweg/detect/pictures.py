@@ -164,7 +164,8 @@ def parts_of(features: Any) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _network(name: str) -> Any:
+def network(name: str) -> Any:
+    """The frozen network of a name."""
     from thalweg.evaluate.pretrained import extractor_by_name
 
     return extractor_by_name(name)
@@ -172,7 +173,7 @@ def _network(name: str) -> Any:
 
 def features_of(name: str, x: Tensor) -> Tensor:
     """Features [N, F] of pictures [N, C, H, W] by a frozen network."""
-    return _network(name).features(x, batch=64)
+    return network(name).features(x, batch=64)
 
 
 def described(count: int) -> int:

@@ -19,7 +19,6 @@ import thalweg
 from thalweg import checkpoint
 from thalweg.detect.detector import NEVER
 from thalweg.detect.graph import Graph
-from thalweg.detect.pictures import PIXELS
 from thalweg.errors import InputError, require
 
 ONNX, TORCH = ".onnx", ".pt2"
@@ -60,10 +59,8 @@ def export(detector: Any, *files: str | Path, fitted_on: dict[str, Any] | None =
 
 
 def program(detector: Any) -> ExportedProgram:
-    """The detector's `Graph`, for any number of rows or pictures. Raises InputError for a detector by a network's features."""
+    """The detector's `Graph`, for any number of rows or pictures."""
     pictures = detector.pictures_
-    if pictures is not None and pictures.features != PIXELS:
-        raise InputError(f"a detector by {pictures.features} is not written as a file of its own: only pixels are looked at in a graph")
     graph = Graph(detector.columns_, detector.ensemble_, detector.usual_, detector.conformal_.strangeness, detector.threshold_, pictures)
     rows = torch.zeros(2, len(detector.columns_.columns), dtype=torch.float64) if pictures is None else torch.zeros(2, *pictures.shape)
     with torch.no_grad():

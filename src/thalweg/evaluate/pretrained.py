@@ -60,7 +60,10 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.net.input_image_size
-        x = nn.functional.interpolate(_rgb(x), (size, size), mode="bilinear", antialias=True, align_corners=False)
+        return self.of_size(nn.functional.interpolate(_rgb(x), (size, size), mode="bilinear", antialias=True, align_corners=False))
+
+    def of_size(self, x: Tensor) -> Tensor:
+        """Features of pictures [N, 3, 224, 224] in [−1, 1], which are of the network's size."""
         return self.net.extract_features((x * 127.5 + 0.5) / 128).mean((2, 3))  # v = 127.5 (x + 1)
 
     def features(self, images: Tensor, *, batch: int = 64) -> Tensor:
