@@ -48,8 +48,8 @@ def one(data: str, seed: int, features: str = "pixels", most: int = 10**9) -> Ro
         "features": features, "choice": detector.choice_, "judged_by": detector.pictures_.features,
     }  # fmt: skip
     for kind, x in strange(data, test).items():
-        found = ood(usual[:MOST], torch.from_numpy(-detector.score_samples(x)))
-        flagged = float((detector.predict(x) == -1).mean())
+        scores = detector.score_samples(x)
+        found, flagged = ood(usual[:MOST], torch.from_numpy(-scores)), float((scores < detector.offset_).mean())
         row["kinds"][kind] = {"auroc": found.auroc, "interval": list(found.auroc_interval), "flagged": flagged, "n": len(x)}
     row["mean"] = sum(found["auroc"] for found in row["kinds"].values()) / len(row["kinds"])
     p = detector.p_value(test)
