@@ -181,6 +181,17 @@ def test_sizes_that_do_not_divide_are_refused(make, message):
         make()
 
 
+def test_frozen_networks_have_their_bounded_weights_before_they_are_called():
+    """A compiled chain may read them, but not make them inside of its derivative."""
+    net = ConvEnergy((1, 8, 8), widths=(4, 8), blocks=1, spectral_norm=True)
+    with frozen(net):
+        kept = dict(parametrize._cache)
+        assert len(kept) == 4 and all(isinstance(weight, Tensor) for weight in kept.values())
+        net(normal(2, 1, 8, 8).float())
+        assert dict(parametrize._cache).keys() == kept.keys()
+    assert not parametrize._cache
+
+
 def test_patches_are_pixels_of_the_first_convolution():
     torch.manual_seed(0)
     folded, plain = ConvEnergy((1, 8, 8), widths=(4, 8), patch=2).double(), ConvEnergy((4, 4, 4), widths=(4, 8)).double()

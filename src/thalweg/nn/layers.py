@@ -150,6 +150,10 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         with parametrize.cached():
+            for module, _ in training:
+                # now, as a compiled chain may read the weights that are kept, but not make them inside of its own derivative
+                for name in getattr(module, "parametrizations", ()):
+                    getattr(module, name)
             yield
     finally:
         for module, mode in training:
