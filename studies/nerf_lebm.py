@@ -3,12 +3,14 @@
 `priors`: two-shot views of held-out objects, samples, and what z^a and z^s decide, with energy-based and with Gaussian priors (NeRF-VAE,
 NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images with a
 quarter missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`: CPU time of a step by parts, and memory at 128×128.
+`fields`: rays a second of the paper's field, of smaller ones and of one on three planes.
 
     python -m studies.nerf_lebm priors --seconds 900 --precision bf16
     python -m studies.nerf_lebm incomplete unposed --seconds 900 --precision bf16 --seeds 1
-    python -m studies.nerf_lebm cost
+    python -m studies.nerf_lebm cost fields
 """
 
+import dataclasses
 import multiprocessing
 import resource
 import statistics
@@ -24,6 +26,8 @@ import thalweg as tw
 from studies.measures import Bare, Judge, means, paired, precisely, psnr_hidden, seconds_in_turn, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Each, Picture, Section, Shown, Table, parsed
+from thalweg.scene import rays as scene_rays
+from thalweg.scene import specs
 
 OBJECTS = 50  # of the test set, two-shot
 SHOTS, VIEWS = 2, 4
@@ -261,6 +265,63 @@ def cost(options: Options) -> dict[str, Any]:
     return found
 
 
+FIELDS: dict[str, dict[str, Any]] = {
+    "MLP of 8 layers of 256, the paper's": dict(kind="radiance_field", width=256, depth=8, mapping=256, octaves=10, octaves_view=4),
+    "MLP of 4 layers of 128": dict(kind="radiance_field", width=128),
+    "MLP of 4 layers of 64": dict(kind="radiance_field"),
+    "three planes of 32×32": dict(kind="tri_plane"),
+    "three planes of 64×64": dict(kind="tri_plane", resolution=64),
+}
+LATENTS, SIDE, OBJECT = 8, 32, 0.5  # objects at once; pixels of a side of their images; radius of what is in them
+
+
+def rays_of(name: str, rounds: int, precision: str) -> dict[str, Any]:
+    """Rays a CPU second of a field with 16 + 16 samples: a gradient by its weights and latents, and pictures with and without `stop`.
+
+    To the field a soft ball is added, of half the radius that rays are followed through: one that has learned nothing hides nothing.
+    """
+    rays = specs.Rays(samples=16, importance=16, rays=128)
+    model = tw.method("nerf_lebm/objects", seed=0, field=FIELDS[name], renderer=rays)
+    field, z = model.field, torch.randn(LATENTS, 64, generator=tw.random.seeded(0))
+    camera = model.cameras[:LATENTS, None].clone()
+    image = torch.zeros(LATENTS, 1, 3, SIDE, SIDE)
+    some = scene_rays.choose(LATENTS, SIDE**2, rays.rays, tw.random.seeded(1), image.device)
+    pixels = {"training": rays.look(image, camera, which=some, generator=tw.random.seeded(2)), "pictures": rays.look(image, camera)}
+
+    def seen(renderer: Any, pixels: Any, z: torch.Tensor) -> Any:
+        latents = field.latents(*model.split(z))
+
+        def with_ball(x: torch.Tensor, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            density, colour = field(x, direction, latents)
+            return density * 0 + 40 * torch.sigmoid(40 * (OBJECT - x.norm(dim=-1))), colour
+
+        return renderer.render(with_ball, pixels).colour
+
+    def gradient() -> None:
+        latent = z.clone().requires_grad_(True)
+        torch.autograd.grad(seen(rays, pixels["training"], latent).square().mean(), [latent, *field.parameters()], allow_unused=True)
+
+    def pictures(stop: float) -> None:
+        with torch.no_grad():
+            seen(dataclasses.replace(rays, stop=stop), pixels["pictures"], z)
+
+    runs = {"training": gradient, "pictures": partial(pictures, 0.0), "pictures that stop": partial(pictures, 1e-3)}
+    _, seconds = seconds_in_turn({key: precisely(run, precision) for key, run in runs.items()}, rounds)
+    counts = {key: pixels[key.split()[0]].origins.shape[:2].numel() for key in runs}
+    found = {key.replace(" ", "_"): counts[key] / statistics.median(seconds[key]) for key in runs}
+    return {"field": name, "parameters": sum(p.numel() for p in field.parameters()), **found}
+
+
+def fields(options: Options) -> dict[str, Any]:
+    """Rays a second of each field, medians of rounds on one thread."""
+    torch.set_num_threads(1)
+    found = []
+    for name in FIELDS:
+        found.append(rays_of(name, 3, options.precision))
+        print(found[-1], flush=True)
+    return {"fields": found, "objects": LATENTS, "size": SIDE, "precision": options.precision}
+
+
 def part(name: str, one: Callable[[str, int, Options], Row]) -> Part:
     return Part(ROWS[name], one, line, partial(settings, name), partial(known, name))
 
@@ -273,6 +334,7 @@ STUDY = Study(
         "incomplete": part("incomplete", incomplete_one),
         "unposed": part("unposed", unposed_one),
         "cost": cost,
+        "fields": fields,
     },
 )
 
@@ -336,7 +398,24 @@ COST = [
     "Memory of a step on one image of 128×128, 64 samples per ray, by the samples held at once:",
     Table("samples at once = chunk:, | GiB = gib:.2f", "memory"),
 ]
-PAGE = [Section("NeRF-LEBM", [*(shown_part(name, title) for name, title in TITLES.items()), Shown("nerf_lebm_cost", COST)])]
+RATES = [
+    "Rays a CPU second, {precision}, one thread, medians of rounds, 16 + 16 samples on each; {objects} objects: a gradient of 128 rays of "
+    "each, and pictures of {size}×{size} pixels, the second time without what light does not reach (`stop`):",
+    Table(
+        "field | parameters:, | gradient = training:,.0f | pictures:,.0f | pictures with `stop` = pictures_that_stop:,.0f",
+        "fields",
+    ),
+]
+PAGE = [
+    Section(
+        "NeRF-LEBM",
+        [
+            *(shown_part(name, title) for name, title in TITLES.items()),
+            Shown("nerf_lebm_cost", COST),
+            Shown("nerf_lebm_fields", RATES),
+        ],
+    )
+]
 
 if __name__ == "__main__":
     STUDY.main()

@@ -27,7 +27,7 @@ class TriPlaneField(nn.Module):
         resolution: int = 32,
         channels: int = 16,
         width: int = 64,
-        base: int = 64,
+        base: int = 32,
         mapping: int = 64,
         mapping_layers: int = 4,
     ) -> None:
@@ -40,7 +40,7 @@ class TriPlaneField(nn.Module):
         self.map_shape = Mapping(shape, mapping, mapping_layers)
         self.first = nn.Linear(mapping, base * START**2)
         self.convolutions = nn.ModuleList(nn.Conv2d(base, base, 3, padding=1) for _ in range(doublings))
-        self.planes = nn.Conv2d(base, 3 * channels, 3, padding=1)
+        self.planes = nn.Conv2d(base, 3 * channels, 1)
         for layer in (self.first, *self.convolutions):
             nn.init.kaiming_normal_(layer.weight, a=0.2)
         self.hidden = nn.Linear(3 * channels, width)

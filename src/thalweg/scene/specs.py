@@ -67,7 +67,7 @@ class TriPlane:
     """features in each"""
     width: Count = 64
     """hidden units of the layer that reads them"""
-    base: Count = 64
+    base: Count = 32
     """channels of the planes' decoder"""
     mapping: Count = 64
     """hidden units of the latents' mapping networks"""
