@@ -3,11 +3,13 @@
 `priors`: two-shot views of held-out objects, samples, and what z^a and z^s decide, with energy-based and with Gaussian priors (NeRF-VAE,
 NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images with a
 quarter missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`: CPU time of a step by parts, and memory at 128×128.
-`fields`: rays a second of the paper's field, of smaller ones and of one on three planes.
+`fields`: rays a second of the paper's field, of smaller ones and of one on three planes. `chairs`, `cars`: procedural objects, whose
+images, depths, silhouettes and factors are known.
 
     python -m studies.nerf_lebm priors --seconds 900 --precision bf16
     python -m studies.nerf_lebm incomplete unposed --seconds 900 --precision bf16 --seeds 1
     python -m studies.nerf_lebm cost fields
+    python -m studies.nerf_lebm chairs --images 640000 --seconds 14400 --precision bf16
 """
 
 import dataclasses
@@ -35,7 +37,8 @@ SAMPLES = 1300
 REAL = 2000  # training images that samples are compared with; the network has 1280 features
 POSTERIOR_STEPS = 60  # of chains from the encoder's means, or from the reference
 GAUSSIAN = {"prior": "gaussian"}
-DATA = {"priors": "objects", "incomplete": "objects-incomplete", "unposed": "objects-aligned"}
+RESTARTS = 8
+DATA = {"priors": "objects", "incomplete": "objects-incomplete", "unposed": "objects-aligned", "chairs": "chairs", "cars": "cars"}
 # row: (preset, fields)
 PRIORS: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects", {}),
@@ -56,8 +59,20 @@ UNPOSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-ROWS = {"priors": PRIORS, "incomplete": INCOMPLETE, "unposed": UNPOSED}
-REALS = {"unposed": DATA["unposed"]}  # what samples are compared with, else "objects": whole ones, also of a model that saw parts only
+def of_category(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {
+        "begun chains": (name, {}),
+        "begun chains, Gaussian prior": (name, GAUSSIAN),
+        "amortized": (f"{name}-vae", {"prior": "energy"}),
+        "amortized, Gaussian prior": (f"{name}-vae", {}),
+        "begun chains, four rays a pixel": (name, {"sub_pixels": 2, "rays": 64, "samples": 8, "importance": 8}),
+        "begun chains, MLP": (name, {"field": {"kind": "radiance_field", "width": 128}}),
+    }
+
+
+ROWS = {"priors": PRIORS, "incomplete": INCOMPLETE, "unposed": UNPOSED, "chairs": of_category("chairs"), "cars": of_category("cars")}
+# what samples are compared with, else "objects": whole ones, also of a model that saw parts only
+REALS = {name: DATA[name] for name in ("unposed", "chairs", "cars")}
 
 
 def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]]:
@@ -198,8 +213,80 @@ def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     return found
 
 
+def against_truth(model: Any, test: Any, found: Any, objects: int) -> tuple[dict[str, float], torch.Tensor]:
+    """Views that were not given of the first `objects`, whose latents were `found`, against their images, depths and masks; the views.
+
+    PSNR in dB, SSIM; the mean distance from the true depth where both see the object, in world units; and the mean over images of the
+    intersection over the union of what is covered by half or more.
+    """
+    rows = of_each(test)[:objects, SHOTS : SHOTS + VIEWS]
+    z_a, z_s = (part[:objects].repeat_interleave(VIEWS, 0) for part in found[:2])
+    made = model.render(z_a, z_s, test.camera[rows].flatten(0, 1))
+    x, rows = made.x.float(), rows.flatten()
+    truth, depth, mask = test.all().x[rows], test.depth[rows].float(), test.mask[rows] > 127
+    opacity = made.opacity[:, 0].float()
+    seen, far = opacity > 0.5, model.optics.far
+    # what passes through counts as far away in a model's depth
+    distance = (made.depth[:, 0].float() - far * (1 - opacity)) / opacity.clamp(min=1e-3)
+    both = seen & mask & depth.isfinite()
+    return {
+        "two_shot_chain": float(tw.evaluate.psnr(truth, x).mean()),
+        "ssim": float(tw.evaluate.ssim(truth, x).mean()),
+        "depth_error": float((distance - depth)[both].abs().mean()),
+        "mask_iou": float(((seen & mask).sum((1, 2)) / (seen | mask).sum((1, 2)).clamp(min=1)).mean()),
+    }, x.unflatten(0, (objects, VIEWS))
+
+
+def of_each(test: Any) -> torch.Tensor:
+    """The images of each object by number, [objects, views]."""
+    return test.item.argsort(stable=True).view(test.objects, -1)
+
+
+def explained(latent: torch.Tensor, factor: torch.Tensor, ridge: float = 1.0) -> float:
+    """R² on the second half of objects of a linear regression from latents [N, d] to a factor [N, K] that the first half was fitted to."""
+    latent = (latent - latent.mean(0)) / latent.std(0).clamp(min=1e-6)
+    x, y = torch.cat([latent, torch.ones_like(latent[:, :1])], 1).double(), factor.double()
+    half = len(x) // 2
+    weight = torch.linalg.solve(x[:half].T @ x[:half] + ridge * torch.eye(x.shape[1], dtype=x.dtype), x[:half].T @ y[:half])
+    return float(1 - (y[half:] - x[half:] @ weight).square().sum() / (y[half:] - y[half:].mean(0)).square().sum())
+
+
+def factors_by(found: Any, test: Any) -> dict[str, float]:
+    """Mean R² of measures and of colours, by z^s and by z^a."""
+    measures = {key: of[:, None] for key, of in test.factors.items() if of.dim() == 1 and of.is_floating_point()}
+    kinds = {"measures": measures, "colours": {key: of for key, of in test.factors.items() if of.dim() == 2}}
+    latents = {"shape": found.shape, "appearance": found.appearance}
+    return {
+        f"{kind}_by_{name}": statistics.mean(explained(latent.float(), of) for of in factors.values())
+        for kind, factors in kinds.items()
+        for name, latent in latents.items()
+    }
+
+
+def category_one(part: str, row: str, seed: int, options: Options) -> Row:
+    model, found = model_of(part, row, seed, options)
+    if model is None:
+        return found
+    test, path = tw.data.load(DATA[part], "test"), partial(picture, options, seed, part, row)
+    given = of_each(test)[:, :SHOTS]
+    with precise(options.precision):
+        inferred = model.infer(test.all().x[given], test.camera[given], seed=seed, restarts=RESTARTS)
+        against, x = against_truth(model, test, inferred, OBJECTS)
+    found |= against | factors_by(inferred, test) | decided_by(model, seed, path("recombined"), DATA[part])
+    found["frechet"] = judge_of(part).distance(model, seed, options.precision)
+    if not seed:
+        rows = of_each(test)[:8]
+        shown = [test.all().x[rows[:, :SHOTS]], x[:8], test.all().x[rows[:, SHOTS : SHOTS + VIEWS]]]
+        tw.plot.grid(torch.cat(shown, 1).flatten(0, 1), path("views"), columns=SHOTS + 2 * VIEWS, least=64)
+        tw.plot.grid(model.sample(64, seed=1), path("samples"), columns=8, least=64)
+        a, s = tw.tasks.draw_objects(model, 6, seed=1)
+        tw.plot.animation(tw.tasks.turntable(model, a, s, frames=24, size=64).x.transpose(0, 1), path("turntable").with_suffix(".gif"))
+    return found
+
+
 MEASURED = ("two_shot_encoder", "two_shot_chain", "given_chain", "hidden", "hidden_by_mean", "frechet", "colour_by_appearance",
-            "silhouette_by_shape", "azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "cpu_seconds", "images")  # fmt: skip
+            "silhouette_by_shape", "ssim", "depth_error", "mask_iou", "measures_by_shape", "measures_by_appearance", "colours_by_shape",
+            "colours_by_appearance", "azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "cpu_seconds", "images")  # fmt: skip
 COMPARED = ("two_shot_chain", "hidden", "azimuth", "frechet")
 
 
@@ -333,6 +420,8 @@ STUDY = Study(
         "priors": part("priors", priors_one),
         "incomplete": part("incomplete", incomplete_one),
         "unposed": part("unposed", unposed_one),
+        "chairs": part("chairs", partial(category_one, "chairs")),
+        "cars": part("cars", partial(category_one, "cars")),
         "cost": cost,
         "fields": fields,
     },
@@ -343,7 +432,9 @@ STUDY = Study(
 FIGURES = (
     "new views from two, dB, by the encoder = two_shot_encoder:.1f | after chains = two_shot_chain:.1f | the two given = given_chain:.1f | "
     "hidden pixels, dB = hidden:.1f | Fréchet distance = frechet:.1f | share of colour due to z^a = colour_by_appearance:.2f | "
-    "share of silhouette due to z^s = silhouette_by_shape:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
+    "share of silhouette due to z^s = silhouette_by_shape:.2f | SSIM = ssim:.3f | depth error = depth_error:.3f | "
+    "mask IoU = mask_iou:.2f | R² of measures by z^s = measures_by_shape:.2f | by z^a = measures_by_appearance:.2f | "
+    "of colours by z^s = colours_by_shape:.2f | by z^a = colours_by_appearance:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
     "azimuth by chance = azimuth_by_chance:.2f | altitude, correlation = altitude:.2f"
 )
 

@@ -39,7 +39,8 @@ def test_a_method_and_tags_narrow_it_down(capsys):
         ("short_run/toy", ["toy", "laptop"]), ("dual/vectors", ["table", "laptop"]), ("egc/digits", ["picture", "laptop"]),
         ("egc/fashion-mnist", ["picture", "hours"]), ("dual/emoji-google", ["colour", "hours"]), ("egc/cifar10", ["colour", "gpu"]),
         ("egc/imagenet256-latent", ["latent", "gpu"]), ("dual/fashion-mnist-latent", ["latent", "hours"]),
-        ("nerf_lebm/objects", ["3-d", "hours"]), ("nerf_lebm/carla-mcmc", ["3-d", "gpu"]), ("cf_ebm/celeba-64", ["colour", "gpu"]),
+        ("nerf_lebm/objects", ["3-d", "hours"]), ("nerf_lebm/cars", ["3-d", "hours"]),
+        ("nerf_lebm/carla-mcmc", ["3-d", "gpu"]), ("cf_ebm/celeba-64", ["colour", "gpu"]),
     ],
 )  # fmt: skip
 def test_tags_follow_from_the_row(name, found):

@@ -14,6 +14,7 @@ from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.nn import inference
 from thalweg.scene import poses
+from thalweg.scene.fields import RadianceField, TriPlane
 from thalweg.scene.rays import Given, Pixels, choose
 from thalweg.scene.specs import (
     MCMC,
@@ -25,9 +26,8 @@ from thalweg.scene.specs import (
     LatentLangevin,
     Persistent,
     PoseSearch,
-    RadianceField,
     Rays,
-    TriPlane,
+    SemiAmortized,
 )
 
 BOUND = 4.5  # standard errors
@@ -37,6 +37,7 @@ LEARNERS = {
     "mcmc": MCMC(**CHAINS),
     "persistent": Persistent(chains=6, **CHAINS),
     "amortized": Amortized(inference=InferenceNet(widths=(8, 8), blocks=(0, 1))),
+    "semi_amortized": SemiAmortized(chains=6, inference=InferenceNet(widths=(8, 8), blocks=(0, 1)), **CHAINS),
 }
 FIELD = RadianceField(width=8, depth=2, mapping=8, mapping_layers=2, octaves=2)
 TINY = dict(
@@ -176,9 +177,9 @@ def test_energies_are_those_of_the_priors():
         m.energy(torch.zeros(2, 3, 8, 8))
 
 
-@pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_updates_are_those_of_the_algorithm(learner):
-    """E(z⁺) − E(z⁻) for each prior, then the generator: residual per value, and for an inference network KL − f."""
+    """E(z⁺) − E(z⁻) for each prior, then the generator: residual per value, and for an inference network KL − f, or −log q of chains."""
     m = method(learner=LEARNERS[learner])
     losses = Losses(m)
     m.step(views().batch(0, 4, 0), losses)
@@ -189,7 +190,7 @@ def test_updates_are_those_of_the_algorithm(learner):
         torch.testing.assert_close(losses.values[name], wanted)
         gradient = torch.cat([g.flatten() for g in losses.gradients[name]])
         assert gradient.isfinite().all() and gradient.abs().sum() > 0
-    wanted = log["residual"].mean() + (log["divergence"].mean() / (3 * 64) if learner == "amortized" else 0.0)
+    wanted = log["residual"].mean() + (log["divergence"].mean() / (3 * 64) if "amortized" in learner else 0.0)
     torch.testing.assert_close(losses.values["generator"], wanted)  # f is 0 in a new prior
 
 
@@ -285,6 +286,44 @@ def test_each_object_keeps_its_chain():
         small.step(ViewBatch(batch.x, None, batch.camera, torch.tensor([0, 1, 2, 5])), Losses(small))
 
 
+def test_kept_chains_begin_where_the_inference_network_says():
+    slow = LatentAdam(steps=1, rate=1e-4)
+    m = method(learner=SemiAmortized(chains=6, posterior_chain=slow, inference=InferenceNet(widths=(8,), blocks=(0,))), views=2)
+    batch = views(views=2).batch(0, 4, 0)
+    heads = m._heads(batch.x, batch.camera[:, None])
+    means = torch.cat([heads[name].chunk(2, 1)[0] for name in ("appearance", "shape")], 1).unflatten(0, (2, 2)).mean(1).detach()
+    rows, before = batch.item[::2], m.kept.z.clone()
+    losses = Losses(m)
+    m.step(batch, losses)
+    torch.testing.assert_close(m.kept.z[rows], means, atol=3e-4, rtol=0)
+    assert torch.equal(m.kept.z[[i for i in range(6) if i not in rows.tolist()]], before[[i for i in range(6) if i not in rows.tolist()]])
+    surprise = sum(
+        -torch.distributions.Normal(mean, (0.5 * log).exp()).log_prob(z.repeat_interleave(2, 0)).sum(1)
+        for (mean, log), z in zip((heads[name].chunk(2, 1) for name in ("appearance", "shape")), m.split(m.kept.z[rows]))
+    )
+    torch.testing.assert_close(losses.logged["divergence"].mean(), surprise.mean())
+    place = [i for i, p in enumerate(losses.parameters["generator"]) if p is m.inference.heads["shape"][-1].bias]
+    (wanted,) = torch.autograd.grad(surprise.mean() / (2 * 3 * 64), m.inference.heads["shape"][-1].bias)
+    torch.testing.assert_close(losses.gradients["generator"][place[0]], wanted)
+    with torch.no_grad():
+        m.kept.z[rows] = 0.3
+    m.step(batch, Losses(m))
+    torch.testing.assert_close(m.kept.z[rows], torch.full((2, 5), 0.3), atol=3e-4, rtol=0)
+
+
+def test_the_likeliest_of_several_chains_is_taken():
+    m, batch = method(learner=LEARNERS["semi_amortized"]), views(views=2).batch(0, 6, 0)
+    x, view = batch.x.unflatten(0, (3, 2)), batch.camera.unflatten(0, (3, 2))
+
+    def misfit(restarts: int) -> Tensor:
+        found = m.infer(x, view, rays=0, restarts=restarts)
+        assert found.camera.shape == (3, 2, 3, 5) and torch.equal(found.camera, view)
+        return m.posterior_energy(torch.cat(found[:2], 1), m.config.renderer.look(x, view)).detach()
+
+    one, several = misfit(1), misfit(6)
+    assert (several <= one + 1e-3).all() and (several < one - 1e-3).any()
+
+
 def test_unknown_poses_are_learned_through_the_rays():
     m = method(poses="unknown")
     losses = Losses(m)
@@ -338,10 +377,11 @@ def test_at_first_shapes_are_alike_and_priors_wait():
 # --- use
 
 
-@pytest.mark.parametrize("learner", ["mcmc", "persistent", "amortized"])
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_runs_resume_bit_equal_and_load_equal(learner, tmp_path):
-    data, held_out = views(views=2 if learner == "persistent" else 1), views().all()
-    fields = dict(learner=LEARNERS[learner], views=2 if learner == "persistent" else 1, images=32)
+    several = 2 if learner in ("persistent", "semi_amortized") else 1
+    data, held_out = views(views=several), views().all()
+    fields = dict(learner=LEARNERS[learner], views=several, images=32)
     whole = tw.fit(method(**fields), data, tmp_path / "whole", held_out=held_out, save_every=8, progress=False)
     tw.fit(method(**fields), data, tmp_path / "broken", images=16, held_out=held_out, save_every=8, progress=False)
     resumed = tw.fit(method(**fields), data, tmp_path / "broken", held_out=held_out, save_every=8, progress=False)

@@ -14,7 +14,8 @@ from thalweg.chain import Langevin
 from thalweg.config import changed
 from thalweg.data import Views
 from thalweg.errors import InputError
-from thalweg.scene.specs import Amortized, EnergyPrior, InferenceNet, RadianceField, Rays
+from thalweg.scene.fields import RadianceField
+from thalweg.scene.specs import Amortized, EnergyPrior, InferenceNet, Rays
 
 TINY = dict(
     shape=(3, 8, 8), dim_appearance=3, dim_shape=2, field=RadianceField(width=8, depth=2, mapping=8, mapping_layers=2, octaves=2),

@@ -30,6 +30,7 @@ from thalweg.nn.layers import frozen
 from thalweg.nn.nerf import Rendering
 from thalweg.scene import poses
 from thalweg.scene.chains import ObjectChains
+from thalweg.scene.fields import RadianceField, SceneField
 from thalweg.scene.rays import Given, Pixels, choose, observe
 from thalweg.scene.specs import (
     Amortized,
@@ -39,9 +40,8 @@ from thalweg.scene.specs import (
     Persistent,
     PoseSearch,
     PosteriorChain,
-    RadianceField,
     Rays,
-    SceneField,
+    SemiAmortized,
 )
 
 LATENTS = ("appearance", "shape")
@@ -67,7 +67,7 @@ class Config(Common):
     prior: LatentPrior = EnergyPrior()
     """p(z^a) and p(z^s)"""
     learner: Learner = Amortized()
-    """where latents of the posterior come from: chains anew, a chain kept for each object, or an inference network"""
+    """where latents of the posterior come from: chains anew, a chain kept for each object, an inference network, or both of these"""
     poses: Literal["known", "unknown"] = "known"
     """whether the data give cameras"""
     pose_search: PoseSearch | None = None
@@ -115,8 +115,8 @@ class Latents(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Draws of the posterior for N objects: latents z⁺ [N, d], cameras [N, V, 3, 5], the pixels that these see, and the KL divergence of
-    an inference network's posterior to the reference [N] in nats."""
+    """Draws of the posterior for N objects: latents z⁺ [N, d], cameras [N, V, 3, 5], the pixels that these see, and in nats [N] what an
+    inference network learns by besides: KL(q_φ ‖ q₀) of its own draws, −log q_φ(z⁺) of those of chains."""
 
     z: Tensor
     camera: Tensor
@@ -140,10 +140,11 @@ class NeRFLEBM(Method):
         self.field = c.field.build(c.dim_appearance, c.dim_shape)
         known, dims = c.poses == "known", dict(zip(LATENTS, (c.dim_appearance, c.dim_shape)))
         self.inference = None
-        if isinstance(c.learner, Amortized):
+        if isinstance(c.learner, Amortized | SemiAmortized):
             self.inference = c.learner.inference.build(c.shape[0], dims, angles=() if known else ANGLES, given=9 if known else 0)
         g = random.seeded(0)
-        self.kept = ObjectChains(self._reference(c.learner.chains, g)) if isinstance(c.learner, Persistent) else None
+        keeps = isinstance(c.learner, Persistent | SemiAmortized)
+        self.kept = ObjectChains(self._reference(c.learner.chains, g)) if keeps else None
         altitude = random.uniform(CAMERAS, high=poses.HIGHEST, generator=g)
         azimuth = random.uniform(CAMERAS, high=2 * math.pi, generator=g)
         # of training, the newest in place of the oldest; before that from above, all around
@@ -216,8 +217,9 @@ class NeRFLEBM(Method):
             return
         given = self._given(batch, update.generator)
         negative = self._negative(len(given.x), update)  # line 3
+        kind = self.config.learner.kind
         infer = {"mcmc": self._by_chains, "persistent": self._by_kept_chains, "amortized": self._by_inference}
-        found = infer[self.config.learner.kind](given, update)  # line 4
+        found = infer.get(kind, self._by_both)(given, update)  # line 4
         self._learn_priors(found.z, negative, update)  # lines 5 and 6
         self._learn_generator(found, update)  # line 7
 
@@ -231,12 +233,13 @@ class NeRFLEBM(Method):
         z, _ = self.run_chain(self.config.learner.posterior_chain, start, pixels, generator=update.generator)
         return Posterior(z, given.camera, pixels, 0.0)
 
-    def _by_kept_chains(self, given: Given, update: Update) -> Posterior:
-        """As `_by_chains`, but each object's chain goes on from where it was (sec. 3.5.6)."""
+    def _by_kept_chains(self, given: Given, update: Update, first: Tensor | None = None) -> Posterior:
+        """As `_by_chains`, but each object's chain goes on from where it was (sec. 3.5.6), or begins at `first` [N, d]."""
         pixels, rows = self._look(given, given.camera, update.generator), given.item
         if int(rows.max()) >= len(self.kept):
             raise InputError(f"nerf_lebm: object number {int(rows.max())} of the data has no chain; set chains to the count of objects")
         chain, start, moments = self.config.learner.posterior_chain, self.kept.z[rows], self.kept.moments[rows]
+        start = start if first is None else torch.where(moments[:, -1:] > 0, start, first)
         z, moments = self.run_chain(chain, start, pixels, moments, generator=update.generator)
         self.kept.write(rows, z, moments, update.mean)
         return Posterior(z, given.camera, pixels, 0.0)
@@ -245,6 +248,16 @@ class NeRFLEBM(Method):
         """Draws of the inference network (eq. 3.16); of unknown poses too (sec. 3.4.4)."""
         z, camera, divergence = self._encode(given.x.flatten(0, 1), given.camera, update.generator)
         return Posterior(z, camera, self._look(given, camera, update.generator), divergence)
+
+    def _by_both(self, given: Given, update: Update) -> Posterior:
+        """Kept chains that begin at the means of the inference network, which learns to name where they are from each view: ours."""
+        heads = self._heads(given.x.flatten(0, 1), given.camera.flatten(0, 1)[:, None])
+        views = given.x.shape[1]
+        means = torch.cat([heads[name].chunk(2, 1)[0] for name in LATENTS], 1).unflatten(0, (-1, views)).mean(1)
+        found = self._by_kept_chains(given, update, means.detach())
+        each = self.split(found.z.repeat_interleave(views, 0))
+        surprise = sum(inference.surprise(heads[name], z) for name, z in zip(LATENTS, each))
+        return found._replace(divergence=surprise.unflatten(0, (-1, views)).mean(1))
 
     def _learn_priors(self, posterior: Tensor, prior: Tensor, update: Update) -> None:
         """Eq. 3.7 and 3.8, or 3.18 and 3.19."""
@@ -259,7 +272,7 @@ class NeRFLEBM(Method):
         values = self.config.views * math.prod(self.config.shape)
         residual = self.residual(found.z, found.pixels)
         loss = (residual + found.divergence) / values + pose_loss
-        if self.inference is not None:
+        if isinstance(self.config.learner, Amortized):
             with frozen(self.appearance, self.shape):
                 tilting = sum(prior.tilting(z) for prior, z in zip((self.appearance, self.shape), self.split(found.z)))
             loss = loss - tilting / values
@@ -374,14 +387,15 @@ class NeRFLEBM(Method):
         visible: Tensor | None = None,
         steps: int | None = None,
         rays: int | None = None,
+        restarts: int = 1,
         seed: int = 0,
     ) -> Latents:
         """The latents of N objects from images [N, C, H, W], or V views each [N, V, C, H, W], with cameras [N, 3, 5] or [N, V, 3, 5].
 
         `visible` [N, (V,) 1, H, W] is False where images are missing. A chain of `steps` (the learner's `infer_chain`) starts from the
         inference network's means, averaged over the views, or without one from draws of the reference that `seed` sets. It looks at `rays`
-        pixels of each image (as in training, 0 for all), others every ten steps. With unknown poses the network gives the cameras. Raises
-        InputError for shapes that do not fit.
+        pixels of each image (as in training, 0 for all), others every ten steps. Of `restarts` chains, all but one from draws of the
+        reference, the likeliest is taken. With unknown poses the network gives the cameras. Raises InputError for shapes that do not fit.
         """
         c, device = self.config, self.cameras.device
         several = x.dim() == 5
@@ -395,12 +409,20 @@ class NeRFLEBM(Method):
             z, camera = z.unflatten(0, x.shape[:2]).mean(1), camera.view(*x.shape[:2], 3, 5)
         chain, moments = c.learner.infer_chain, None
         steps, rays = chain.steps if steps is None else steps, c.renderer.rays if rays is None else rays
+        if restarts > 1:
+            others = self._reference(len(z) * (restarts - 1), generator, device).unflatten(0, (len(z), -1))
+            z = torch.cat([z[:, None], others], 1).flatten(0, 1)
+            x, camera, visible = (None if t is None else t.repeat_interleave(restarts, 0) for t in (x, camera, visible))
         pixels = math.prod(c.shape[1:])
         some = REDRAWN if 0 < rays < pixels else max(1, steps)
         for done in range(0, steps, some):
             which = choose(math.prod(x.shape[:2]), pixels, rays, generator, device)
             seen = c.renderer.look(x, camera, visible, which)
             z, moments = self.run_chain(chain, z, seen, moments, steps=min(steps - done, some), generator=generator)
+        if restarts > 1:
+            best = self.posterior_energy(z, c.renderer.look(x, camera, visible)).unflatten(0, (-1, restarts)).argmin(1)
+            rows = best + restarts * torch.arange(len(best), device=device)
+            z, camera = z[rows], camera[rows]
         return Latents(*self.split(z), camera)
 
     def _check_views(self, x: Tensor, camera: Tensor | None) -> None:

@@ -1,5 +1,6 @@
 """An inference network: convolutions shared by several heads (thesis, sec. 3.5.2.3), and the posteriors that heads stand for."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -58,6 +59,13 @@ def gaussian(head: Tensor, xi: Tensor | None = None) -> tuple[Tensor, Tensor]:
     log_variance = log_variance.clamp(-10, 10)
     spread = 0.0 if xi is None else (0.5 * log_variance).exp() * xi
     return mean + spread, 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def surprise(head: Tensor, z: Tensor) -> Tensor:
+    """−log N(z; mean, variance) [B] in nats of z [B, d] by a head [B, 2 d]."""
+    mean, log_variance = head.chunk(2, 1)
+    log_variance = log_variance.clamp(-10, 10)
+    return 0.5 * ((z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)).sum(1)
 
 
 def direction(head: Tensor) -> tuple[Tensor, Tensor]:

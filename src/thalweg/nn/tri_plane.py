@@ -54,14 +54,14 @@ class TriPlaneField(nn.Module):
         h = F.leaky_relu(self.first(self.map_shape(z_s)), 0.2).view(len(z_s), -1, START, START)
         for layer in self.convolutions:
             h = F.leaky_relu(layer(F.interpolate(h, scale_factor=2.0, mode="nearest")), 0.2)
-        planes = self.planes(h).view(-1, self.channels, *h.shape[2:])
+        planes = self.planes(h).reshape(-1, self.channels, *h.shape[2:])
         return self.appearance_at(self.map_appearance(z_a))[:, None], planes
 
     def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         appearance, planes = latents
         place = torch.stack([x[..., [0, 1]], x[..., [0, 2]], x[..., [1, 2]]], 1).flatten(0, 1)[:, None]  # [3 B, 1, P, 2]
         found = F.grid_sample(planes.float(), place.float(), padding_mode="border", align_corners=False)  # [3 B, C, 1, P]
-        h = F.relu(self.hidden(found.view(len(x), 3 * self.channels, -1).transpose(1, 2)))
+        h = F.relu(self.hidden(found.reshape(len(x), 3 * self.channels, -1).transpose(1, 2)))
         density = F.softplus(self.density(h).squeeze(-1) - 1)  # shifted as in `nn.nerf`
         scale, shift = appearance.chunk(2, -1)
         return density, self.colour(F.relu((1 + scale) * self.colour_hidden(h) + shift)).sigmoid()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from thalweg.chain import Langevin
+from thalweg.scene.fields import RadianceField, TriPlane
 from thalweg.scene.specs import (
     MCMC,
     Amortized,
@@ -13,13 +14,26 @@ from thalweg.scene.specs import (
     LatentLangevin,
     Persistent,
     PoseSearch,
-    RadianceField,
     Rays,
+    SemiAmortized,
 )
 
 # Ours, for a CPU: what is not said is the Config's default
 _OBJECTS = dict(data="objects", shape=(3, 32, 32), images=100_000)
 _KEPT = dict(views=2, learner=Persistent(chains=800, posterior_chain=LatentAdam(steps=2, rate=0.02)))
+
+# Ours, of procedural categories, for 14,400 CPU seconds of one thread in bf16
+_CATEGORY = dict(
+    shape=(3, 32, 32),
+    views=2,
+    images=640_000,
+    lr=5e-4,
+    field=TriPlane(),
+    renderer=Rays(samples=16, importance=16, stop=1e-3),
+    learner=SemiAmortized(chains=2400),
+)
+_FINER = dict(shape=(3, 64, 64), field=TriPlane(resolution=64), images=460_000)
+_VAE = dict(views=1, images=2_000_000, prior=GaussianPrior(), learner=Amortized(infer_chain=LatentAdam(steps=60, rate=0.05)))
 
 # Thesis, Tables 3.1 to 3.3 and sec. 3.5.2; encodings, samples and bounds of GRAF (field of view 30°, radius 10 for CARLA); lengths ours
 _FIELD = RadianceField(width=256, depth=8, mapping=256, octaves=10, octaves_view=4)
@@ -38,6 +52,14 @@ PRESETS = {
     "objects-persistent": dict(_OBJECTS, **_KEPT),
     "objects-incomplete": dict(_OBJECTS | _KEPT, data="objects-incomplete"),
     "objects-unposed":    dict(_OBJECTS, data="objects-aligned", poses="unknown", pose_search=PoseSearch(candidates=16, same_shape=0.4)),
+
+    "chairs":             dict(_CATEGORY, data="chairs"),
+    "chairs-vae":         dict(_CATEGORY | _VAE, data="chairs"),
+    "chairs-64":          dict(_CATEGORY | _FINER, data="chairs"),
+    "cars":               dict(_CATEGORY, data="cars"),
+    "cars-vae":           dict(_CATEGORY | _VAE, data="cars"),
+    "cars-64":            dict(_CATEGORY | _FINER, data="cars"),
+    "cars-incomplete":    dict(_CATEGORY, data="cars-incomplete"),
 
     # "Carla / MCMC inference / with poses"
     "carla-mcmc":         dict(_CARLA, batch=8, lr=2e-5,

@@ -1,10 +1,9 @@
-"""Specs of a model of objects in space: its field and rays, priors of latents, learners with their chains, searched poses.
+"""Specs of a model of objects in space: its rays, priors of latents, learners with their chains, searched poses.
 
 Lengths are in world units, focal lengths in widths of the image. torch is imported when the first of them is built or called.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -21,67 +20,11 @@ if TYPE_CHECKING:
     from thalweg.energy import Energy
     from thalweg.nn import nerf
     from thalweg.nn.inference import InferenceNetwork
-    from thalweg.nn.tri_plane import TriPlaneField
     from thalweg.prior import Prior
     from thalweg.scene.rays import Pixels
 
 
-# --- the generator
-
-
-@dataclass(frozen=True, config=STRICT)
-class RadianceField:
-    """A radiance field conditional on latents of appearance and shape (`nn.nerf`; thesis, Figures 3.1 and 3.2)."""
-
-    kind: Literal["radiance_field"] = "radiance_field"
-    width: Count = 64
-    """hidden units"""
-    depth: Count = 4
-    """hidden layers"""
-    mapping: Count = 64
-    """hidden units of the latents' mapping networks"""
-    mapping_layers: Count = 4
-    """layers of each mapping network"""
-    octaves: Count = 5
-    """frequencies of the encoding of points"""
-    octaves_view: Literal[-1, 0, 1, 2, 3, 4] = -1
-    """frequencies of the encoding of viewing directions, −1 for colours that do not depend on them"""
-    conditioning: Literal["concat", "film"] = "film"
-    """how latents enter: by concatenation (Figure 3.1), or by FiLM layers (Figure 3.2)"""
-
-    def build(self, dim_appearance: int, dim_shape: int) -> "nerf.ConditionalField":
-        from thalweg.nn.nerf import ConditionalField
-
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-        return ConditionalField(dim_appearance, dim_shape, **options)
-
-
-@dataclass(frozen=True, config=STRICT)
-class TriPlane:
-    """A radiance field on three planes of features that the latent of shape makes (`nn.tri_plane`; Chan et al. 2022): ours."""
-
-    kind: Literal["tri_plane"] = "tri_plane"
-    resolution: Literal[8, 16, 32, 64, 128] = 32
-    """side of the planes"""
-    channels: Count = 16
-    """features in each"""
-    width: Count = 64
-    """hidden units of the layer that reads them"""
-    base: Count = 32
-    """channels of the planes' decoder"""
-    mapping: Count = 64
-    """hidden units of the latents' mapping networks"""
-    mapping_layers: Count = 4
-    """layers of each mapping network"""
-
-    def build(self, dim_appearance: int, dim_shape: int) -> "TriPlaneField":
-        from thalweg.nn.tri_plane import TriPlaneField
-
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-        return TriPlaneField(dim_appearance, dim_shape, **options)
-
-
-SceneField = Annotated[RadianceField | TriPlane, Field(discriminator="kind")]
+# --- the renderer
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -330,7 +273,26 @@ class Amortized:
     """of `infer`, from the inference network's means; none by default"""
 
 
-Learner = Annotated[MCMC | Persistent | Amortized, Field(discriminator="kind")]
+@dataclass(frozen=True, config=STRICT)
+class SemiAmortized:
+    """A chain kept for each object that begins at the means of an inference network, which learns from where chains are: ours."""
+
+    kind: Literal["semi_amortized"] = "semi_amortized"
+    chains: Count = 1000
+    """objects for which a chain is kept: as many as the training data have, or more"""
+    posterior_chain: PosteriorChain = LatentAdam(steps=4, rate=0.02, joint=True)
+    """of training"""
+    inference: InferenceNet = InferenceNet()
+    """q_φ"""
+    lr_inference: Positive = 1e-3
+    """η_φ, base learning rate of the inference network"""
+    lr_heads: NotNegative = 0.0
+    """that of its heads for z^a and z^s, 0 for the same"""
+    infer_chain: PosteriorChain = LatentAdam(steps=60, rate=0.05)
+    """of `infer`, from the inference network's means"""
+
+
+Learner = Annotated[MCMC | Persistent | Amortized | SemiAmortized, Field(discriminator="kind")]
 
 
 # --- unknown poses
