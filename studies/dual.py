@@ -47,6 +47,7 @@ BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
 ROUNDS = 15  # of steps whose time is compared
 GUIDANCE = (1.0, 1.5, 2.0)
+FEW = 10  # classes that a picture shows ten samples of each
 MEASURED, NOISE = ("mask:half:bottom", "blur:2.0", "pool:4"), 0.1  # operators, and the deviation of the noise in what they measure
 TERM = {"with": 0.02, "without": 0.0}  # weights of the term by which levels are told apart
 AWAY = 30.0  # nats by which the true energy of a place without data exceeds the mean of data
@@ -355,7 +356,10 @@ def pictures(options: Options) -> Row:
     judge = tw.evaluate.extractor((tuple(train), tuple(test)), name=c.data)
     ways: dict[str, dict[str, Any]] = {"free": {}}
     if c.conditional:
-        label = torch.arange(n) % c.classes
+        # of many classes, which are not equally large, as often as in the data
+        label = (
+            torch.arange(n) % c.classes if c.classes <= FEW else train.label[tw.random.rows(n, len(train.x), generator=tw.random.seeded(8))]
+        )
         ways |= {f"guidance {w:g}": dict(label=label, guidance=w) for w in GUIDANCE}
     row["samples"] = {}
     for way, asked in ways.items():
@@ -367,13 +371,21 @@ def pictures(options: Options) -> Row:
         }  # fmt: skip
         if "label" in asked:
             row["samples"][way]["class_accuracy"] = tw.evaluate.class_accuracy(x, label, judge).value
-            shown = torch.cat([x[label == k][: max(1, 100 // c.classes)] for k in range(c.classes)])
+            row["samples"][way]["closer"] = tw.evaluate.memorisation(x, train.x, test.x).closer
+            shown = torch.cat([x[label == k][:10] for k in range(c.classes)]) if c.classes <= FEW else x[:64]
         else:
             shown = x[:100]
             row["neighbours"] = asdict(tw.evaluate.memorisation(x, train.x, test.x))
             nearest = tw.evaluate.nearest_neighbours(x[:10], train.x, k=7).indices
             tw.plot.neighbours(x[:10], train.x, nearest, options.pictures / f"dual_neighbours_{c.data}.png")
-        tw.plot.grid(shown, options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")), columns=10)
+        tw.plot.grid(
+            shown,
+            options.pictures / file_of("dual", c.data, way.replace(" ", "-").replace(".", "_")),
+            columns=8 if len(shown) == 64 else 10,
+        )
+    if c.conditional and c.classes > FEW:
+        each, _ = drawn(model, c.classes, options, label=torch.arange(c.classes))
+        tw.plot.grid(each, options.pictures / file_of("dual", c.data, "kinds"), columns=10)
     row["noise_error"] = noise_errors(model, test.x[:1000], options.precision)
     return row
 
@@ -617,12 +629,14 @@ PAGE = [
                     PICTURES_TEXT,
                     Table(
                         "samples = way | Fréchet = frechet:.2f | floor = floor:.2f | KID = kid:.4f | precision = precision:.3f | "
-                        "recall = recall:.3f | class accuracy = class_accuracy:.3f | n = n",
+                        "recall = recall:.3f | class accuracy = class_accuracy:.3f | nearer to training images = closer:.1f % | n = n",
                         sample_rows,
                     ),
                     Table("σ = sigma | error of the predicted noise = error:.4f", error_rows),
                     Picture("Samples without a label", "dual_{data}_free.png"),
-                    Picture("Samples by label, a class a row", "dual_{data}_guidance-1.png"),
+                    Picture("Samples by label, a class a row, or labels as often as in the data", "dual_{data}_guidance-1.png"),
+                    Picture("The same at guidance 2", "dual_{data}_guidance-2.png"),
+                    Picture("One of each kind", "dual_{data}_kinds.png"),
                     Picture("Samples and their nearest training images", "dual_neighbours_{data}.png"),
                 ],
             ),
