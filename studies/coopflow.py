@@ -329,7 +329,7 @@ HOW: dict[str, dict[str, Any]] = {
     "search": {"search": SEARCH},
     "chain": {},
     "chain, nearest start": {"nearest": NEAREST},
-    "search with a prior": {"search": SEARCH // 2, "draws": NEAREST, "tries": 4, "prior": 0.1},
+    "search with a prior": {"search": SEARCH // 2, "draws": NEAREST, "tries": 4, "prior": 1.0},
 }
 
 

@@ -161,7 +161,7 @@ def _root(value: Tensor, *mixture: Tensor) -> Tensor:
         count = int(moving.sum())
         if not count:
             break
-        if count < len(x) // 2:
+        if count < len(x):  # no element depends on which others are with it
             index, value, low, high, x, moved, *mixture = (part[moving] for part in (index, value, low, high, x, moved, *mixture))
     return result
 
