@@ -30,7 +30,7 @@ SECTIONS = (
     "checks.precision",
     "checks.streaming", "checks.resume", "checks.startup",
 )  # fmt: skip
-DATA = ("digits", "fashion-mnist", "emoji", "emoji-google")
+DATA = ("digits", "fashion-mnist", "emoji", "emoji-google", "emoji-google-kinds")
 SOURCE = "From `studies/results/{file}.json`: `{command}`, {machine[cpu]}, {machine[cores]} cores, PyTorch {versions[torch]}, {date:.10}."
 
 Values = Mapping[str, Any]
