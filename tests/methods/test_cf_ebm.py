@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import thalweg as tw
 from thalweg import random, tasks
 from thalweg.cli import main
+from thalweg.config import DataNeeds
 from thalweg.data import Batch, Images, Unpaired, UnpairedBatch
 from thalweg.errors import InputError
 from thalweg.nn.expanding import ExpandingEnergy
@@ -516,7 +517,7 @@ def test_a_target_without_a_source_is_refused(words, capsys):
 def test_a_translation_begins_at_source_images_of_its_own_shape(tmp_path):
     np.savez(tmp_path / "wide.npz", x=uniform(40, 1, 8, 16).numpy())
     m = method(source=str(tmp_path / "wide.npz"), shape=(1, 8, 16))
-    assert m.config.data_needs == (("", m.config.source, 1)) and method().config.data_needs.source == ""
+    assert m.config.data_needs == DataNeeds(source=m.config.source) and method().config.data_needs.source == ""
     start = m.starts(5, seed=3)["start"]
     assert torch.equal(start, tw.data.load(tmp_path / "wide.npz", "test").batch(0, 5, seed=3).x) and start.shape == (5, 1, 8, 16)
     assert at(m, 1000).sample(5, start=start).shape == (5, 1, 8, 16)
