@@ -58,7 +58,7 @@ OTHERS = {"fashion-mnist": ("mnist-small",), "digits": ()}
 
 def median(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(torch.tensor(known).median()) if known else None
+    return float(torch.tensor(known, dtype=torch.float64).median()) if known else None
 
 
 # --- trainings of so many seconds
