@@ -44,6 +44,7 @@ class Faster(nn.Module):
         self.compiled: Tensor
         self.register_buffer("compiled", torch.tensor(-1))  # 0 or 1 when it is known
         self.calls = calls
+        self._known = -1  # that buffer's value when it is one, so that a chain on a device is not waited for
         self._times: tuple[list[float], list[float]] = ([], [])
 
     @staticmethod
@@ -54,9 +55,10 @@ class Faster(nn.Module):
 
     def choose(self, eager: Callable[..., Any], compiled: Callable[..., Any]) -> Callable[..., Any]:
         """The faster of both, or while that is not known, a function that calls either and takes the time; both give the same."""
-        known = int(self.compiled)
-        if known >= 0:
-            return (eager, compiled)[known]
+        if self._known < 0:
+            self._known = int(self.compiled)
+        if self._known >= 0:
+            return (eager, compiled)[self._known]
 
         def timed(x: Tensor, *others: Any) -> Any:
             way = int(len(self._times[0]) >= self.calls)

@@ -151,7 +151,7 @@ def measured_run(twin: Any, folder: Path, plan: Plan, seed: int = 0) -> Row:
 def _drawn(twin: Any, n: int, seed: int, label: Tensor | None = None) -> Tensor:
     """`n` samples, by label where there is one."""
     asked = {} if label is None else {"label": label}
-    return draw(twin, n, seed=seed, at_once=min(n, AT_ONCE), **asked, **twin.starts(n, seed)).float()
+    return draw(twin, n, seed=seed, at_once=AT_ONCE, **asked, **twin.starts(n, seed)).float()
 
 
 def _training(folder: Path) -> Row:

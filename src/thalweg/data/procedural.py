@@ -40,7 +40,7 @@ def chairs(
     """Procedural chairs that look towards x, `views` images of each at `size` (32) pixels on white; `objects`, split 80/10/10.
 
     With `depth`, `mask` and `factors` (see `Views`). `missing` is the share of each image that is noise (see `Views.masked`). Rendered
-    once (extra `objects`; 4 CPU minutes at 32 pixels, 10 at 64), then read from the cache.
+    once (extra `objects`), which takes minutes, then read from the cache.
     """
     return _category("chairs", split, size, channels, objects, views, missing)
 

@@ -9,7 +9,7 @@ _DIGITS = RandomViews(crop=0.5, flip=0.0)  # digits are not mirrored, and keep m
 # fmt: off
 PRESETS = {
     "digits":        dict(data="digits", shape=(1, 8, 8), classes=10, augmentation=_DIGITS, images=100_000),
-    # about 40 CPU minutes of one thread
+    # by its speed some 40 CPU minutes of one thread; not run at that length
     "fashion-mnist": dict(data="fashion-mnist", shape=(1, 32, 32), classes=10, encoder=ResNet(widths=(32, 64, 128, 256), patch=2),
                           images=1_400_000),
     "emoji-google":  dict(data="emoji-google", shape=(3, 32, 32), classes=10, images=1_000_000),
