@@ -19,8 +19,9 @@ def draw(model: Any, n: int, *, seed: int = 0, at_once: int | None = None, shown
 
     `at_once` samples are a part, by default as many as have about 130,000 numbers. The first part is `sample(…, seed=seed)`, the others
     have seeds of their own, so that n, seed and `at_once` set the samples, however many processes share the parts; each returns all, and
-    all must call. Parts know nothing of each other: of a model that draws from kept chains, two may begin at the same one. `options` go to `sample`; tensors of `n` rows, such as labels and starts, are cut alike. With `shown` a line on standard
-    error says what is done and how long it will be, as soon as it takes more than seconds. Raises InputError for n or at_once below 1.
+    all must call. Parts know nothing of each other: of a model that draws from kept chains, two may begin at the same one. `options` go
+    to `sample`; tensors of `n` rows, such as labels and starts, are cut alike. With `shown` a line on standard error says what is done
+    and how long it will be, as soon as it takes more than seconds. Raises InputError for n or at_once below 1.
     """
     if n < 1 or (at_once is not None and at_once < 1):
         raise InputError(f"samples are drawn one at least, and one at once at least, got n = {n} and at_once = {at_once}")
