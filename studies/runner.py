@@ -21,26 +21,10 @@ import numpy
 import torch
 
 import thalweg
+from thalweg.calls import machine
 
 Options = argparse.Namespace
 Row = dict[str, Any]
-
-
-def machine() -> dict[str, Any]:
-    """The processor's model, the cores of the machine and those that this process may use, memory in GiB, and the GPU if any."""
-    model, memory = platform.processor() or platform.machine(), None
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-        total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-        memory = round(int(total.split()[1]) / 2**20, 1)
-    except OSError:  # not Linux
-        pass
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": model, "cores": os.cpu_count(), "usable_cores": usable, "threads": torch.get_num_threads(), "memory_gib": memory,
-        "system": platform.platform(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -54,6 +54,7 @@ ALLOWED = {
     | {"", "checkpoint", "data", "evaluate", "methods", "methods.base", "metrics", "nn", "report", "train", "updates"},
     "plot": BASIC | MATHS | {"data", "evaluate"},  # the grids of densities
     "report": BASIC | {"checkpoint", "plot"},
+    "calls": {"", "checkpoint"},
     "progress": set(),
     "guard": {"errors"},
     "distributed": {"errors", "data"},
@@ -86,7 +87,7 @@ ALLOWED = {
         "search",
     },
     "updates": BASIC | {"data", "distributed", "guard", "methods.base"},
-    "loop": BASIC | {"checkpoint", "data", "distributed", "guard", "progress", "stopping", "told", "updates", "methods.base"},
+    "loop": BASIC | {"calls", "checkpoint", "data", "distributed", "guard", "progress", "stopping", "told", "updates", "methods.base"},
     "train": {"data", "data.prepare", "errors", "gate", "loop", "methods.base", "units"},
     "units": {"errors", "gate", "methods.base"},
     "store": {"config", "data", "errors", "checkpoint", "distributed", "gate", "methods", "methods.base", "nn"},

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thalweg import checkpoint, random, told
+from thalweg import calls, checkpoint, random, told
 from thalweg.data.base import Batch, Data
 from thalweg.data.record import record
 from thalweg.distributed import World
@@ -209,6 +209,8 @@ class Run:
             self.load(state)
             self.saved = self.update.images
         self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
+        about = dict(images=self.update.images, seed=self.options.seed, device=str(self.device), precision=self.options.precision)
+        self.world.on_first(lambda: calls.note(out, **about, processes=self.world.size))
         return state is not None
 
     def train(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "chosen",
     "compare",
     "data_kind",
+    "headlines",
     "is_refused",
     "line",
     "measure",
@@ -53,6 +54,13 @@ METRICS: dict[str, Metric] = {
     "likelihood":  Metric(likelihood.likelihood, likelihood.likelihood_rows, ("energy",), automatic=False),
 }
 # fmt: on
+
+HEADLINES = 5
+# whose rows stand at the head of a report: those that say what they mean, one at each mention of their metric
+FIRST = (
+    "fidelity", "density", "modes", "vectors", "views", "likelihood", "accuracy", "fidelity", "latents", "ood", "neighbours",
+    "density", "density", "modes", "latents", "density", "calibration", "restoration", "cost",
+)  # fmt: skip
 
 
 def check_metrics(wanted: str) -> tuple[str, ...]:
@@ -125,6 +133,17 @@ def rows(results: dict[str, Any]) -> list[Row]:
             found = results[name]
             table += [Row(name, "–", found["refused"])] if is_refused(found) else metric.rows(found)
     return table
+
+
+def headlines(results: dict[str, Any]) -> list[Row]:
+    """The few figures by which a model is judged at a glance, each with what it means, and its floor where there is one."""
+    said = {
+        name: [row for row in metric.rows(results[name]) if row.about]
+        for name, metric in METRICS.items()
+        if name in results and not is_refused(results[name])
+    }
+    found = [said[name].pop(0) for name in FIRST if said.get(name)]
+    return found[:HEADLINES]
 
 
 def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

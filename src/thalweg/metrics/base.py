@@ -142,7 +142,10 @@ class Subject:
 
 
 class Row(NamedTuple):
-    """A line of the table. `value` with its interval is for comparing; `better` is "up", "down" or "" for neither."""
+    """A line of the table. `value` with its interval is for comparing; `better` is "up", "down" or "" for neither.
+
+    A row that may stand at the head of a report says there what it means, `about`, and what the least or the best to expect is, `floor`.
+    """
 
     name: str
     text: str
@@ -151,9 +154,13 @@ class Row(NamedTuple):
     low: float | None = None
     high: float | None = None
     better: str = ""
+    floor: str = ""
+    about: str = ""
 
 
-def line(name: str, value: float, form: str, interval: Any = None, note: str = "", better: str = "") -> Row:
+def line(
+    name: str, value: float, form: str, interval: Any = None, note: str = "", better: str = "", floor: str = "", about: str = ""
+) -> Row:
     """A Row whose value is written in the format `form`, with its interval in the note."""
     low, high = (None, None) if interval is None else interval
     unit = " %" if form.endswith("%") else ""
@@ -161,7 +168,12 @@ def line(name: str, value: float, form: str, interval: Any = None, note: str = "
     if low is not None:
         span = f"95 % interval {format(low, form).replace('%', '')} to {format(high, form).replace('%', '')}"
         note = f"{span}; {note}" if note else span
-    return Row(name, text, note, value, low, high, better)
+    return Row(name, text, note, value, low, high, better, floor, about)
+
+
+def commonest(label: Tensor) -> float:
+    """The share of the most frequent label: how often one is right who always says it."""
+    return float(label.flatten().bincount().max()) / label.numel()
 
 
 def data_kind(method: Any, given: Given | None = None) -> str:

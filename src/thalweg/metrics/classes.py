@@ -5,15 +5,17 @@ from typing import Any
 
 from thalweg import evaluate as ev
 from thalweg import plot
-from thalweg.metrics.base import Row, Subject, line
+from thalweg.metrics.base import Row, Subject, commonest, line
 
 
 def accuracy(s: Subject) -> dict[str, Any]:
-    return asdict(ev.accuracy(s.classify, s.test.x, s.test.label))
+    return asdict(ev.accuracy(s.classify, s.test.x, s.test.label)) | {"chance": commonest(s.test.label)}
 
 
 def accuracy_rows(r: dict[str, Any]) -> list[Row]:
-    return [line("test accuracy", r["value"], ".1%", (r["low"], r["high"]), f"n = {r['n']}", "up")]
+    floor = "" if "chance" not in r else f"the most frequent class {100 * r['chance']:.1f} %"
+    about = "Held-out examples whose class is told right."
+    return [line("test accuracy", r["value"], ".1%", (r["low"], r["high"]), f"n = {r['n']}", "up", floor, about)]
 
 
 def calibration(s: Subject) -> dict[str, Any]:
@@ -25,7 +27,16 @@ def calibration(s: Subject) -> dict[str, Any]:
 def calibration_rows(r: dict[str, Any]) -> list[Row]:
     floor = f"a calibrated classifier would score {r['ece_floor']:.4f} at n = {r['n']}"
     return [
-        line("calibration error (ECE)", r["ece"], ".4f", r["ece_interval"], floor, "down"),
+        line(
+            "calibration error (ECE)",
+            r["ece"],
+            ".4f",
+            r["ece_interval"],
+            floor,
+            "down",
+            f"a calibrated classifier {r['ece_floor']:.4f}",
+            "How far the probabilities of classes are from the shares that are right.",
+        ),
         line("negative log-likelihood of labels", r["nll"], ".4f", r["nll_interval"], "nats", "down"),
     ]
 

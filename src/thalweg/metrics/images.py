@@ -32,12 +32,15 @@ def fidelity(s: Subject) -> dict[str, Any]:
     return found
 
 
+# what the figures at the head of a report mean
+FIDELITY = {
+    "frechet": "How far samples as a whole lie from real images, in a network's features. New real images have the floor.",
+    "recall": "The share of real images that have a sample near them: what the model leaves out lowers it.",
+}
+
+
 def fidelity_rows(r: dict[str, Any]) -> list[Row]:
     table = []
-    if c := r.get("class_accuracy"):
-        table.append(
-            line("class accuracy of guided samples", c["value"], ".1%", (c["low"], c["high"]), f"by the extractor, n = {c['n']}", "up")
-        )
     for kind in ("guided samples", "samples"):
         for figure in ("frechet", "kid", "inception_score", "precision", "recall", "density", "coverage"):
             f = r.get(kind, {}).get(figure)
@@ -48,7 +51,15 @@ def fidelity_rows(r: dict[str, Any]) -> list[Row]:
                 note = f"{f['value'] / f['held_out']:.2f} × the floor {f['held_out']:.2f}, {r[kind]['n']} real held-out images"
             form = ".2f" if figure in ("frechet", "inception_score") else ".4f" if figure == "kid" else ".3f"
             interval = None if f["low"] is None else (f["low"], f["high"])
-            table.append(line(f"{f['name']}, {kind}", f["value"], form, interval, note, "down" if figure in ("frechet", "kid") else "up"))
+            floor = "" if f["held_out"] is None else f"real images {format(f['held_out'], form)}"
+            about = "" if figure == "recall" and "guided samples" in r else FIDELITY.get(figure, "")
+            better = "down" if figure in ("frechet", "kid") else "up"
+            table.append(line(f"{f['name']}, {kind}", f["value"], form, interval, note, better, floor, about))
+        if kind == "guided samples" and (c := r.get("class_accuracy")):
+            real, note = r.get("extractor_test_accuracy"), f"by the extractor, n = {c['n']}"
+            floor = "" if real is None else f"real images {100 * real:.1f} %"
+            about = "Samples that a classifier of the same data takes for the class that was asked for."
+            table.append(line("class accuracy of guided samples", c["value"], ".1%", (c["low"], c["high"]), note, "up", floor, about))
     return table
 
 
@@ -63,7 +74,9 @@ def neighbours(s: Subject) -> dict[str, Any]:
 
 def neighbours_rows(r: dict[str, Any]) -> list[Row]:
     note = f"{100 * r['expected']:.0f} % expected of new images; {r['copies']} near copies among {r['n']}"
-    return [line("samples closer to training images than new images are", r["closer"], ".1%", (r["low"], r["high"]), note)]
+    about = "Samples that lie nearer to a training image than new real images do. Well above the floor the model copies."
+    floor, name = f"new images {100 * r['expected']:.0f} %", "samples closer to training images than new images are"
+    return [line(name, r["closer"], ".1%", (r["low"], r["high"]), note, floor=floor, about=about)]
 
 
 def modes(s: Subject) -> dict[str, Any]:
@@ -79,9 +92,17 @@ def modes_rows(r: dict[str, Any]) -> list[Row]:
     )
     kl = f"nats, corrected for n; real stacks {real['kl_corrected']:.3f}"
     return [
-        line(f"modes covered of {m['possible']}", m["modes"], "d", note=note, better="up"),
-        line("KL(model‖data) over modes", m["kl_corrected"], ".3f", (m["low"], m["high"]), kl, "down"),
-    ]
+        line(
+            f"modes covered of {m['possible']}", m["modes"], "d", note=note, better="up",
+            floor=f"a perfect sampler {r['perfect_modes']:.0f}",
+            about="Kinds of stacks that are among the samples: what the model has dropped is missing.",
+        ),
+        line(
+            "KL(model‖data) over modes", m["kl_corrected"], ".3f", (m["low"], m["high"]), kl, "down",
+            f"real stacks {real['kl_corrected']:.3f}",
+            "How unevenly samples fall on the kinds, in nats.",
+        ),
+    ]  # fmt: skip
 
 
 def restoration(s: Subject) -> dict[str, Any]:
@@ -102,6 +123,9 @@ def restoration_rows(r: dict[str, Any]) -> list[Row]:
     for kind, q in r.items():
         for figure, form in (("psnr", ".2f"), ("ssim", ".4f")):
             f = q["restored"][figure]
-            note = f"{'dB, ' if figure == 'psnr' else ''}before {format(q['observed'][figure]['value'], form)}"
-            table.append(line(f"{figure.upper()} after denoising, {kind}", f["value"], form, (f["low"], f["high"]), note, "up"))
+            before = f"before {format(q['observed'][figure]['value'], form)}"
+            note = f"{'dB, ' if figure == 'psnr' else ''}{before}"
+            about = "How near held-out images come back when noise is taken off them, in dB." if figure == "psnr" else ""
+            name = f"{figure.upper()} after denoising, {kind}"
+            table.append(line(name, f["value"], form, (f["low"], f["high"]), note, "up", before, about))
     return table

@@ -7,7 +7,7 @@ import torch
 
 from thalweg import evaluate as ev
 from thalweg import plot
-from thalweg.metrics.base import Row, Subject, line
+from thalweg.metrics.base import Row, Subject, commonest, line
 
 
 def latents(s: Subject) -> dict[str, Any]:
@@ -18,9 +18,16 @@ def latents(s: Subject) -> dict[str, Any]:
     return {
         "linear_probe": asdict(ev.linear_probe(train, s.train.label, test, s.test.label)),
         "knn": asdict(ev.knn(train, s.train.label, test, s.test.label)),
+        "chance": commonest(s.test.label),
     }
 
 
 def latents_rows(r: dict[str, Any]) -> list[Row]:
     names = {"linear_probe": "linear probe of latents", "knn": "nearest neighbours of latents"}
-    return [line(name, a["value"], ".1%", (a["low"], a["high"]), better="up") for key, name in names.items() for a in (r[key]["accuracy"],)]
+    about = {
+        "linear_probe": "Held-out images whose class a linear classifier reads off the vectors.",
+        "knn": "Held-out images whose class their nearest training images have.",
+    }
+    floor = "" if "chance" not in r else f"the most frequent class {100 * r['chance']:.1f} %"
+    found = {key: r[key]["accuracy"] for key in names}
+    return [line(names[key], a["value"], ".1%", (a["low"], a["high"]), "", "up", floor, about[key]) for key, a in found.items()]

@@ -43,8 +43,10 @@ def likelihood(s: Subject) -> dict[str, Any]:
             test = ev.dequantise(test, bins, draws)
         if has(model, "levels"):
             more |= _other_ways(model, train, test, bins, s)
+        more["of_gaussian"] = _of_gaussian(train, test)
         return {"log_likelihood": _told(model, test, model.log_z, bins, s)} | more
     test = test if bins is None else ev.dequantise(test, bins, draws)
+    more["of_gaussian"] = _of_gaussian(train, test)
     samples = s.samples[:64] if units is None else units.encode(s.samples[:64].to(s.device)).cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the row says that the bound is loose
@@ -87,6 +89,11 @@ def _told(model: Any, x: Tensor, log_z: Any, bins: ev.Bins | None, s: Subject) -
     return found | ({"bits_per_dimension": None, "grey_values": None} if bins is None else {"grey_values": bins.grey_values})
 
 
+def _of_gaussian(train: Tensor, test: Tensor) -> float:
+    """Mean log-density of test data, nats, under the Gaussian of independent dimensions that training data have the moments of."""
+    return float(ev.fitted_base(train.float()).log_prob(test.float()).mean())
+
+
 def _bits(q: dict[str, Any]) -> str:
     if q["bits_per_dimension"] is None:
         return "continuous values, so no bits a dimension"
@@ -114,11 +121,16 @@ def _own_rows(r: dict[str, Any]) -> list[Row]:
     of = f" of standardised columns, {r['log_volume']:.2f} less in the data's own units" if "log_volume" in r else ""
     if z is None:
         v, note = q["value"], f"nats{of}, exact; {_bits(q)}"
-        return [line("log-likelihood of held-out data", v["value"], ".2f", (v["low"], v["high"]), note, "up")]
+        return [line("log-likelihood of held-out data", v["value"], ".2f", (v["low"], v["high"]), note, "up", *_meaning(r))]
     loose = "LOOSE, do not trust; " if z["loose"] else ""
     # between bounds the upper of which holds only as far as the model's samples are draws of its density
     span = f"log Z from {z['lower']['value']:.2f} to {z['upper']['value']:.2f}"
     note = f"nats{of}; {loose}{span}; {_bits(q)}"
     value = q["value"]["value"]
     interval = min(value, q["lower"]["low"]), max(value, q["upper"]["high"])
-    return [line("log-likelihood of held-out data", value, ".2f", interval, note, "" if z["loose"] else "up")]
+    return [line("log-likelihood of held-out data", value, ".2f", interval, note, *(("",) if z["loose"] else ("up", *_meaning(r))))]
+
+
+def _meaning(r: dict[str, Any]) -> tuple[str, str]:
+    floor = "" if "of_gaussian" not in r else f"independent Gaussians {r['of_gaussian']:.2f}"
+    return floor, "How likely the model holds data that it has not seen, in nats."

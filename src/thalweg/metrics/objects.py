@@ -36,4 +36,8 @@ def views(s: Subject) -> dict[str, Any]:
 def views_rows(r: dict[str, Any]) -> list[Row]:
     p = r["psnr"]
     note = f"dB, {p['n']} held-out objects; the mean training image {r['of_mean_image']:.2f}"
-    return [line("PSNR of new views from two", p["value"], ".2f", (p["low"], p["high"]), note, "up")]
+    floor, about = (
+        f"the mean training image {r['of_mean_image']:.2f}",
+        "How near new views of held-out objects come to the true ones, in dB.",
+    )
+    return [line("PSNR of new views from two", p["value"], ".2f", (p["low"], p["high"]), note, "up", floor, about)]

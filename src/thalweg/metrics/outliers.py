@@ -37,8 +37,9 @@ def spread(x: Tensor, most: int) -> Tensor:
 
 
 def ood_rows(r: dict[str, Any]) -> list[Row]:
-    """A row a kind for the energy, and a row for each other score; metrics.json has all of them with their intervals."""
-    table = []
+    """A row a kind for the energy, and the mean of each score; metrics.json has all of them with their intervals."""
+    table, named = [], "what is no such image"
+    first = "levels" if "levels" in r else "energy"  # that of all levels, where there is one
     for score, found in r.items():
         kinds = {kind: o for kind, o in found.items() if kind != "mean_auroc"}
         if score == "energy":
@@ -46,7 +47,7 @@ def ood_rows(r: dict[str, Any]) -> list[Row]:
                 table.append(
                     line(f"OOD AUROC against {kind}", o["auroc"], ".4f", o["auroc_interval"], f"by energy; FPR@95 {o['fpr95']:.3f}", "up")
                 )
-        else:
-            note = ", ".join(f"{kind} {o['auroc']:.3f}" for kind, o in kinds.items())
-            table.append(line(f"mean OOD AUROC by {score}", found["mean_auroc"], ".4f", note=note, better="up"))
+        note = ", ".join(f"{kind} {o['auroc']:.3f}" for kind, o in kinds.items())
+        about = f"How often {named} has a higher score than a held-out image, averaged over kinds of outliers." if score == first else ""
+        table.append(line(f"mean OOD AUROC by {score}", found["mean_auroc"], ".4f", None, note, "up", "chance 0.5", about))
     return table

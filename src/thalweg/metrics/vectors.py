@@ -34,6 +34,9 @@ def vectors_rows(r: dict[str, Any]) -> list[Row]:
     e = r["energy_distance"]
     note = f"standardised columns, {r['held_out']} held-out rows; training rows {r['of_training_rows']:.4f}"
     return [
-        line("energy distance of samples", e["value"], ".4f", (e["low"], e["high"]), note, "down"),
+        line(
+            "energy distance of samples", e["value"], ".4f", (e["low"], e["high"]), note, "down",
+            f"training rows {r['of_training_rows']:.4f}", "How far samples lie from held-out rows, all columns standardised.",
+        ),
         line("held-out criterion", r["criterion"], ".4f", note="what the best state is chosen by", better="down"),
-    ]
+    ]  # fmt: skip

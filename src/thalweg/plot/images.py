@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
-from thalweg.plot.style import DPI, figure_in
+from thalweg.plot.style import DPI, PIXELS, figure_in
 
 
 def grid(
@@ -24,7 +24,7 @@ def grid(
     """Draw images [N, C, H, W] in [−1, 1], C = 1 or 3, row by row; each at least `least` pixels tall and wide, pixels kept square.
 
     columns: as near to square as may be when None. Values outside [−1, 1] are clipped; pixels that are not finite are
-    drawn in magenta, so that a broken sample shows. Without labels and title the file holds the pixels and a 2-pixel rim.
+    drawn in magenta, so that a broken sample shows. Without labels and title the file holds the pixels and a 2-pixel rim, and says so.
     """
     import numpy as np
 
@@ -36,11 +36,12 @@ def grid(
     rows = math.ceil(len(images) / columns)
     if row_labels is not None and len(row_labels) != rows:
         raise InputError(f"row_labels: got {len(row_labels)} for {rows} rows of {columns} images, need {rows}")
-    canvas = np.asarray(_tile(images, columns, rows, max(1, math.ceil(least / min(images.shape[2:])))))
+    scale = max(1, math.ceil(least / min(images.shape[2:])))
+    canvas = np.asarray(_tile(images, columns, rows, scale))
     left = 0 if not row_labels else 16 + 8 * max(len(label) for label in row_labels)
     top = 0 if not title else 34
     height, width = canvas.shape[0] + top, max(canvas.shape[1] + left, 0 if not title else 9 * len(title) + 16)
-    with figure_in(path, width / DPI, height / DPI) as figure:
+    with figure_in(path, width / DPI, height / DPI, None if left or top else {PIXELS: str(scale)}) as figure:
         figure.figimage(canvas, xo=left, yo=0)
         if title:
             figure.text((left + 2) / width, 1 - top / 2 / height, title, va="center", fontsize=10)

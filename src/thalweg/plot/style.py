@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,10 +32,11 @@ STYLE = {
     "legend.frameon": False,
 }
 DPI = 120
+PIXELS = "Pixels"  # what a file of pixels alone says of itself, with the factor by which it shows them
 
 
 @contextmanager
-def figure_in(path: str | os.PathLike, width: float, height: float, **options):
+def figure_in(path: str | os.PathLike, width: float, height: float, metadata: Mapping[str, str] | None = None, **options):
     """A figure of width × height inches that is written to `path` when the block ends well. Never touches pyplot's state."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,7 +52,7 @@ def figure_in(path: str | os.PathLike, width: float, height: float, **options):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            figure.savefig(partial, format="png")
+            figure.savefig(partial, format="png", metadata=metadata)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
