@@ -47,7 +47,7 @@ quickstart: $(VENV)/.installed
 	@echo "  docs/how_to_choose.md"
 
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
