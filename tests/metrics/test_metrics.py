@@ -218,11 +218,12 @@ def test_the_features_of_one_class_are_those_of_the_whole_set():
 def test_bits_are_quoted_with_the_data_s_own_grey_values():
     """Digits have 17 grey values, 0.125 apart, not 256: bins of 2/255 would tell 3.99 bits more."""
     method = tw.method("egc/digits", **{"net.width": 8, "net.blocks": 1}).eval()
-    found = METRICS["likelihood"].measure(Subject(method, Settings(n=64)))["log_likelihood"]
+    measured = METRICS["likelihood"].measure(Subject(method, Settings(n=64)))
+    found = measured["log_likelihood"]
     assert (found["bin_width"], found["grey_values"]) == (0.125, 17)
     nats = found["value"]["value"]
     assert found["bits_per_dimension"] == pytest.approx(-nats / (64 * math.log(2)) + 3)
-    rows = METRICS["likelihood"].rows(METRICS["likelihood"].measure(Subject(method, Settings(n=64))))
+    rows = METRICS["likelihood"].rows(measured)
     assert "bits a dimension of 17 grey values, dequantised" in rows[0].note
 
 
