@@ -22,6 +22,7 @@ import torch
 
 import thalweg
 from thalweg.calls import machine
+from thalweg.progress import Work
 
 Options = argparse.Namespace
 Row = dict[str, Any]
@@ -92,10 +93,13 @@ def rows_of_jobs(
             raise SystemExit(f"{job}: {done.stderr}")
         row = json.loads(done.stdout.splitlines()[-1])
         _write(kept, json.dumps(row))
+        done_rows.append(row)
         print(show(row), flush=True)
+        work_left.note(len(done_rows) / len(jobs))
         return row
 
-    with ThreadPoolExecutor(workers) as pool:
+    done_rows: list[Row] = []
+    with Work(f"{len(jobs)} rows") as work_left, ThreadPoolExecutor(workers) as pool:
         return list(pool.map(row_of, jobs))
 
 

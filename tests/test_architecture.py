@@ -94,6 +94,7 @@ ALLOWED = {
     "latent": {"config", "data", "distributed", "errors", "methods.base", "store", "units"},
     "arena": BASIC
     | {
+        "calls",
         "checkpoint",
         "data",
         "data.prepare",
@@ -103,11 +104,13 @@ ALLOWED = {
         "methods.base",
         "metrics",
         "plot",
+        "progress",
         "report",
         "train",
         "updates",
     },
-    "metrics": BASIC | {"checkpoint", "data", "data.prepare", "diffusion", "drawing", "evaluate", "methods.base", "plot", "tasks", "units"},
+    "metrics": BASIC
+    | {"checkpoint", "data", "data.prepare", "diffusion", "drawing", "evaluate", "methods.base", "plot", "progress", "tasks", "units"},
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package
 TOP = {"cli", "commands"}  # may import anything

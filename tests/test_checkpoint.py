@@ -341,3 +341,15 @@ def test_a_hub_name_out_of_reach(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("'nobody/nothing' is no folder here and cannot be had from the hub: ") and done.stdout.count("\n") == 1
+
+
+def test_a_state_holds_chains_once(tmp_path):
+    """Model, twin and optimizer hold a network's weights four times; what is no weight is the same in model and twin."""
+    method = tw.method("short_run/moons", width=8, steps=2, sample_steps=2, batch=16, images=32, buffer=4096)
+    tw.fit(method, tw.data.load("moons"), tmp_path / "run", progress=False)
+    weights, others = (sum(x.numel() * x.element_size() for x in part) for part in (method.parameters(), method.buffers()))
+    assert others > 10 * weights
+    found = checkpoint.latest(tmp_path / "run")
+    assert torch.equal(found["method"]["replay.chains"], found["ema"]["replay.chains"])
+    (path, *_) = sorted((tmp_path / "run").glob("state-*.pt"))
+    assert path.stat().st_size < others + 4 * weights + 20_000

@@ -64,12 +64,19 @@ def test_no_samples_are_refused(wrong):
 
 
 def test_long_drawing_says_how_far_it_is(monkeypatch, capsys):
-    now = iter(range(0, 1000, 4))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    draw(Noise(), 10, at_once=1, shown=True)
+    now, model = [1000.0], Noise()
+
+    def sample(*asked, **options):
+        now[0] += 4
+        return Noise.sample(model, *asked, **options)
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.Beat, "spoken", 0.0)
+    monkeypatch.setattr(model, "sample", sample)
+    draw(model, 10, at_once=1, shown=True)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == " 20%  8 s  samples: about 32 s left" and len(lines) < 9
-    draw(Noise(), 10, at_once=1)
+    assert lines[0] == " 20%  8 s  10 samples, about 32 s left" and 2 < len(lines) < 9
+    draw(model, 10, at_once=1)
     assert capsys.readouterr().err == ""
 
 

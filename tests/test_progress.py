@@ -2,12 +2,13 @@
 
 import io
 import sys
+import time
 
 import pytest
 
 import thalweg as tw
 from thalweg import random
-from thalweg.progress import COLUMNS, Progress, duration
+from thalweg.progress import COLUMNS, Beat, Progress, Work, duration, say
 
 
 @pytest.mark.parametrize(
@@ -80,13 +81,74 @@ def test_a_log_file_is_told_of_what_comes_after_the_last_step(capsys, monkeypatc
     assert all((" left" in line) is (0 < share < 100) for line, share in zip(lines, shares))
 
 
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self, monkeypatch):
+        self.now = 10.0
+        monkeypatch.setattr("thalweg.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr(Beat, "spoken", 0.0)
+
+
 def test_time_left_is_what_the_share_done_took(monkeypatch, capsys):
-    now = iter([10.0, 40.0])
-    monkeypatch.setattr("thalweg.progress.time.monotonic", lambda: next(now))
+    clock = Clock(monkeypatch)
     with Progress(True, "title", 100, None) as bar:
         bar.conclude(0.0)
+        clock.now = 40.0
         bar.conclude(0.25)
     assert capsys.readouterr().err.splitlines()[-1] == " 25%  30 s  after the last step: about 90 s left"
+
+
+def test_a_first_step_that_takes_minutes_is_no_silence(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Progress(True, "title", 100, None) as bar:
+        for seconds in range(1, 60):
+            clock.now = 10.0 + seconds
+            bar.beat.look()
+        bar.step(10, 60.0)
+        clock.now += 30
+        bar.beat.look()
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert lines[0] == "      5 s  first step" and lines[-1] == "      89 s  10 images done"
+    times = [int(line.split()[0]) for line in lines if "first step" in line]
+    assert times[-1] > 40 and max(b - a for a, b in zip(times, times[1:])) <= 15 and len(times) < 10
+
+
+def test_of_works_within_works_the_innermost_speaks_by_time_and_says_what_is_left(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with Work("all of it") as outer:
+        outer.note(0.5)
+        clock.now += 6
+        with Work("a part") as inner:
+            clock.now += 4.6
+            outer.beat.look()  # silent: the inner one has begun
+            inner.beat.look()
+            clock.now += 4.6
+            inner.note(0.25)
+        clock.now += 6
+        outer.beat.look()
+        say("a line of another")
+        outer.beat.look()
+    assert capsys.readouterr().err.splitlines() == [
+        "      5 s  a part",
+        " 25%  9 s  a part, about 28 s left",
+        " 50%  21 s  all of it, about 21 s left",
+        "a line of another",
+    ]
+
+
+def test_a_work_speaks_by_itself_on_one_process_and_only_when_shown(monkeypatch, capsys):
+    monkeypatch.setattr("thalweg.progress.SOON", 0.0)
+    monkeypatch.setattr(Beat, "tick", 0.01)
+
+    def work(shown=True):
+        with Work("work", shown=shown):
+            time.sleep(0.1)
+        return capsys.readouterr().err
+
+    assert work().count("work\n") >= 1 and not work(shown=False)
+    monkeypatch.setenv("RANK", "1")
+    assert not work()
 
 
 def test_a_terminal_has_a_bar_and_a_second_one(monkeypatch):

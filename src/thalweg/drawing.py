@@ -28,15 +28,15 @@ def draw(model: Any, n: int, *, seed: int = 0, at_once: int | None = None, shown
     if at_once is None:
         at_once = max(1, NUMBERS * (ON_A_GPU if model.device.type == "cuda" else 1) // max(1, int(torch.Size(model.config.shape).numel())))
     world = World.current()
-    work = Work("samples", shown=shown and world.first)
     parts: list[Tensor] = []
     begins = range(0, n, at_once)
-    for number, begin in enumerate(begins):
-        if number % world.size == world.rank:
-            few = slice(begin, min(n, begin + at_once))
-            asked = {key: value[few] if isinstance(value, Tensor) and value.shape[:1] == (n,) else value for key, value in options.items()}
-            parts.append(model.sample(few.stop - few.start, seed=part_seed(seed, number), **asked).cpu())
-        work.note((number + 1) / len(begins))
+    with Work(f"{n:,} samples", shown=shown and world.first) as work:
+        for number, begin in enumerate(begins):
+            if number % world.size == world.rank:
+                few = slice(begin, min(n, begin + at_once))
+                asked = {key: x[few] if isinstance(x, Tensor) and x.shape[:1] == (n,) else x for key, x in options.items()}
+                parts.append(model.sample(few.stop - few.start, seed=part_seed(seed, number), **asked).cpu())
+            work.note((number + 1) / len(begins))
     return torch.cat(world.in_turn(parts))
 
 

@@ -122,7 +122,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, the same on every rank; every rank must call it."""
         self.sync_buffers()
-        whole = {name: self.ema.get_buffer(name) for name in self.method.sharded}
+        same = dict(self.ema.named_buffers())  # one tensor in both, so that a file holds chains once
         return {
             "images": self.update.images,
             "updates": self.update.updates,
@@ -130,7 +130,7 @@ class Run:
             "best": self.best,
             "seed": self.options.seed,
             "shards": self.shards,
-            "method": self.method.state_dict() | whole,
+            "method": self.method.state_dict() | {name: same[name] for name in self.method.state_dict() if name in same},
             "ema": self.ema.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.update.optimizers.items()},
             "guard": self.guard.state(),

@@ -1,13 +1,17 @@
-"""What a training says of itself: how long it will be, how far it is and how long it has left, and of what comes after its last step."""
+"""What works that take long say of themselves: how long they will be, how far they are and how long they have left, by time."""
 
+import os
 import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 PACE = 20  # steps after which the length of a training is told, or fewer if they take so many seconds:
 SOON = 5.0
 APART = 0.25  # lines of a log file are this share of the time so far apart, at least SOON seconds and at most
 RARE = 300.0
+EARLY = 0.5  # seconds before its time that a line may come, so that it is not late
 COLUMNS = 80
 
 
@@ -55,23 +59,31 @@ class Progress:
         self.next_line = begun[1] + SOON
         self.concluding: tuple[float, Any] | None = None  # since when, and the bar's task
         self.next_concluding = 0.0
+        self.last, self.beat = "first step", Beat(self._still)  # between two steps, one of which may be long, or a look at samples
 
     def __enter__(self) -> "Progress":
         if self.shown:
-            print(self.title, file=sys.stderr, flush=True)
+            say(self.title)
+            self.beat.__enter__()
         if self.shown and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
             done, text = TextColumn("[progress.percentage]{task.percentage:>3.0f}%"), TextColumn("{task.fields[text]}")
-            self.bar = Progress(done, BarColumn(bar_width=16), text, console=Console(stderr=True))
+            self.bar = Progress(SpinnerColumn(), done, BarColumn(bar_width=16), text, console=Console(stderr=True))
             self.task = self.bar.add_task("", total=1.0, text="first step")
             self.bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self.shown:
+            self.beat.__exit__()
         if self.bar is not None:
             self.bar.stop()
+
+    def _still(self, elapsed: float) -> str:
+        """What a log file is told when a step, a look at samples or a state on disk takes long; a terminal's bar turns."""
+        return "" if self.bar is not None else f"      {duration(elapsed)}  {self.last}"[:COLUMNS]
 
     def step(self, images: int, elapsed: float) -> None:
         """Note that a step has been taken: `images` are done after `elapsed` seconds."""
@@ -83,10 +95,11 @@ class Progress:
         if not self.told and self.steps > 1 and (self.steps > PACE or elapsed - self.begun[1] >= SOON):
             self._tell_length(images, elapsed)
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done(images, elapsed), text=self._text(images, elapsed, COLUMNS - 23))
+            self.bar.update(self.task, completed=self.done(images, elapsed), text=self._text(images, elapsed, COLUMNS - 25))
         elif elapsed >= self.next_line or images >= self.images:
-            self.next_line = elapsed + min(RARE, max(SOON, APART * (elapsed - self.begun[1])))
-            print(f"{self.done(images, elapsed):4.0%}  {self._text(images, elapsed, COLUMNS - 6)}", file=sys.stderr, flush=True)
+            self.next_line = elapsed + pause(elapsed - self.begun[1])
+            say(f"{self.done(images, elapsed):4.0%}  {self._text(images, elapsed, COLUMNS - 6)}")
+        self.last = f"{images:,} images done"
 
     def show(self, figures: dict[str, float]) -> None:
         """The last step's figures, of which as many are shown as there is room for."""
@@ -114,7 +127,7 @@ class Progress:
         if self.bar is not None:
             self.bar.console.print(text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def _text(self, images: int, elapsed: float, room: int) -> str:
         left, rate = self.left(images, elapsed), self.rate(images, elapsed)
@@ -131,6 +144,7 @@ class Progress:
         if not self.shown:
             return
         text, now = "after the last step", time.monotonic()
+        self.last = text
         if self.concluding is None:
             self.concluding = now, None if self.bar is None else self.bar.add_task("", total=1.0, text=text)
         since, task = self.concluding
@@ -140,23 +154,90 @@ class Progress:
         if self.bar is not None:
             self.bar.update(task, completed=share, text=text)
         elif elapsed >= self.next_concluding or share in (0, 1):
-            self.next_concluding = elapsed + min(RARE, max(SOON, APART * elapsed))
-            print(f"{share:4.0%}  {duration(elapsed)}  {text}", file=sys.stderr, flush=True)
+            self.next_concluding = elapsed + pause(elapsed)
+            say(f"{share:4.0%}  {duration(elapsed)}  {text}")
+
+
+class Beat:
+    """Speaks while nothing else does: within five seconds, then less and less often. Of several that are open the innermost speaks.
+
+    `line` gives what to say, a line, after so many seconds, nothing for an empty one. What is printed by `say` counts as spoken.
+    """
+
+    tick: ClassVar[float | None] = 0.5  # seconds between two looks at the time; None to look never
+    open: ClassVar[list["Beat"]] = []
+    spoken: ClassVar[float] = 0.0  # when the last line was printed
+    lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, line: Callable[[float], str]) -> None:
+        self.line, self.since, self.ended = line, time.monotonic(), threading.Event()
+
+    def __enter__(self) -> "Beat":
+        self.since = time.monotonic()
+        Beat.open.append(self)
+        if Beat.tick is not None:
+            threading.Thread(target=self._run, args=(Beat.tick,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.ended.set()
+        Beat.open.remove(self)
+
+    def _run(self, tick: float) -> None:
+        while not self.ended.wait(tick):
+            self.look()
+
+    def look(self) -> None:
+        """Speak, if it is time to."""
+        with Beat.lock:
+            now = time.monotonic()
+            elapsed, silent = now - self.since, now - max(self.since, Beat.spoken)
+            if Beat.open[-1:] == [self] and silent >= pause(elapsed) - EARLY and (text := self.line(elapsed)):
+                announce(text)
+
+
+def pause(elapsed: float) -> float:
+    """Seconds between two lines after so many of a work."""
+    return min(RARE, max(SOON, APART * elapsed))
+
+
+def say(text: str) -> None:
+    """A line on standard error, at once."""
+    Beat.spoken = time.monotonic()
+    print(text, file=sys.stderr, flush=True)
+
+
+def announce(text: str) -> None:
+    """`say`, of the processes of torchrun by the first alone."""
+    if os.environ.get("RANK", "0") == "0":
+        say(text)
 
 
 class Work:
     """Lines on standard error on how far a work is that is no training: one within five seconds, then less and less often.
 
-    `what` is worked on; nothing is said of what is done before that, nor unless `shown`.
+    `what` is worked on. As a context it speaks by time, whether or not anything is noted; else when something is. Nothing unless `shown`.
     """
 
     def __init__(self, what: str, *, shown: bool = True) -> None:
-        self.what, self.shown, self.since, self.next_line = what, shown, time.monotonic(), SOON
+        self.what, self.shown, self.share, self.beat = what, shown, 0.0, Beat(self._line)
 
-    def note(self, share: float) -> None:
-        """Note that `share` in (0, 1] is done."""
-        elapsed = time.monotonic() - self.since
-        if self.shown and 0 < share < 1 and elapsed >= self.next_line:
-            self.next_line = elapsed + min(RARE, max(SOON, APART * elapsed))
-            left = duration(elapsed * (1 - share) / share)
-            print(f"{share:4.0%}  {duration(elapsed)}  {self.what}: about {left} left", file=sys.stderr, flush=True)
+    def __enter__(self) -> "Work":
+        if self.shown:
+            self.beat.__enter__()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.shown:
+            self.beat.__exit__()
+
+    def note(self, share: float, what: str | None = None) -> None:
+        """Note that `share` in [0, 1] is done, and what is worked on now."""
+        self.share, self.what = share, what or self.what
+        if self.shown and share < 1:
+            self.beat.look()
+
+    def _line(self, elapsed: float) -> str:
+        left = f", about {duration(elapsed * (1 - self.share) / self.share)} left" if 0 < self.share < 1 else ""
+        done = f"{self.share:4.0%}" if self.share else "    "
+        return f"{done}  {duration(elapsed)}  {self.what}{left}"[:COLUMNS]

@@ -5,7 +5,7 @@ import html
 import os
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,6 +128,7 @@ def write(
     table: Sequence[Sequence[str]] = (),
     header: Sequence[str] = ("measure", "value", "note"),
     sortable: bool = False,
+    best: Collection[tuple[int, int]] = (),
     pictures: Pictures = (),
     config: Mapping | None = None,
     footer: str = "",
@@ -136,9 +137,10 @@ def write(
     """Write the page `name` into the folder `run` and return its path; an older one stays whole until the new one is.
 
     In this order: facts, by name, of which one that is a command is set as one; samples, large; headlines; a slider over the pictures of a
-    training; a table of rows of as many cells as `header`, where it is `sortable` by a click on a column's head; pictures; the config,
-    values of any kind, nested ones shown as a.b. Beside headlines the table and the pictures are folded. Pictures are (caption, path), a
-    relative path taken from `run`; they are embedded, and those that are pixels alone (`plot.grid` without words) shown at whole factors.
+    training; a table of rows of as many cells as `header`, where it is `sortable` by a click on a column's head, with the (row, column) of
+    `best` in bold; pictures; the config, values of any kind, nested ones shown as a.b. Beside headlines the table and the pictures are
+    folded. Pictures are (caption, path), a relative path taken from `run`; they are embedded, and those that are pixels alone (`plot.grid`
+    without words) shown at whole factors.
     All text is escaped. Raises InputError for a picture that cannot be read.
     """
     run = Path(run)
@@ -150,7 +152,9 @@ def write(
         parts.append(f'<h2>Figures</h2><div class="cards">{"".join(map(_card, headlines))}</div>')
     if training:
         parts.append(_slider(run, training))
-    whole = f'<div class="wide{" sorts" if sortable else ""}">{_table(table, header)}</div>{SORT if sortable else ""}' if table else ""
+    whole = (
+        f'<div class="wide{" sorts" if sortable else ""}">{_table(table, header, best)}</div>{SORT if sortable else ""}' if table else ""
+    )
     shown = "".join(_picture(run, caption, path) for caption, path in pictures)
     if headlines:
         parts.append("<h2>All the rest</h2>")
@@ -194,9 +198,11 @@ def _folded(title: str, content: str) -> str:
     return f"<details><summary>{title}</summary>{content}</details>" if content else ""
 
 
-def _table(rows: Sequence[Sequence], header: Sequence[str]) -> str:
+def _table(rows: Sequence[Sequence], header: Sequence[str], best: Collection[tuple[int, int]] = ()) -> str:
     head = "<thead><tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr></thead>" if header else ""
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    marks = [[' class="best"' if (i, j) in best else "" for j in range(len(row))] for i, row in enumerate(rows)]
+    cells = [[f"<td{mark}>{html.escape(str(cell))}</td>" for mark, cell in zip(*pair)] for pair in zip(marks, rows)]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     return f"<table>{head}<tbody>{body}</tbody></table>"
 
 

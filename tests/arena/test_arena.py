@@ -201,6 +201,18 @@ def test_all_are_trained_at_the_price_and_measured_alike(compared):
     assert json.loads((out / "compare.json").read_text()) == rows
     page = (out / "compare.html").read_text()
     assert "short" in page and "dual" in page and 'class="wide sorts"' in page and "data:image/png" in page
+    assert "<th>KL(truth‖model) ↓</th>" in page and "0.8 CPU seconds of one thread a training" in page and "95 % intervals" in page
+
+
+def test_the_page_marks_what_lies_beyond_all_others(tmp_path):
+    rows = [
+        {"method": name, "seed": seed, "kl": kl + 0.01 * seed, "accuracy": 0.5 + 0.1 * seed, "folder": name,
+         "curve": [{"cpu_seconds": s + seed, "value": kl / s} for s in (1.0, 2.0)]}
+        for name, kl in (("good", 1.0), ("bad", 5.0)) for seed in (0, 1)
+    ]  # fmt: skip
+    page = write_page(tmp_path, rows, Plan("moons")).read_text()
+    assert page.count('<td class="best">') == 1 and '<td class="best">1.0050 ± ' in page  # accuracies do not part
+    assert "95 % intervals: KL(truth‖model): good." in page and (tmp_path / "compare.png").exists()
 
 
 def test_the_same_call_trains_nothing_anew_and_others_are_refused(compared):
@@ -284,6 +296,9 @@ def test_the_command_prints_a_table(tmp_path, capsys, monkeypatch):
 
 
 def test_pictures_of_quality_need_a_value(tmp_path):
+    plain = tw.plot.over_time({"a": [(1.0, 2.0), (4.0, 1.0)]}, tmp_path / "c.png").read_bytes()
+    banded = {"a": [(1.0, 2.0, 1.5, 2.5), (4.0, 1.0, -1.0, 3.0)]}
+    assert tw.plot.over_time(banded, tmp_path / "c.png").read_bytes() != plain
     assert tw.plot.over_time({"a": [(1.0, 2.0), (4.0, 0.1)], "b": [(1.0, math.nan)]}, tmp_path / "a.png").stat().st_size > 1000
     with pytest.raises(InputError, match="nothing to draw"):
         tw.plot.over_time({"a": [(1.0, math.inf)]}, tmp_path / "b.png")

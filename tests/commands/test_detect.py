@@ -5,7 +5,6 @@ import io
 import json
 import re
 import sys
-import time
 
 import numpy as np
 import pandas
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 import thalweg as tw
+from thalweg import progress
 from thalweg.commands import detect
 from thalweg.commands.main import main
 from thalweg.errors import InputError
@@ -279,14 +279,14 @@ def test_help_names_both_ways(capsys):
     assert "detect fit" in main.__globals__["USAGE"]
 
 
-def test_a_long_fit_says_that_it_goes_on(monkeypatch, capsys):
-    monkeypatch.setattr(detect, "SOON", 0.05)
-    with detect.Ticking("fitting") as note:
-        time.sleep(0.1)
-        note(0.5)
-        time.sleep(0.3)
-    said = capsys.readouterr().err.splitlines()
-    assert 2 <= len(said) <= 9 and said[0] == "thalweg: fitting: 0% in 0 s" and said[-1] == "thalweg: fitting: 50% in 0 s, about 0 s left"
+def test_a_long_fit_says_that_it_goes_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(progress, "SOON", 0.0)
+    monkeypatch.setattr(progress.Beat, "tick", 0.01)
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    np.savez(tmp_path / "x.npz", x=rows)
+    assert run("fit", tmp_path / "x.npz", "--out", tmp_path / "d", "--seconds", "1") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "  fitting" in line]
+    assert said and any(" left" in line for line in said) and all(len(line) <= progress.COLUMNS for line in said)
 
 
 def test_a_run_in_place_of_fit_and_run_is_the_task(tmp_path, capsys):

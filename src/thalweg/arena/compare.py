@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import multiprocessing
-import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +17,7 @@ from thalweg.arena.row import Plan, Row, measured
 from thalweg.data.prepare import image_size
 from thalweg.errors import InputError
 from thalweg.methods import preset
+from thalweg.progress import Work, say
 
 
 def compare(
@@ -53,13 +53,15 @@ def compare(
     _same_plan(folder, plan)
     todo = [(one, seed) for seed in range(seeds) for one in who]
     rows: dict[tuple[str, int], Row] = {}
-    for one, seed, row in _rows(todo, plan, folder, jobs, progress):
-        rows[one.name, seed] = row
-        if progress:
-            print(_said(row, len(rows), len(todo)), file=sys.stderr, flush=True)
-        found = [rows[key] for key in ((one.name, seed) for one in who for seed in range(seeds)) if key in rows]
-        checkpoint.write_bytes(folder / "compare.json", (json.dumps(found, indent=1) + "\n").encode())
-        write_page(folder, found, plan)
+    with Work(f"row 1 of {len(todo)}", shown=progress) as work:
+        for one, seed, row in _rows(todo, plan, folder, jobs, progress):
+            rows[one.name, seed] = row
+            if progress:
+                say(_said(row, len(rows), len(todo)))
+            work.note(len(rows) / len(todo), f"row {min(len(todo), len(rows) + 1)} of {len(todo)}")
+            found = [rows[key] for key in ((one.name, seed) for one in who for seed in range(seeds)) if key in rows]
+            checkpoint.write_bytes(folder / "compare.json", (json.dumps(found, indent=1) + "\n").encode())
+            write_page(folder, found, plan)
     return found
 
 
@@ -71,7 +73,7 @@ def _rows(todo: list[tuple[Entrant, int]], plan: Plan, folder: Path, jobs: int, 
                 torch.set_num_threads(1)  # the price is of one thread
             for one, seed in todo:
                 if progress:
-                    print(f"{one.name}, seed {seed}", file=sys.stderr, flush=True)
+                    say(f"{one.name}, seed {seed}")
                 yield one, seed, measured(one, seed, plan, place(folder, one, seed), progress=progress)
         finally:
             torch.set_num_threads(threads)

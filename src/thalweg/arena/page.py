@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from thalweg import plot, report
+from thalweg import calls, plot, report
 from thalweg.arena.row import Plan, Row
-from thalweg.arena.table import columns_of, shown, summary, troubles, winner
+from thalweg.arena.table import cell, columns_of, shown, summary, troubles, winner
 from thalweg.errors import InputError
 
+WAYS = {"up": " ↑", "down": " ↓", "": ""}  # which way is better
 HEADLINE = {"frechet": "Fréchet distance", "kl": "KL(truth‖model)", "energy_distance": "energy distance"}
 
 
@@ -16,15 +17,20 @@ def write_page(folder: Path, rows: Sequence[Row], plan: Plan) -> Path:
     cells = summary(rows)
     columns, names = columns_of(cells), list(cells)
     table = [[name, *(shown(cells[name].get(column.key), column) for column in columns)] for name in names]
-    beats = [
-        f"{column.title}: {first}"
-        for column in columns
-        if (first := winner(column, {n: c[column.key] for n, c in cells.items() if column.key in c}))
-    ]
-    seeds = max((sum(row["method"] == name for row in rows) for name in names), default=0)
+    first = [winner(column, {name: mine[column.key] for name, mine in cells.items() if column.key in mine}) for column in columns]
+    best = [(names.index(name), 1 + i) for i, name in enumerate(first) if name is not None]
+    beats = [f"{column.title}: {name}" for column, name in zip(columns, first) if name is not None]
+    seeds, told = max((sum(row["method"] == name for row in rows) for name in names), default=0), plan.told()
+    price = f"{told['seconds']:g} {'CPU seconds of one thread' if told['device'] == 'cpu' else 'seconds'}"
+    facts = {
+        "price": f"{price} a training", "seeds": str(seeds), "data": told["data"], "measured": f"{told['n']:,} samples of each",
+        "errors": "95 % intervals by Student's t over seeds" if seeds > 1 else "none: one seed",
+        "command": calls.command(), "machine": _machine(),
+    }  # fmt: skip
     pictures: list[tuple[str, Path]] = []
     if (curve := quality_over_time(folder, rows)) is not None:
-        pictures.append(("Quality over CPU seconds, mean over seeds", curve))
+        error = " with its 95 % interval" if seeds > 1 else ""
+        pictures.append((f"Quality over CPU seconds, mean over seeds{error}", curve))
     for name in names:
         run = folder / _folder_of(rows, name)
         for kind in ("samples", "guided_samples", "density", "neighbours"):
@@ -37,25 +43,39 @@ def write_page(folder: Path, rows: Sequence[Row], plan: Plan) -> Path:
     )
     said += ["One seed: no interval, no winner."] if seeds == 1 else []
     return report.write(
-        folder, title=f"{', '.join(names)} on {plan.told()['data']}", table=table, header=["method", *(column.title for column in columns)],
-        sortable=True, pictures=pictures, config=plan.told(), footer=" ".join([*said, *troubles(rows)]), name="compare.html",
+        folder, title=f"{', '.join(names)} on {told['data']}", facts=facts, table=table, best=best,
+        header=["method", *(f"{column.title}{WAYS[column.better]}" for column in columns)],
+        sortable=True, pictures=pictures, config=told, footer=" ".join([*said, *troubles(rows)]), name="compare.html",
     )  # fmt: skip
 
 
+def _machine() -> str:
+    m = calls.machine()
+    return m["gpu"] or f"{m['cpu']}, {m['cores']} cores"
+
+
 def quality_over_time(folder: Path, rows: Sequence[Row]) -> Path | None:
-    """The picture of the figure that was followed, by entrant, means over seeds at equal parts of the training; None without any."""
+    """The picture of the figure that was followed, by entrant, means over seeds with intervals at equal parts of the training; None
+    without any."""
     lines = {}
     for name in dict.fromkeys(row["method"] for row in rows):
         looks = [row["curve"] for row in rows if row["method"] == name and "curve" in row]
         known = [
             [(look["cpu_seconds"], look["value"]) for look in at if None not in (look["cpu_seconds"], look["value"])] for at in zip(*looks)
         ]
-        lines[name] = [tuple(sum(part) / len(at) for part in zip(*at)) for at in known if at]
+        lines[name] = [_point(at) for at in known if at]
     key = next((key for key in HEADLINE if any(row.get(key) is not None for row in rows)), None)
     try:
         return plot.over_time(lines, folder / "compare.png", y=HEADLINE[key] if key else "value")  # type: ignore[arg-type]
     except InputError:
         return None
+
+
+def _point(looks: list[tuple[float, float]]) -> tuple[float, float, float | None, float | None]:
+    """Mean seconds and value of the looks of several seeds, and the value's interval."""
+    value = cell([v for _, v in looks])
+    assert value is not None  # there are looks
+    return sum(s for s, _ in looks) / len(looks), value.mean, value.low, value.high
 
 
 def _folder_of(rows: Sequence[Row], name: str) -> str:

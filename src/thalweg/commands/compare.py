@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from thalweg.commands.options import above_zero, parse, usable
 from thalweg.errors import InputError, nearest
+from thalweg.progress import duration, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +53,11 @@ def run(arguments: list[str]) -> None:
     if options.precision not in known:
         raise InputError(f"--precision {options.precision} is not known{nearest(options.precision, known)}: fp32, bf16 or auto")
     device = usable(options.device)
+    total = options.seconds * options.seeds * len(names) / options.jobs
+    say(f"about {duration(total)} of training, and what measuring takes")
     from thalweg.arena import compare
 
     bf16 = options.precision == "bf16" or (options.precision == "auto" and device.startswith("cuda"))
-    total = options.seconds * options.seeds * len(names) / options.jobs
-    print(f"about {_long(total)} of training, and what measuring takes", file=sys.stderr)
     rows = compare(
         names, options.data, out=options.out, seconds=options.seconds, seeds=options.seeds, jobs=options.jobs, n=options.n,
         precision="bf16" if bf16 else "fp32", device=device, size=options.size,
@@ -66,11 +67,6 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"no method could be trained: {rows[0]['refused']}")
     print_rows(rows)
     print(f"page: {options.out / 'compare.html'}")
-
-
-def _long(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def print_rows(rows: "Sequence[dict[str, Any]]") -> None:

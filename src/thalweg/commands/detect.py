@@ -3,17 +3,16 @@
 import contextlib
 import json
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from thalweg import progress
 from thalweg.commands.items import Items, items_of, normal_items
 from thalweg.commands.options import above_zero, check_out, check_seed, parse
 from thalweg.errors import InputError, nearest
-from thalweg.progress import SOON, duration
+from thalweg.progress import Work, duration
 
 if TYPE_CHECKING:
     import numpy
@@ -160,8 +159,8 @@ def fit(options: FitOptions) -> None:
     detector = EnergyDetector(
         contamination=options.false_alarms, seconds=options.seconds, random_state=options.seed, features=options.features
     )
-    with Ticking("fitting") as note:
-        detector._fit(items.x, note)
+    with Work("fitting") as work:
+        detector._fit(items.x, work.note)
     told: dict[str, Any] = {"data": Path(options.data).name, "kind": items.kind, "items": len(items.x)}
     if detector.pictures_ is not None:
         told |= {"features": detector.pictures_.features, "shape": list(items.x.shape[1:])}
@@ -173,36 +172,8 @@ def fit(options: FitOptions) -> None:
     print(f"detector: {options.out}")
 
 
-class Ticking:
-    """Says within five seconds, and then less and less often, how far something is; a context that gives the function to note it by."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.share, self.done = what, 0.0, threading.Event()
-
-    def __enter__(self) -> Callable[[float], None]:
-        self.started = time.monotonic()
-        self.thread = threading.Thread(target=self._tick, daemon=True)
-        self.thread.start()
-        return self._note
-
-    def _note(self, share: float) -> None:
-        self.share = share
-
-    def _tick(self) -> None:
-        wait = SOON
-        while not self.done.wait(wait):
-            elapsed, share = time.monotonic() - self.started, self.share
-            left = f", about {duration(elapsed * (1 - share) / share)} left" if 0.05 < share < 1 else ""
-            say(f"{self.what}: {share:.0%} in {duration(elapsed)}{left}")
-            wait = max(SOON, 0.25 * elapsed)
-
-    def __exit__(self, *_: Any) -> None:
-        self.done.set()
-        self.thread.join()
-
-
 def say(text: str) -> None:
-    print(f"thalweg: {text}", file=sys.stderr, flush=True)
+    progress.say(f"thalweg: {text}")
 
 
 # --- run
@@ -247,11 +218,11 @@ def _judged(detector: Any, items: Items) -> "tuple[numpy.ndarray, numpy.ndarray]
         return detector.judge(items.x)
     import numpy
 
-    with Ticking("looking") as note:
+    with Work("looking") as work:
         found = []
         for start in range(0, len(items.x), PART):
             found.append(detector.judge(items.x[start : start + PART]))
-            note(min(1.0, (start + PART) / len(items.x)))
+            work.note(min(1.0, (start + PART) / len(items.x)))
     scores, p_values = zip(*found)
     return numpy.concatenate(scores), numpy.concatenate(p_values)
 

@@ -51,7 +51,6 @@ def run(arguments: list[str]) -> None:
 def lines(methods: Iterable[str] = METHODS, asked: Iterable[str] = ()) -> list[str]:
     """By method what it is, and one line a preset that has all of the tags `asked`; then what `toy` stands for."""
     found, sizes, asked = [], json.loads(SIZES.read_text()), set(asked)
-    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for method in methods:
         rows = {key: row for key, row in presets.rows(method).items() if asked <= set(tags(key, row))}
         if not rows:
@@ -62,12 +61,17 @@ def lines(methods: Iterable[str] = METHODS, asked: Iterable[str] = ()) -> list[s
             size = f"{sizes[name]:,}" if name in sizes else "?"
             data = {"toy": "any toy", "vectors": "your table"}.get(key, row["data"])
             line = f"  {name:34} {data:20} {shape:>9} {size:>11} parameters {row['images']:>11,} images  {', '.join(tags(key, row))}"
-            found.append(line + (f"; {measured[name]}" if name in measured else ""))
+            found.append(line + (f"; {said}" if (said := measured(name)) else ""))
     if not found:
         return []
     if packaged := of_packages():
         found += ["", "From packages: " + ", ".join(f"{name} ({point.value})" for name, point in packaged.items())]
     return [*found[1:], "", f"METHOD/toy is for each toy by its name, as in {presets.FIRST_TOY}: {', '.join(presets.TOYS)}"]
+
+
+def measured(preset: str) -> str:
+    """What committed results say of a preset as it stands; empty where they say nothing."""
+    return json.loads(MEASURED.read_text()).get(preset, "") if MEASURED.exists() else ""
 
 
 def about(method: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from thalweg.presets import FIRST
+from thalweg.progress import Beat, duration
 
 USAGE = f"""usage: thalweg COMMAND ... (thalweg COMMAND --help for its options)
 
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"unknown command '{name}'{nearest(name, COMMANDS)}. Commands: {', '.join(COMMANDS)}")
-        importlib.import_module(f"thalweg.commands.{name}").run(rest)
+        with Beat(lambda seconds: f"      {duration(seconds)}  thalweg {name} goes on"):  # where nothing tells more
+            importlib.import_module(f"thalweg.commands.{name}").run(rest)
         return 0
     except InputError as error:
         return _said(error, 2)

@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> None:
         tensorboard=options.tensorboard, **settings,
     )  # fmt: skip
     if speaks():
-        print("\n".join([_trained(options, own_length), *_next(options, method)]), file=sys.stderr)
+        print("\n".join([*_trained(options, own_length), *_next(options, method)]), file=sys.stderr)
 
 
 def _help(name: str) -> str:
@@ -160,17 +160,22 @@ def _check(options: Options) -> None:
         raise InputError(f"--precision {options.precision} is not known{nearest(options.precision, known)}: fp32, bf16 or auto")
 
 
-def _trained(options: Options, own_length: int) -> str:
+def _trained(options: Options, own_length: int) -> list[str]:
     """How much of the preset's own length the run has been trained for, and what to expect of it."""
     from thalweg.checkpoint import read_stats
+    from thalweg.commands.list import measured
     from thalweg.progress import duration
 
     assert options.out is not None
     last = [row for row in read_stats(options.out) if "seconds" in row][-1]
-    text = f"trained: {options.out}, {last['images']:,} images in {duration(last['seconds'])}"
-    if (share := last["images"] / own_length) < 0.5:
-        text += f", {share:.1%} of the {own_length:,} that the preset is made for: expect less of it than it can do"
-    return text
+    lines = [f"trained: {options.out}, {last['images']:,} images in {duration(last['seconds'])}"]
+    share, found = last["images"] / own_length, measured(options.preset)
+    length = f"the {own_length:,} that the preset is made for"
+    if share < 0.5:
+        lines.append(f"  {share:.1%} of {length}: expect less than it can do")
+    else:
+        lines.append(f"  {min(share, 1):.0%} of {length}")
+    return lines + ([f"  measured of the preset: {found}"] if found else [])
 
 
 def _next(options: Options, method: "Method") -> list[str]:
@@ -185,4 +190,4 @@ def _next(options: Options, method: "Method") -> list[str]:
     if has(method, "sample"):
         kind = "csv" if len(config.shape) == 1 and config.data not in TOYS else "png"
         lines.append(f"  thalweg sample {options.out}{own} -n 64 --out samples.{kind}")
-    return lines
+    return lines + ([f"  {more}"] if (more := method.second_stage(str(options.out))) else [])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..progress import Work
 from .base import Batch, Data
 from .images import _epoch
 from .record import fingerprint, origin
@@ -51,16 +52,18 @@ class Latents:
         self.name = name or f"latents of {data.name}"
         self.origin, self.fingerprint = origin(data), fingerprint(data)  # latents differ in their last digits from device to device
         latents, labels = [], []
-        for images, label in _parts(data):
-            with torch.no_grad():
-                z = autoencoder.encode(images.to(device)).float().cpu()
-            if z.dim() != 4 or len(z) != len(images):
-                raise InputError(f"{self.name}: latents must be [{len(images)}, c, h, w], the encoder gives {list(z.shape)}")
-            if not z.isfinite().all():
-                bad = int((~z.isfinite()).flatten(1).any(1).sum())
-                raise InputError(f"{self.name}: latents of {bad} of {len(images)} images hold NaN or infinity")
-            latents.append(z.contiguous())
-            labels.append(label)
+        with Work(f"encoding {data.name}") as work:
+            for images, label in _parts(data):
+                with torch.no_grad():
+                    z = autoencoder.encode(images.to(device)).float().cpu()
+                if z.dim() != 4 or len(z) != len(images):
+                    raise InputError(f"{self.name}: latents must be [{len(images)}, c, h, w], the encoder gives {list(z.shape)}")
+                if not z.isfinite().all():
+                    bad = int((~z.isfinite()).flatten(1).any(1).sum())
+                    raise InputError(f"{self.name}: latents of {bad} of {len(images)} images hold NaN or infinity")
+                latents.append(z.contiguous())
+                labels.append(label)
+                work.note(min(1.0, len(latents) * PART / len(data)))  # type: ignore[arg-type]  # what is no stream has a length
         self.x = torch.cat(latents)
         self.label = None if labels[0] is None else torch.cat(labels)
         self.shape = tuple(self.x.shape[1:])

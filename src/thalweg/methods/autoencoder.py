@@ -54,6 +54,10 @@ class Autoencoder(Method):
     def abilities(self) -> frozenset[str]:
         return frozenset({"sample", "decode"})
 
+    def second_stage(self, run: str) -> str:
+        data = "" if self.config.data == "fashion-mnist" else f" --data {self.config.data}"
+        return f"thalweg train cdrl/fashion-mnist-latent --autoencoder {run}{data} --out runs/latent"
+
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one image's latents, [C, H, W]."""

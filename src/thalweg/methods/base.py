@@ -149,6 +149,10 @@ class Method(nn.Module, ABC):
         """One line for whoever begins to train this model as it is configured; empty where there is nothing to say."""
         return ""
 
+    def second_stage(self, run: str) -> str:
+        """The command that trains a model on top of this one, whose run is in the folder `run`; empty for what is no first stage."""
+        return ""
+
     def starts(self, n: int, seed: int = 0) -> dict[str, Tensor]:
         """What `sample` must be given besides a seed: nothing, or of a model that is "given" images, `n` test images as `start`."""
         return {}

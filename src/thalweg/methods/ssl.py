@@ -24,6 +24,7 @@ from thalweg.methods.base import Method, Update
 from thalweg.nn.build import ResNet
 from thalweg.nn.encoder import projection_head
 from thalweg.objective import nt_xent
+from thalweg.presets import rows
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -104,6 +105,10 @@ class SSL(Method):
     @property
     def abilities(self) -> frozenset[str]:
         return frozenset({"encode"})
+
+    def second_stage(self, run: str) -> str:
+        data = self.config.data if self.config.data in rows("liebm") else "digits"
+        return f"thalweg train liebm/{data} --pretrained {run} --out runs/liebm"
 
     def encode(self, x: Tensor) -> Tensor:
         """Features before the head, which probes read: images [B, C, H, W] in [−1, 1] -> [B, widths[-1]]."""

@@ -12,6 +12,7 @@ from thalweg.errors import InputError, nearest
 from thalweg.methods.base import Method
 from thalweg.metrics import classes, cost, images, latents, likelihood, objects, outliers, toys, vectors
 from thalweg.metrics.base import Metric, Row, Settings, Subject, data_kind, line
+from thalweg.progress import Work
 from thalweg.tasks.table import TASKS
 
 __all__ = [
@@ -99,15 +100,17 @@ def measure(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Any]:
         print("fidelity left out: no labels to train a classifier on; --extractor efficientnet-lite0 needs none", file=sys.stderr)
         names = tuple(name for name in names if name != "fidelity")
     refused: list[InputError] = []
-    for name in names:
-        try:
-            results[name] = METRICS[name].measure(subject)
-        except InputError as error:
-            refused.append(error)
-            results[name] = {"refused": str(error)}
-        except Exception as error:  # one metric's fault must not take the others' figures with it
-            refused.append(InputError(f"{name} failed: {type(error).__name__}: {error}"))
-            results[name] = {"refused": str(refused[-1])}
+    with Work("measuring") as work:
+        for number, name in enumerate(names):
+            work.note(number / len(names), f"measuring {name}, {number + 1} of {len(names)}")
+            try:
+                results[name] = METRICS[name].measure(subject)
+            except InputError as error:
+                refused.append(error)
+                results[name] = {"refused": str(error)}
+            except Exception as error:  # one metric's fault must not take the others' figures with it
+                refused.append(InputError(f"{name} failed: {type(error).__name__}: {error}"))
+                results[name] = {"refused": str(refused[-1])}
     if names and len(refused) == len(names):
         raise refused[0]
     return results

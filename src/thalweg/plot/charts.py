@@ -244,21 +244,27 @@ def comparison(lines: Mapping[str, Sequence], models: Sequence[str], path: str |
     return Path(path)
 
 
-def over_time(
-    lines: Mapping[str, Sequence[tuple[float, float]]], path: str | os.PathLike, *, y: str = "value", x: str = "CPU seconds"
-) -> Path:
+def over_time(lines: Mapping[str, Sequence[tuple]], path: str | os.PathLike, *, y: str = "value", x: str = "CPU seconds") -> Path:
     """Draw how a figure of several models went over time, both axes logarithmic where all values are above 0.
 
-    lines: name of a model -> its (time, value), of which those that are not finite are left out. Raises InputError where nothing is left.
+    lines: name of a model -> its (time, value) or (time, value, low, high), whose interval is a band, None without one; those that are not
+    finite are left out. Raises InputError where nothing is left.
     """
-    points = {name: [(t, v) for t, v in line if finite(t) and finite(v)] for name, line in lines.items()}
+    points = {name: [(t, v) for t, v, *_ in line if finite(t) and finite(v)] for name, line in lines.items()}
+    bands = {name: [(one[0], *one[2:]) for one in line if len(one) == 4 and all(map(finite, one))] for name, line in lines.items()}
     values = [pair for line in points.values() for pair in line]
     if not values:
         raise InputError("over_time: nothing to draw, need one finite value or more")
     with figure_in(path, 7.5, 4.2, layout="constrained") as figure:
         axis = figure.subplots()
+        least = min(v for _, v in values)
         for i, (name, line) in enumerate((name, line) for name, line in points.items() if line):
-            axis.plot(*zip(*sorted(line)), color=MANY_COLOURS[i % len(MANY_COLOURS)], marker="o", markersize=4, linewidth=1.6, label=name)
+            colour = MANY_COLOURS[i % len(MANY_COLOURS)]
+            axis.plot(*zip(*sorted(line)), color=colour, marker="o", markersize=4, linewidth=1.6, label=name)
+            if bands[name]:
+                times, low, high = zip(*sorted(bands[name]))
+                low = [max(one, least / 2) for one in low] if least > 0 else low  # an axis of powers of ten has no 0
+                axis.fill_between(times, low, high, color=colour, alpha=0.15, linewidth=0)
         if min(min(pair) for pair in values) > 0:
             axis.set(xscale="log", yscale="log")
             for side in (axis.xaxis, axis.yaxis):
