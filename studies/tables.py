@@ -28,7 +28,7 @@ SECTIONS = (
     "egc", "coopflow", "cf_ebm",
     "ddaebm", "liebm", "nerf_lebm", "checks.speed", "detector", "detector_pictures", "checks.detector_export", "checks.detector_stream",
     "checks.precision",
-    "checks.streaming", "checks.resume", "checks.startup", "checks.clock",
+    "checks.streaming", "checks.resume", "checks.startup", "checks.clock", "checks.wheel",
 )  # fmt: skip
 DATA = ("digits", "fashion-mnist", "emoji", "emoji-google", "emoji-google-kinds")
 SOURCE = "From `studies/results/{file}.json`: `{command}`, {machine[cpu]}, {machine[cores]} cores, PyTorch {versions[torch]}, {date:.10}."
@@ -65,10 +65,10 @@ def found(row: Values, key: Any) -> Any:
         return key(row)
     if isinstance(key, tuple):
         return tuple(found(row, one) for one in key)
-    if key in row or "." not in key:
+    if isinstance(row, Mapping) and (key in row or "." not in key):
         return row.get(key)
     first, _, rest = key.partition(".")
-    return found(row[first], rest)
+    return found(row[int(first)] if isinstance(row, list) else row[first], rest)
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,21 @@ def readme(text: str) -> str:
     return text
 
 
+ARENA = re.compile(r"(?<=<!-- the arena -->\n).*?(?=<!-- end of the arena -->)", re.DOTALL)
+SHORT = (
+    "row = method | Fréchet = frechet:.1f | floor = floor:.1f | by label = guided:.1f | bits = bits:.2f | accuracy = accuracy:.1f % | "
+    "hardest outliers = worst | evaluations = evaluations:.0f | CPU s a sample = cpu_seconds_sample:.2g | CPU s = length"
+)
+
+
+def choosing(text: str) -> str:
+    """The page on how to choose with the arena's table filled in."""
+    arena = importlib.import_module("studies.arena")
+    values = json.loads((RESULTS / "arena.json").read_text())
+    tables = [f"{one['set']}:\n\n{Table(SHORT, 'rows').text(one)}\n" for one in arena.of_data(values)]
+    return ARENA.sub(lambda match: "\n" + "\n".join(tables) + "\n", text)
+
+
 def measured() -> str:
     """What `thalweg list` says was measured of presets, as JSON: text by METHOD/PRESET, of rows that change no field of it."""
     found = {}
@@ -244,6 +259,8 @@ def said_of(frechet: float, floor: float, seconds: float, how: str = "", *, thre
 def main() -> None:
     MEASURED.write_text(measured(), encoding="utf-8")
     (DOCS / "benchmarks.md").write_text(page())
+    (DOCS / "gallery.md").write_text(importlib.import_module("studies.gallery").page())
+    (DOCS / "how_to_choose.md").write_text(choosing((DOCS / "how_to_choose.md").read_text()))
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
 
 

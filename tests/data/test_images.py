@@ -482,6 +482,19 @@ def test_load_says_what_would_be_right(name, options, message):
         load(name, **options)
 
 
+def test_digits_are_those_of_scikit_learn_and_need_no_package():
+    from sklearn.datasets import load_digits
+
+    x, label = load_digits(return_X_y=True)
+    own = [load("digits", split) for split in ("train", "validation", "test")]
+    shown = sorted(
+        (int(one), tuple(row)) for part in own for one, row in zip(part.label, (8 * (part.all().x.flatten(1) + 1)).int().tolist())
+    )
+    assert shown == sorted((int(one), tuple(map(int, row))) for one, row in zip(label, x))
+    code = "import sys; sys.modules['sklearn'] = None; from thalweg.data import load; sys.exit(len(load('digits')) != 1259)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_names_load_and_importing_is_light():
     assert {"8gaussians", "digits", "fashion-mnist", "mnist-small"} <= set(NAMES)
     heavy = "[m for m in ('PIL', 'sklearn', 'scipy', 'datasets', 'mlxtend', 'matplotlib') if m in sys.modules]"
