@@ -308,8 +308,9 @@ SUBPROCESSES = [
 def test_command_in_a_process_of_its_own(line, words, root):
     before = snapshot(root)
     done = subprocess.run([sys.executable, "-m", "thalweg.cli", *line.split()], capture_output=True, text=True, cwd=root, timeout=120)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("thalweg: ")
-    assert all(part in done.stderr for part in words)
+    said = [line for line in done.stderr.splitlines() if not line.endswith(" goes on")]  # which a slow machine is told by time
+    assert done.returncode == 2 and done.stdout == "" and len(said) == 1 and said[0].startswith("thalweg: ")
+    assert all(part in said[0] for part in words)
     assert snapshot(root) == before
 
 

@@ -42,6 +42,13 @@ def test_the_length_is_told_after_twenty_steps_without_the_first(capsys):
     assert lines == ["title", "about 98 s at 1,000/s; pictures every 5 s", "  2%  5 s, 98 s left, 2,000 images, 1,000/s"]
 
 
+def test_a_long_title_takes_two_lines(capsys):
+    with Progress(True, "words of a title that are too many for a terminal of eighty columns, /as/is/this/path", 100, None):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(len(line) <= COLUMNS for line in lines) and lines[1] == "  /as/is/this/path"
+
+
 def test_slow_steps_are_told_within_seconds(capsys):
     with Progress(True, "title", 1000, None) as bar:
         run(bar, images=30, batch=10, each=4.0)

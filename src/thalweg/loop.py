@@ -220,7 +220,7 @@ class Run:
 
             self.writer = SummaryWriter(str(out / "tensorboard"))
         self.started = options.clock() - self.elapsed
-        parameters, going_on = sum(p.numel() for p in self.method.parameters()), f", going on from {self.update.images:,}"
+        parameters, going_on = sum(p.numel() for p in self.method.parameters()), f"\ngoing on from {self.update.images:,}"
         title = f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of "
         title += f"{options.batch}{going_on if self.update.images else ''}"
         shown, pictures = options.progress and self.world.first, None if options.picture is None or out is None else options.sample_every

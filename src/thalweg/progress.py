@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -63,7 +64,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.shown:
-            say(self.title)
+            wrapper = textwrap.TextWrapper(COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            say("\n".join(part for line in self.title.splitlines() for part in wrapper.wrap(line)))
             self.beat.__enter__()
         if self.shown and sys.stderr.isatty():
             from rich.console import Console
