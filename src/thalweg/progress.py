@@ -60,7 +60,8 @@ class Progress:
         self.next_line = begun[1] + SOON
         self.concluding: tuple[float, Any] | None = None  # since when, and the bar's task
         self.next_concluding = 0.0
-        self.last, self.beat = "first step", Beat(self._still)  # between two steps, one of which may be long, or a look at samples
+        self.now: tuple[int, float] | None = None  # images and seconds at the last step
+        self.beat = Beat(self._still)  # between two steps, one of which may be long, or a look at samples
 
     def __enter__(self) -> "Progress":
         if self.shown:
@@ -85,7 +86,13 @@ class Progress:
 
     def _still(self, elapsed: float) -> str:
         """What a log file is told when a step, a look at samples or a state on disk takes long; a terminal's bar turns."""
-        return "" if self.bar is not None else f"      {duration(elapsed)}  {self.last}"[:COLUMNS]
+        if self.bar is not None:
+            return ""
+        if self.now is None or self.concluding is not None:
+            return f"      {duration(elapsed)}  {'first step' if self.now is None else 'after the last step'}"
+        images, seconds = self.now
+        left = duration(self.left(images, seconds))
+        return f"{self.done(images, seconds):4.0%}  {images:,} images, about {left} left, {duration(elapsed)} so far"
 
     def step(self, images: int, elapsed: float) -> None:
         """Note that a step has been taken: `images` are done after `elapsed` seconds."""
@@ -101,7 +108,7 @@ class Progress:
         elif elapsed >= self.next_line or images >= self.images:
             self.next_line = elapsed + pause(elapsed - self.begun[1])
             say(f"{self.done(images, elapsed):4.0%}  {self._text(images, elapsed, COLUMNS - 6)}")
-        self.last = f"{images:,} images done"
+        self.now = images, elapsed
 
     def show(self, figures: dict[str, float]) -> None:
         """The last step's figures, of which as many are shown as there is room for."""
@@ -124,7 +131,7 @@ class Progress:
     def _tell_length(self, images: int, elapsed: float) -> None:
         self.told, rate = True, self.rate(images, elapsed)
         text = f"about {duration(self.left(images, elapsed))} at {per_second(rate)}"
-        if self.pictures is not None and self.pictures < self.images:
+        if self.pictures is not None and self.pictures < self.images and self.pictures >= rate:
             text += f"; pictures every {duration(self.pictures / rate)}"
         if self.bar is not None:
             self.bar.console.print(text)
@@ -146,7 +153,6 @@ class Progress:
         if not self.shown:
             return
         text, now = "after the last step", time.monotonic()
-        self.last = text
         if self.concluding is None:
             self.concluding = now, None if self.bar is None else self.bar.add_task("", total=1.0, text=text)
         since, task = self.concluding

@@ -30,7 +30,7 @@ def write_page(folder: Path, rows: Sequence[Row], plan: Plan) -> Path:
     pictures: list[tuple[str, Path]] = []
     if (curve := quality_over_time(folder, rows)) is not None:
         error = " with its 95 % interval" if seeds > 1 else ""
-        pictures.append((f"Quality over CPU seconds, mean over seeds{error}", curve))
+        pictures.append((f"Quality over CPU seconds, mean over seeds{error}", curve.relative_to(folder)))
     for name in names:
         run = folder / _folder_of(rows, name)
         for kind in ("samples", "guided_samples", "density", "neighbours"):
