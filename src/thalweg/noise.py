@@ -53,10 +53,12 @@ class Schedule:
                 return [1 - step * step for step in steps]
 
     def _at(self, name: str, t: Tensor | int, like: Tensor | None) -> Tensor:
-        t = torch.as_tensor(t, device=None if like is None else like.device)
-        key = (name, t.device)
+        if not isinstance(t, int):  # one level stays a number: a tensor of one as an index would be read back
+            t = torch.as_tensor(t, device=None if like is None else like.device)
+        device = t.device if isinstance(t, Tensor) else torch.device("cpu") if like is None else like.device
+        key = (name, device)
         if key not in self._tables:  # filled once per device, so that a chain never waits for a transfer
-            self._tables[key] = torch.tensor(self._values(name), dtype=torch.float64, device=t.device)
+            self._tables[key] = torch.tensor(self._values(name), dtype=torch.float64, device=device)
         value = self._tables[key][t].to(torch.float32 if like is None else like.dtype)
         return value if like is None or value.dim() == 0 else value.view(-1, *[1] * (like.dim() - 1))
 
