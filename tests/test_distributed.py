@@ -22,7 +22,7 @@ import thalweg as tw
 from thalweg import checkpoint, random, sample
 from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
-from thalweg.distributed import World, leave
+from thalweg.distributed import World, _meeting, leave
 from thalweg.errors import Diverged
 from thalweg.methods.base import Method
 from thalweg.nn.mlp import MLP
@@ -294,6 +294,31 @@ def test_a_signal_to_one_process_ends_both_with_one_state(tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     assert ended(processes) == [130, 143], logs(tmp_path)
     assert logs(tmp_path)[0].count("its state is saved") == 1 and checkpoint.latest(tmp_path / "run")["images"] > 0
+
+
+# --- processes that torchrun starts again
+
+RUN = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_RESTART_COUNT": "1", "RANK": "0"}
+
+
+def test_each_start_meets_at_a_place_of_its_own(monkeypatch):
+    """What an earlier start left in torchrun's store is not found by the next one."""
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 0, 2)]))
+    for name, value in (RUN | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    _meeting()["store"].set("address", "gone")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    found = _meeting()
+    assert found["store"].check(["address"]) is False and (found["rank"], found["world_size"]) == (0, 2)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert _meeting() == {}
+
+
+def test_starts_on_several_machines_need_a_store_each(monkeypatch, capsys):
+    for name, value in (RUN | {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    assert _meeting() == {} and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

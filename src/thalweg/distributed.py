@@ -7,6 +7,7 @@ an order that the method decides. Averaging what `autograd.grad` returns is righ
 import atexit
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,25 @@ def leave() -> None:
         time.sleep(0.1)  # for a thread that waits for Python's lock
 
 
+def _meeting() -> dict[str, Any]:
+    """Where processes meet, if not where PyTorch would have them.
+
+    torchrun keeps one store for all starts of its processes, and those that are started again would find in it the addresses of
+    those that are gone, and wait for them. On one machine each start has a part of the store of its own. Between machines starts are
+    not counted alike; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` gives each a new store.
+    """
+    found = os.environ
+    if found.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or found.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return {}
+    if found.get("LOCAL_WORLD_SIZE") != found["WORLD_SIZE"]:
+        if found["RANK"] == "0":
+            needed = "for --max-restarts on several machines set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun (docs/scale.md)"
+            print(f"thalweg: {needed}; without it processes that are started again may wait for ever", file=sys.stderr)
+        return {}
+    store, rank, size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"start {found['TORCHELASTIC_RESTART_COUNT']}", store), "rank": rank, "world_size": size}
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of a run: this one is `rank` of `size`."""
@@ -70,7 +90,7 @@ class World:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             # votes and objects go over Gloo on the CPU, gradients over NCCL where there are GPUs
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", **_meeting())
             atexit.register(leave)
         return cls(dist.get_rank(), dist.get_world_size())
 

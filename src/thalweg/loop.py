@@ -24,8 +24,11 @@ from thalweg.data.base import Batch, Data
 from thalweg.data.record import record
 from thalweg.distributed import World
 from thalweg.errors import Diverged, InputError
+from thalweg.fits import check_fit
 from thalweg.guard import Guard
 from thalweg.methods.base import Method, has
+from thalweg.nn.recompute import recompute_blocks
+from thalweg.parts import step_in_parts
 from thalweg.progress import Progress
 from thalweg.stopping import Stopped, Watch, locked
 from thalweg.updates import SharedDivergence, Update
@@ -49,6 +52,8 @@ class Options:
     sample_every: int
     save_every: int
     shards: int | None
+    accumulate: int
+    checkpointing: bool
     tries: int
     picture: Callable[[Method, Path, int], None] | None
     progress: bool
@@ -67,13 +72,14 @@ class Run:
     def __init__(self, method: Method, data: Data, out: Path | None, options: Options) -> None:
         self.options = options
         self.world = World.current()
-        self.shards = options.shards or self.world.size
-        if self.world.size > 1 and self.shards != self.world.size:
-            raise InputError(f"{self.world.size} processes draw noise in {self.world.size} shares, not in shards = {self.shards}")
+        several = self.world.size * options.accumulate
+        self.shards = options.shards or several
+        if several > 1 and self.shards != several:
+            raise InputError(f"{several} processes or parts of a batch draw noise in {several} shares, not in shards = {self.shards}")
         if options.batch % self.shards:
-            raise InputError(f"a batch of {options.batch} does not divide over {self.shards} processes")
+            raise InputError(f"a batch of {options.batch} does not divide over {self.shards} processes or parts of it")
         self.device = torch.device(self.world.device(options.device))
-        self._check_fit(method, data)
+        check_fit(method, data, options.batch, self.shards)
         self.method, self.data, self.out = method.to(self.device), data, out
         self.method.trained_on = record(data)
         if options.precision == "bf16":  # the layout in which bf16 convolutions are fast
@@ -86,36 +92,14 @@ class Run:
         self.update = Update(
             self.method, self.ema, self.world, clip=options.clip, ema_decay=options.ema_decay, guard=self.guard, seed=options.seed
         )
+        if options.checkpointing and not recompute_blocks(self.method):
+            raise InputError(f"{method.name}: checkpointing is of networks that are lists of blocks, such as a unet; this one has none")
         self.best = math.inf
         self.elapsed = 0.0
         self.saved = -1  # images of the newest state
         self.started = 0.0  # on the clock, less what was spent before a resume
         self.kept: deque[dict[str, Any]] = deque(maxlen=checkpoint.KEEP)  # states of a run without a folder
         self.writer: Any = None
-
-    def _check_fit(self, method: Method, data: Data) -> None:
-        shape, classes = tuple(method.config.shape), method.config.classes
-        if tuple(data.shape) != shape:
-            raise InputError(f"{method.name} is built for examples of shape {shape}, but {data.name} has {tuple(data.shape)}")
-        if classes and not 0 < len(data.classes) <= classes:
-            raise InputError(f"{method.name} is built for {classes} classes, but {data.name} has {len(data.classes)}")
-        if not any(p.requires_grad for p in method.parameters()):
-            raise InputError(
-                f"no weight of this {method.name} can learn: what fit and load return is for use. Train a run further by its folder, or "
-                f"call requires_grad_() on the model first"
-            )
-        concepts = getattr(data, "concepts", {})
-        learns_labels = has(method, "labels") or has(method, "classify")
-        # concepts are composed through p(x), which is trained as well as p(x | label) by dropping labels
-        if concepts and learns_labels and not has(method, "concepts"):
-            raise InputError(f"{method.name} takes one label an image, but {data.name} has several concepts: {', '.join(concepts)}")
-        for name in method.sharded:
-            rows = len(method.get_buffer(name))
-            if rows < self.options.batch or rows % self.shards:
-                raise InputError(
-                    f"{method.name}: {rows} {name.rpartition('.')[2]} are too few for a batch of {self.options.batch}, "
-                    f"or do not divide over {self.shards} processes"
-                )
 
     # --- state
 
@@ -148,12 +132,11 @@ class Run:
 
     def load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.options.seed:
-            theirs = state["seed"]
             raise InputError(
-                f"the run in {self.out} was started with seed {theirs}, not {self.options.seed}; give that seed or another folder"
+                f"the run in {self.out} was started with seed {state['seed']}, not {self.options.seed}; give that seed or another folder"
             )
         shards = state.get("shards", 1)
-        if shards != self.shards and (self.options.shards is not None or self.world.size > 1):
+        if shards != self.shards and (self.options.shards is not None or self.world.size * self.options.accumulate > 1):
             raise InputError(
                 f"the run in {self.out} draws noise for {shards} processes, not {self.shards}; "
                 f"give as many, or one process with shards = {shards}"
@@ -193,6 +176,12 @@ class Run:
             self.train()
         return self.ema
 
+    def try_step(self) -> Method:
+        """One step from new weights, of which no state is kept; returns the EMA twin."""
+        told.prepare(self.method, self.ema, self.data, self.options.seed, self.device)
+        self.train_on_a_batch()
+        return self.ema
+
     def resume(self, out: Path, held: contextlib.ExitStack) -> bool:
         """Take the run's folder, for as long as `held` holds it, and the newest state that is in it; whether there is one."""
 
@@ -220,14 +209,13 @@ class Run:
 
             self.writer = SummaryWriter(str(out / "tensorboard"))
         self.started = options.clock() - self.elapsed
-        parameters, going_on = sum(p.numel() for p in self.method.parameters()), f"\ngoing on from {self.update.images:,}"
+        parameters, done = sum(p.numel() for p in self.method.parameters()), self.update.images
         title = f"{self.method.name} on {self.data.name}: {parameters:,} parameters, {options.images:,} images in batches of "
-        title += f"{options.batch}{going_on if self.update.images else ''}"
+        title += f"{options.batch}" + (f"\ngoing on from {done:,}" if done else "")
         shown, pictures = options.progress and self.world.first, None if options.picture is None or out is None else options.sample_every
-        begun = self.update.images, self.elapsed
         # layers such as dropout draw from the global generator, which is the caller's again afterwards
         with (
-            Progress(shown, title, options.images, options.seconds, begun=begun, pictures=pictures) as bar,
+            Progress(shown, title, options.images, options.seconds, begun=(done, self.elapsed), pictures=pictures) as bar,
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             Watch(insist=self.world.size == 1) as watch,
         ):
@@ -246,30 +234,32 @@ class Run:
         return self.options.seconds is not None and self.elapsed >= self.options.seconds
 
     def one_step(self, bar: Progress) -> None:
-        update, options = self.update, self.options
-        update.begin(self.shards)
-        batch = self.world.share(self.data.batch(update.images, options.batch, options.seed), self.device)
-        self.method.train()
-        with self.autocast():
-            self.one_method_step(batch)
-        update.images += self.options.batch
+        self.train_on_a_batch()
+        self.update.images += self.options.batch
         self.elapsed = self.options.clock() - self.started
-        done = update.images >= self.options.images
+        done = self.update.images >= self.options.images
         if self.due(self.options.log_every) or done:
-            figures = update.figures()
-            self.write_stats({"images": update.images, "seconds": round(self.elapsed, 3), **figures})
+            figures = self.update.figures()
+            self.write_stats({"images": self.update.images, "seconds": round(self.elapsed, 3), **figures})
             bar.show(figures)
-        bar.step(update.images, self.elapsed)
+        bar.step(self.update.images, self.elapsed)
         if self.due(self.options.sample_every) or done:
             self.look()
         if self.due(self.options.save_every) or done:
-            self.guard.passed(update.images)
+            self.guard.passed(self.update.images)
             self.save()
 
-    def one_method_step(self, batch: Batch) -> None:
+    def train_on_a_batch(self) -> None:
         """`method.step`, such that a divergence on one rank is seen by all at their next update or at the step's end."""
+        self.update.begin(self.shards)
+        batch = self.world.share(self.data.batch(self.update.images, self.options.batch, self.options.seed), self.device)
+        self.method.train()
         try:
-            self.method.step(batch, self.update)
+            with self.autocast():
+                if self.options.accumulate > 1:
+                    step_in_parts(self.method, batch, self.update, self.options.accumulate, self.autocast)
+                else:
+                    self.method.step(batch, self.update)
         except SharedDivergence:
             raise
         except Diverged:

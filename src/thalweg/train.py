@@ -83,11 +83,14 @@ def fit(
     sample_every: int | None = None,
     save_every: int | None = None,
     shards: int | None = None,
+    accumulate: int = 1,
+    checkpointing: bool = False,
     tries: int = 5,
     picture: Callable[[Method, Path, int], None] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     clock: Callable[[], float] = time.monotonic,
+    dry_run: bool = False,
 ) -> Any:
     """Train `method` on `data` for `images` images (the config's by default) or `seconds`, whichever ends first; returns the EMA twin.
 
@@ -97,12 +100,15 @@ def fit(
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
     convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out`, a `Batch` as the model
     sees it or whatever `tw.data.of` takes, is what the best state is chosen by; without it, a run on data that were loaded by name or
-    path keeps the energies of their held-out part. `shards` > 1 draws noise as that many ranks would. Under torchrun each rank takes
+    path keeps the energies of their held-out part. `shards` > 1 draws noise as that many ranks would. `accumulate` cuts each
+    process's share of a batch into so many parts, one after the other, whose gradients make one update; draws are those of as many
+    processes. With `checkpointing` blocks of the networks compute their inner values anew in the backward pass. Both save memory. With
+    `dry_run` one step is taken, and nothing is kept, looked at or written. Under torchrun each rank takes
     its share of every batch; the run can be resumed by as many ranks, or by one. Raises Diverged when the guard has gone back `tries`
     times in vain, InputError for options out of range, data that do not fit, and a folder of another run.
     """
     config = method.config
-    _above_zero(images=images, seconds=seconds, batch=batch, shards=shards)
+    _above_zero(images=images, seconds=seconds, batch=batch, shards=shards, accumulate=accumulate)
     _above_zero(log_every=log_every, sample_every=sample_every, save_every=save_every)
     if not 0 <= seed < 2**63:
         raise InputError(f"the seed must be between 0 and 2⁶³ − 1, got {seed}")
@@ -114,7 +120,8 @@ def fit(
         images=images, seconds=seconds, batch=batch, seed=seed, device=device, precision=precision, held_out=held_out, compared=None,
         clip=config.clip if clip is None else clip, ema_decay=config.ema if ema_decay is None else ema_decay,
         log_every=log_every or max(batch, images // 500), sample_every=sample_every or per_run, save_every=save_every or per_run,
-        shards=shards, tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
+        shards=shards, accumulate=accumulate, checkpointing=checkpointing,
+        tries=tries, picture=picture, progress=progress, tensorboard=tensorboard, clock=clock,
     )  # fmt: skip
     with float32():
         data = prepare(config, str(data), "train", device=str(device)) if isinstance(data, str | Path) else of(data)
@@ -124,7 +131,8 @@ def fit(
             method.units = copy.deepcopy(data.units) if isinstance(data, Table) else None  # a model moves to its device
         if held_out is not None and not hasattr(held_out, "_fields"):
             options = replace(options, held_out=_seen(held_out, data))
-        if held_out is None and out is not None:
+        if held_out is None and out is not None and not dry_run:
             options = replace(options, compared=_held_out_part(config, data, str(device)))
-        twin = Run(method, data, None if out is None else Path(out), options).go()
+        run = Run(method, data, None if out is None or dry_run else Path(out), options)
+        twin = run.try_step() if dry_run else run.go()
         return twin if twin.units is None else OwnUnits(twin).eval()

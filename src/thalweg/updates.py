@@ -93,13 +93,24 @@ class Update:
 
         Raises Diverged on a loss or gradient that is not finite, or a gradient norm far above what was usual.
         """
+        self._agree()
+        self._take(name, loss.detach(), self.gradients(name, loss))
+
+    def gradients(self, name: str, loss: Tensor) -> list[Tensor]:
+        """The gradients of `loss` by the parameters of optimizer `name`; KeyError where there is none of that name."""
         if name not in self.optimizers:
             raise KeyError(f"{type(self.method).__name__}.optimizers() has no '{name}', only {list(self.optimizers)}")
-        parameters, optimizer = self.parameters[name], self.optimizers[name]
+        found = torch.autograd.grad(loss, self.parameters[name], allow_unused=True)
+        return [_laid_out_as(p, g) for p, g in zip(self.parameters[name], found)]
+
+    def take(self, name: str, loss: Tensor, *gradients: Tensor) -> None:
+        """The step of optimizer `name` by gradients that are there already, which a loop of one's own may have gathered."""
         self._agree()
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, found)]
-        loss, *gradients = self.world.mean([loss.detach(), *gradients])
+        self._take(name, loss, list(gradients))
+
+    def _take(self, name: str, loss: Tensor, gradients: list[Tensor]) -> None:
+        parameters, optimizer = self.parameters[name], self.optimizers[name]
+        loss, *gradients = self.world.mean([loss, *gradients])
         norm = torch.nn.utils.get_total_norm(gradients)
         loss_value, norm_value = torch.stack([loss.float(), norm.float()]).tolist()  # the update's one wait for the device
         try:

@@ -49,6 +49,10 @@ class Options:
     """images between pictures, and between looks at the held-out criterion"""
     save_every: int | None = None
     """images between states on disk"""
+    accumulate: int = 1
+    """parts that each process cuts its share of a batch into, one after the other, for networks that do not fit with all of it"""
+    checkpointing: bool = False
+    """blocks of networks compute their inner values anew in the backward pass, to save memory"""
     tensorboard: bool = False
     """also write TensorBoard events"""
     dry_run: bool = False
@@ -103,9 +107,12 @@ def run(arguments: list[str]) -> None:
     if method.notice and speaks():
         print(method.notice, file=sys.stderr)
     precision = options.precision if options.precision != "auto" else "bf16" if device.startswith("cuda") else "fp32"
-    settings = dict(seconds=options.seconds, seed=options.seed, device=device, precision=precision)
+    settings = dict(
+        seconds=options.seconds, seed=options.seed, device=device, precision=precision, accumulate=options.accumulate,
+        checkpointing=options.checkpointing,
+    )  # fmt: skip
     if options.dry_run:
-        fit(method, data, None, images=config.batch, progress=False, **settings)
+        fit(method, data, progress=False, dry_run=True, **settings)
         print("dry run: one step taken, nothing written", file=sys.stderr)
         return
     fit(
@@ -153,7 +160,7 @@ def _from_anywhere(config: Any) -> Any:
 def _check(options: Options) -> None:
     if options.out is None and not options.dry_run:
         raise InputError("train needs --out DIR, the folder of the run")
-    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every")
+    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every", "accumulate")
     check_seed(options.seed)
     known = ("auto", "fp32", "bf16")
     if options.precision not in known:
