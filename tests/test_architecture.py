@@ -128,6 +128,21 @@ ALLOWED = {
     },
     "metrics": BASIC
     | {"checkpoint", "data", "data.prepare", "diffusion", "drawing", "evaluate", "methods.base", "plot", "progress", "tasks", "units"},
+    "app": BASIC
+    | MATHS
+    | {
+        "",
+        "checkpoint",
+        "data",
+        "data.prepare",
+        "detect",
+        "evaluate",
+        "latent",
+        "methods.base",
+        "progress",
+        "tasks",
+        "units",
+    },
 }
 FILES_APART = ("methods.base", "data.prepare")  # which others may import, or that may import others, than the rest of their package
 TOP = {"cli", "commands"}  # may import anything

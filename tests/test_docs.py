@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.commands import apply, compare, demo, detect, evaluate, export, options, sample, train
+from thalweg.commands import app, apply, compare, demo, detect, evaluate, export, options, sample, train
 from thalweg.commands.bench import studies
 from thalweg.commands.list import TAGS
 from thalweg.commands.main import COMMANDS
@@ -28,6 +28,7 @@ OPTIONS = {
     "evaluate": evaluate.Options,
     "compare": compare.Options,
     "demo": demo.Options,
+    "app": app.Options,
     "export": export.Options,
 }
 

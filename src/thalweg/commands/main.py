@@ -15,6 +15,7 @@ USAGE = f"""usage: thalweg COMMAND ... (thalweg COMMAND --help for its options)
 Deep energy-based models: train, sample, evaluate.
 
   demo [MODEL]                  see in seconds what a trained model of the zoo can do, on one page
+  app [RUN|zoo:NAME ...]        play with models in the browser: landscape, draw, fill in, repair, detect, watch a training
   list [METHOD] [--laptop ...]  methods and presets, one line each, with what it needs and what was measured
   zoo                           trained models that come with a clone
   train METHOD/PRESET --out DIR train a model; the same command again resumes
@@ -33,7 +34,7 @@ A first run, about five minutes on two cores:
 """
 
 # each a module of this package
-COMMANDS = ("demo", "list", "zoo", "train", "sample", "evaluate", "compare", "apply", "detect", "export", "bench")
+COMMANDS = ("demo", "app", "list", "zoo", "train", "sample", "evaluate", "compare", "apply", "detect", "export", "bench")
 
 
 def main(arguments: list[str] | None = None) -> int:

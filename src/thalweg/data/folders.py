@@ -154,8 +154,8 @@ def _opened(source: Any, name: str) -> Iterator[Any]:
         raise InputError(f"{name} cannot be read as a picture: {error}") from error
 
 
-def look(file: Path) -> _Look:
-    with _opened(file, str(file)) as image:
+def look(source: Any, name: str = "") -> _Look:
+    with _opened(source, name or str(source)) as image:
         wide, high = image.size
         if image.getexif().get(0x0112) in _TURNED:
             wide, high = high, wide

@@ -1,6 +1,7 @@
 """Tables in files: .csv, .tsv, .parquet, .npy and .npz. Reading executes no code."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ..errors import InputError, require
 from .cells import short
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+TEXTS = (".csv", ".tsv")
 
 
 def read_table(path: str | Path) -> Any:
@@ -32,7 +34,7 @@ def read_table(path: str | Path) -> Any:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
-        if suffix in (".csv", ".tsv"):
+        if suffix in TEXTS:
             return _read_text(path, "\t" if suffix == ".tsv" else None)
         return _read_parquet(path) if suffix == ".parquet" else _read_array(path)
     except OSError as error:
@@ -41,10 +43,22 @@ def read_table(path: str | Path) -> Any:
         raise InputError(f"{path} says that it holds more than there is memory") from error
 
 
-def _read_text(path: Path, mark: str | None) -> Any:
+def parse_table(content: bytes, name: str) -> Any:
+    """The table in the bytes of a .csv or .tsv file called `name`, as `read_table` reads it; InputError for another name."""
+    path = Path(name)
+    if path.suffix.lower() not in TEXTS:
+        raise InputError(f"{path} is a file of another kind; a table is {' or '.join(TEXTS)} here")
+    if not content:
+        raise InputError(f"{path} is empty")
+    return _read_text(path, "\t" if path.suffix.lower() == ".tsv" else None, content)
+
+
+def _read_text(path: Path, mark: str | None, content: bytes | None = None) -> Any:
+    """The table in a file, or in `content`, which is then all that is looked at."""
     pandas = require("pandas", "detect")
+    kept = None if content is None else io.BytesIO(content)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with path.open(newline="", encoding="utf-8-sig") if kept is None else io.TextIOWrapper(kept, "utf-8-sig", newline="") as stream:
             first = next((line for line in stream if line.strip()), "")
             mark = mark or max(",;\t", key=first.count)
             stream.seek(0)
@@ -70,7 +84,8 @@ def _read_text(path: Path, mark: str | None) -> Any:
         raise InputError(f"{path}: columns need names, each another, got {short(', '.join(names), 80)}")
     try:
         frame = pandas.read_csv(
-            path, sep=mark, encoding="utf-8-sig", header=None, names=[f"x{i}" for i in range(width)] if unnamed else names, index_col=False,
+            path if content is None else io.BytesIO(content), sep=mark, encoding="utf-8-sig", header=None,
+            names=[f"x{i}" for i in range(width)] if unnamed else names, index_col=False,
             skiprows=0 if unnamed else start, low_memory=False, skipinitialspace=True, decimal="," if commas and not points else ".",
         )  # fmt: skip
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors

@@ -1,0 +1,161 @@
+// Landscape: a map of an energy in the plane, and chains that walk on it while the page asks for more of their steps.
+
+import { $, ask, colour, crisp, options, short, values, wrong } from "/page.js";
+
+// deep blue for low energy to a light sand for high: a palette that also reads in grey
+const STOPS = [[13, 27, 62], [24, 73, 116], [45, 125, 140], [116, 173, 146], [197, 207, 167], [243, 238, 222]];
+const BANDS = 12; // contour lines, one a nat
+const GAP = 60; // milliseconds between two frames
+let home, map = null, chains = { x: null, done: 0, seed: 0 }, frames = [], walking = false, timer = null, open = false, serial = 0;
+
+const shade = value => {
+  const at = (value / 255) * (STOPS.length - 1), low = Math.min(STOPS.length - 2, Math.floor(at)), part = at - low;
+  return STOPS[low].map((one, i) => Math.round(one + part * (STOPS[low + 1][i] - one)));
+};
+
+export function begin(section) {
+  home = section;
+  const form = $("form", section);
+  form.addEventListener("submit", event => { event.preventDefault(); walking ? pause() : walk(); });
+  form.elements.again.addEventListener("click", anew);
+  for (const name of ["first", "second", "weight1", "weight2"]) form.elements[name].addEventListener("change", draw);
+  for (const name of ["sampler", "chains"]) form.elements[name].addEventListener("change", name === "chains" ? anew : rest);
+  const bar = $(".scale canvas", section), context = bar.getContext("2d");
+  for (let i = 0; i < 255; i++) { context.fillStyle = `rgb(${shade(i)})`; context.fillRect(i, 0, 1, 1); }
+}
+
+export function enter(section, entry, about) {
+  const form = $("form", section), names = about.energies.map(name => [name, name]);
+  const own = entry && !entry.panels.landscape ? entry.name : null, before = form.elements.first.value;
+  options(form.elements.first, names, own || (about.energies.includes(before) ? before : "8gaussians"));
+  options(form.elements.second, [["none", "none"], ...names], "none");
+  rest();
+  if (open) draw();
+}
+
+export function shown(now) {
+  open = now;
+  if (open && !map) draw();
+  if (!open) pause();
+}
+
+// a knob that does nothing is not shown
+function rest() {
+  const { second, sampler } = values($("form", home));
+  $("[name=weight2]", home).closest("label").classList.toggle("hidden", second === "none");
+  $("[name=noise]", home).closest("label").classList.toggle("hidden", sampler !== "langevin");
+}
+
+async function draw() {
+  pause();
+  rest();
+  const mine = ++serial, { first, second, weight1, weight2 } = values($("form", home));
+  try {
+    const found = await ask("/api/map", { first, second, weight1, weight2 });
+    if (mine !== serial) return;
+    map = found;
+    const bytes = Uint8Array.from(atob(found.map), c => c.charCodeAt(0));
+    const small = document.createElement("canvas");
+    small.width = small.height = found.cells;
+    const image = new ImageData(found.cells, found.cells);
+    bytes.forEach((value, i) => image.data.set([...shade(value), 255], 4 * i));
+    small.getContext("2d").putImageData(image, 0, 0);
+    map.small = small;
+    map.lines = contours(bytes, found.cells);
+    $(".scale", home).lastElementChild.textContent = `${found.depth} nats above the lowest`;
+    await anew();
+  } catch (error) {
+    wrong(home, error);
+  }
+}
+
+// segments of contour lines by marching squares, in units of the map's side
+function contours(bytes, cells) {
+  const segments = [];
+  for (let band = 1; band < BANDS; band++) {
+    const level = (255 * band) / BANDS;
+    for (let row = 0; row < cells - 1; row++) for (let column = 0; column < cells - 1; column++) {
+      const at = row * cells + column, corners = [bytes[at], bytes[at + 1], bytes[at + cells + 1], bytes[at + cells]];
+      const cuts = [];
+      for (let side = 0; side < 4; side++) {
+        const a = corners[side], b = corners[(side + 1) % 4];
+        if ((a < level) === (b < level)) continue;
+        const t = (level - a) / (b - a), [x, y, dx, dy] = [[0, 0, 1, 0], [1, 0, 0, 1], [1, 1, -1, 0], [0, 1, 0, -1]][side];
+        cuts.push([(column + 0.5 + x + t * dx) / cells, (row + 0.5 + y + t * dy) / cells]);
+      }
+      for (let i = 0; i + 1 < cuts.length; i += 2) segments.push([cuts[i], cuts[i + 1]]);
+    }
+  }
+  return segments;
+}
+
+async function anew() {
+  pause();
+  chains = { x: null, done: 0, seed: Math.floor(Math.random() * 1e6) };
+  frames = [];
+  await more(1, true);
+  paint();
+}
+
+// some more steps of the chains; they live here, the server keeps nothing
+async function more(steps, still = false) {
+  const { first, second, weight1, weight2, sampler, step, noise, temperature, chains: count } = values($("form", home));
+  const found = await ask("/api/walk", { first, second, weight1, weight2, sampler, step, noise, temperature, steps, x: chains.x, chains: count, done: chains.done, seed: chains.seed });
+  if (still) { frames = [found.frames[0]]; chains.x = found.frames[0]; }
+  else { frames.push(...found.frames.slice(1)); chains.x = found.frames.at(-1); chains.done = found.done; }
+  const parts = [`${chains.done} steps`, `mean energy of the chains ${short(found.energy)} nats`];
+  if (found.exact !== null) parts.push(`of exact draws ${short(found.exact)}`);
+  if (found.accepted !== null && !still) parts.push(`${Math.round(100 * found.accepted)} % accepted`);
+  $(".status", home).classList.remove("wrong");
+  $(".status", home).textContent = still ? "Chains start evenly spread. Walk lets them move." : parts.join(" · ");
+}
+
+async function walk() {
+  if (!map) return;
+  walking = true;
+  $("[type=submit]", home).textContent = "Pause";
+  home.dataset.walking = "yes";
+  frames = [];
+  let asking = false;
+  const turn = async () => {
+    if (!walking) return;
+    if (frames.length < 20 && !asking) {
+      asking = true;
+      more(25).catch(error => { pause(); wrong(home, error); }).finally(() => { asking = false; });
+    }
+    if (frames.length > 1) frames.shift();
+    paint();
+    timer = setTimeout(turn, GAP);
+  };
+  turn();
+}
+
+function pause() {
+  walking = false;
+  clearTimeout(timer);
+  if (!home) return;
+  delete home.dataset.walking;
+  $("[type=submit]", home).textContent = "Walk";
+}
+
+function paint() {
+  if (!map) return;
+  const canvas = $("canvas.map", home), side = 512, context = crisp(canvas, side, side), [left, right, bottom, top] = map.box;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(map.small, 0, 0, side, side);
+  context.strokeStyle = "rgba(255, 255, 255, .28)";
+  context.lineWidth = 0.8;
+  context.beginPath();
+  for (const [[ax, ay], [bx, by]] of map.lines) { context.moveTo(ax * side, ay * side); context.lineTo(bx * side, by * side); }
+  context.stroke();
+  const states = frames.length ? frames[0] : chains.x || [];
+  context.fillStyle = "#ff9d3b";
+  context.strokeStyle = "rgba(40, 20, 0, .75)";
+  for (const [x, y] of states) {
+    context.beginPath();
+    context.arc(((x - left) / (right - left)) * side, ((top - y) / (top - bottom)) * side, 3.4, 0, 7);
+    context.fill();
+    context.stroke();
+  }
+  canvas.dataset.shown = states.length;
+}
