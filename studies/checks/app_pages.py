@@ -60,7 +60,7 @@ def prepare(home: Path) -> None:
     write("new.csv", new)
     (home / "note.txt").write_text("no picture\n")
     (home / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
-    done(home, "train", "short_run/moons", "--images", "60000", "--out", "runs/moons")
+    done(home, "train", "short_run/moons", "--images", "20000", "--out", "runs/moons")
     done(home, "detect", "fit", "normal.csv", "--out", "detectors/people", "--seconds", "10")
 
 
@@ -68,7 +68,7 @@ def prepare(home: Path) -> None:
 def training(home: Path) -> Iterator[None]:
     """A training that goes on, with a learning rate too high for it now and then, so that its guard has something to do."""
     out = home / "runs" / "digits"
-    sizes = "--width 48 --sample-steps 10 --images 2000000 --log-every 512 --sample-every 4000 --save-every 2000"
+    sizes = "--sample-steps 10 --images 2000000 --log-every 512 --sample-every 8000 --save-every 4000"
     words = ("train", "egc/digits", "--lr", "0.3", *sizes.split())
     with thalweg(*words, "--out", "runs/digits", cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

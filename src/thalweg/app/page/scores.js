@@ -94,6 +94,8 @@ export const detect = {
   },
 };
 
+const EVENTS = 3; // that are told in words; all of them are lines in the curves
+
 export const watch = {
   begin(section) { this.section = section; $("form", section).addEventListener("submit", event => event.preventDefault()); },
   enter(section, entry) { this.entry = entry; this.have = ""; $(".latest", section).replaceChildren(); $(".charts", section).replaceChildren(); },
@@ -110,8 +112,9 @@ export const watch = {
       const of = found.total ? ` of ${found.total.toLocaleString("en")}` : "";
       $(".progress", section).textContent = found.images ? `${found.images.toLocaleString("en")}${of} examples in ${found.took} (${found.pace}); last line written ${found.ago} ago` : "nothing is logged yet";
       $("progress", section).value = found.total ? found.images / found.total : 0;
-      const events = found.events.map(({ event }) => make("p", event));
-      $(".events", section).replaceChildren(...(events.length ? events : [make("span", "the guard had nothing to do")]));
+      const events = found.events.slice(-EVENTS).map(({ event }) => make("p", event)), more = found.events.length - events.length;
+      const before = more ? [make("span", `the guard acted ${found.events.length} times, at last:`)] : [];
+      $(".events", section).replaceChildren(...(events.length ? [...before, ...events] : [make("span", "the guard had nothing to do")]));
       $(".charts", section).replaceChildren(...Object.entries(found.curves).map(([name, points]) => curve(name, points, found.events)));
       if (found.picture) {
         this.have = found.picture.name;
@@ -140,7 +143,7 @@ function curve(name, points, events) {
   context.fillStyle = colour("--card");
   context.fillRect(0, 0, width, height);
   context.strokeStyle = colour("--flag");
-  for (const { images } of events) { context.beginPath(); context.moveTo(x(images), 26); context.lineTo(x(images), height - 18); context.stroke(); }
+  for (const { images } of events.filter(event => event.images >= first)) { context.beginPath(); context.moveTo(x(images), 26); context.lineTo(x(images), height - 18); context.stroke(); }
   context.strokeStyle = colour("--accent");
   context.lineWidth = 1.6;
   context.beginPath();
