@@ -35,8 +35,9 @@ PRESETS = {
     "checkerboard":  dict(_TOY, data="checkerboard", sigma_min=0.0125, sigma_max=5.0),
     # standardised tables of one's own, whose shape is the data's
     "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, images=1_000_000),
-    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), classes=10, net=MLP(width=512, depth=3), waves=0, grey_values=17,
-                          sigma_min=0.01, batch=128, images=1_000_000),
+    # 1,259 images: dropout, and no longer than the loss of test images falls (studies/dual digits)
+    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), classes=10, grey_values=17, sigma_min=0.01, batch=128, images=160_000,
+                          net=PatchUNet(width=32, deep_width=64, hidden=64, blocks=1, deep_blocks=2, dropout=0.2)),
     "fashion-mnist": dict(_FASHION, classes=10),
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3, class_sigma=1.0),
     # few pictures: mirror images as well, dropout
