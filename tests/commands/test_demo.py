@@ -13,7 +13,7 @@ from thalweg.commands.zoo import figures, models, told
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small") / "model"
-    model = tw.method("dual/digits", conditional=True, calibration=100, sample_steps=4, **{"net.width": 16, "net.depth": 1})
+    model = tw.method("dual/digits", conditional=True, calibration=100, sample_steps=4, net={"kind": "mlp", "width": 16, "depth": 1})
     return tw.save(model.eval(), folder)
 
 

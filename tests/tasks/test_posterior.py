@@ -206,7 +206,7 @@ def test_wrong_intervals_are_refused(options):
 
 def test_apply_adds_the_noise_and_restores_given_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    method = tw.method("dual/digits", **{"net.width": 4, "net.depth": 1})
+    method = tw.method("dual/digits", net={"kind": "mlp", "width": 4, "depth": 1})
     x = random.uniform(2, 1, 8, 8, low=-1, high=1, generator=random.seeded(1))
     method.prepare(x)
     tw.save(method, "model")
