@@ -582,9 +582,9 @@ HOLES_TEXT = (
 )
 DIGITS_TEXT = (
     "Test images, about {seconds:g} CPU seconds, {seeds_in_words}: bits a dimension by one noise within the bins of grey values and by "
-    "the mean probability of eight, both from above; of dual by its own normalisation, and beside it by the likelihood under the flow of its "
-    "gradients (64 images) and with log Z by walks along the levels. The flow is a coupling flow with learned noise within the bins, at the "
-    "best of eight stops for these test images."
+    "the mean probability of eight, both from above; of dual by its own normalisation, and beside it by the likelihood under the flow of "
+    "its gradients (64 images) and with log Z by walks along the levels. The flow is a coupling flow with learned noise within the bins, "
+    "at the best of eight stops for these test images."
 )
 COST_TEXT = (
     "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "
