@@ -24,7 +24,7 @@ body { margin: 0 auto; max-width: 64rem; padding: 2rem 1.25rem 4rem; background:
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 2.25rem 0 .75rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-bottom: 1.5rem; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0 0 1.75rem; font-size: .9rem; }
 .facts dt { color: var(--soft); }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
@@ -50,7 +50,7 @@ figcaption { color: var(--soft); font-size: .9rem; margin-top: .5rem; }
 .training img:not(.shown) { display: none; }
 .training img.pixels { --fit: round(down, min(100%, 32rem), var(--unit)); }
 .sorts th { cursor: pointer; white-space: nowrap; }
-.sorts td { white-space: nowrap; font-weight: 400; font-variant-numeric: tabular-nums; }
+.sorts td { white-space: nowrap; font-weight: 400; font-size: 1rem; color: inherit; font-variant-numeric: tabular-nums; }
 .sorts td:first-child { font-weight: 600; }
 .sorts .best { font-weight: 700; }
 details { border-top: 1px solid var(--line); padding: .6rem 0; }

@@ -292,10 +292,10 @@ def test_wrong_options_are_one_line_and_nothing_is_written(asked, said, tmp_path
 def test_the_command_prints_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = tmp_path / "out"
-    assert main(["compare", "--methods", "short_run,dual", "--data", "moons", "--seconds", "0.5", "--n", "100", "--out", str(out)]) == 0
+    assert main(["compare", "--methods", "short_run,ddpm", "--data", "moons", "--seconds", "0.5", "--n", "100", "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert "KL(truth‖model)" in said.out and "short_run/moons" in said.out and str(out / "compare.html") in said.out
-    assert "[2/2] dual/moons, seed 0" in said.err
+    assert "[2/2] ddpm/moons, seed 0" in said.err
 
 
 def test_pictures_of_quality_need_a_value(tmp_path):
