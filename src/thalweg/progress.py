@@ -1,5 +1,6 @@
 """What works that take long say of themselves: how long they will be, how far they are and how long they have left, by time."""
 
+import contextlib
 import os
 import sys
 import textwrap
@@ -192,8 +193,9 @@ class Beat:
         Beat.open.remove(self)
 
     def _run(self, tick: float) -> None:
-        while not self.ended.wait(tick):
-            self.look()
+        with contextlib.suppress(OSError, ValueError):  # standard error is closed
+            while not self.ended.wait(tick):
+                self.look()
 
     def look(self) -> None:
         """Speak, if it is time to."""
@@ -222,9 +224,9 @@ def announce(text: str) -> None:
 
 
 class Work:
-    """Lines on standard error on how far a work is that is no training: one within five seconds, then less and less often.
+    """A context that says on standard error how far a work is that is no training: within five seconds, then less and less often.
 
-    `what` is worked on. As a context it speaks by time, whether or not anything is noted; else when something is. Nothing unless `shown`.
+    `what` is worked on. It speaks by time, whether or not anything is noted; nothing unless `shown`.
     """
 
     def __init__(self, what: str, *, shown: bool = True) -> None:

@@ -63,7 +63,8 @@ class Latents:
                     raise InputError(f"{self.name}: latents of {bad} of {len(images)} images hold NaN or infinity")
                 latents.append(z.contiguous())
                 labels.append(label)
-                work.note(min(1.0, len(latents) * PART / len(data)))  # type: ignore[arg-type]  # what is no stream has a length
+                if hasattr(data, "__len__"):
+                    work.note(min(1.0, len(latents) * PART / max(1, len(data))))
         self.x = torch.cat(latents)
         self.label = None if labels[0] is None else torch.cat(labels)
         self.shape = tuple(self.x.shape[1:])
