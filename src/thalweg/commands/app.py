@@ -1,12 +1,12 @@
 """`thalweg app`: models, runs and detectors in the browser, on this machine."""
 
 import contextlib
-import sys
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from thalweg.commands.options import parse
 from thalweg.errors import InputError
+from thalweg.progress import Beat, say
 
 PORT = 8642  # where none is given, and it is free
 
@@ -32,13 +32,13 @@ def run(arguments: list[str]) -> None:
     server = serve(options.names, options.host, options.port)
     print(f"page: {server.address}", flush=True)
     if not server.local:
-        say("other machines can open this page and compute here; nothing but this is shown to them, and nothing asks who they are")
-    say("Ctrl-C ends it")
+        say("thalweg: other machines can open this page and compute here; nothing but this is shown to them, and nothing asks who they are")
+    say("thalweg: Ctrl-C ends it")
     if options.browser:
         import webbrowser
 
         webbrowser.open(server.address)
-    with server, contextlib.suppress(KeyboardInterrupt):
+    with server, Beat(lambda seconds: ""), contextlib.suppress(KeyboardInterrupt):  # which says nothing while it waits to be asked
         server.serve_forever()
 
 
@@ -48,14 +48,10 @@ def serve(names: list[str], host: str = "127.0.0.1", port: int | None = None):
     from thalweg.app.shelf import Shelf
     from thalweg.commands.zoo import models
 
-    shelf = Shelf(names or [f"zoo:{name}" for name in models()], lambda name: say(f"{name} loaded"))
+    shelf = Shelf(names or [f"zoo:{name}" for name in models()], lambda name: say(f"thalweg: {name} loaded"))
     if port is not None:
         return Page(shelf, host, port)
     try:
         return Page(shelf, host, PORT)
     except InputError:  # another page has it
         return Page(shelf, host, 0)
-
-
-def say(text: str) -> None:
-    print(f"thalweg: {text}", file=sys.stderr, flush=True)
