@@ -598,7 +598,9 @@ LIKELIHOOD_TEXT = (
     "{flow[bits_per_dimension]:.3f} on {flow[n]} of them, {flow[difference]:+.1f} ± {flow[standard_error]:.1f} nats beside its own; log Z "
     "by walks {level_bounds[estimate][value]:+.1f}, between {level_bounds[lower][low]:.1f} and {level_bounds[upper][high]:.1f} nats."
 )
-OUTLIERS_TEXT = "AUROC of up to 1,000 test images against outliers of each kind; `levels` looks at eight noise levels, no score at any outlier."
+OUTLIERS_TEXT = (
+    "AUROC of up to 1,000 test images against outliers of each kind; `levels` looks at eight noise levels, no score at any outlier."
+)
 USES_TEXT = (
     "Gain in PSNR by denoising, and the level that likelihood finds. Completions of lower halves, 8 for each of 50 images: how many of the "
     "true pixels lie between the least and the greatest, and PSNR of hidden pixels."

@@ -161,8 +161,8 @@ def worst(r: dict) -> list[dict]:
 
 INTRO = (
     "{count} commands, each in a process of its own: presets that `thalweg list --laptop` has, trained for some seconds, and `evaluate`, "
-    "`compare` and `detect fit`. The machine had {load[0]:.0f} other works to do at a time, so wall times stand beside CPU seconds of the "
-    "process. Late: {late_text}."
+    "`compare` and `detect fit`. Other works shared the machine (a load of {load[0]:.0f}), so that wall times stand beside CPU seconds of "
+    "the process. Silences are those that begin in the first 30 s. Late: {late_text}."
 )
 
 
