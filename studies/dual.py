@@ -46,6 +46,7 @@ from thalweg.methods.dual import Dual
 TRIAL = 40  # steps whose CPU time says how many images a training of so many seconds can have
 BESIDE = ("dual", "short_run", "cdrl", "spline flow")
 DIMENSIONS = (16, 64)
+FINEST = 0.075  # the lowest level of mixtures, a quarter of their least deviation
 BITS = ("bits", "bits_of_several", "bits_by_flow", "bits_by_walks", "nats", "cpu_seconds")
 STOPS = 8  # of a flow's training, at which its bits are found
 ROUNDS = 15  # of steps whose time is compared
@@ -176,7 +177,7 @@ class Mixture:
 def mixture_one(row: str, seed: int, options: Options) -> Row:
     """The gap of the held-out log-density to the truth's, by the model's own normalisation, and the weights of modes in its samples."""
     data = Mixture(int(row.split()[-1]))
-    model, found = priced("dual/vectors", {"compile": True}, data, seed, options, options.seconds or 120.0)
+    model, found = priced("dual/vectors", {"compile": True, "sigma_min": FINEST}, data, seed, options, options.seconds or 120.0)
     if model is None:
         return found
     x = data.batch(0, 20_000, seed + 1000).x
