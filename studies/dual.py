@@ -587,6 +587,11 @@ DIGITS_TEXT = (
     "its gradients (64 images) and with log Z by walks along the levels. The flow is a coupling flow with learned noise within the bins, "
     "at the best of eight stops for these test images."
 )
+HALVES_TEXT = (
+    "Two models, each of every other image of {data}, planned for {seconds:g} CPU seconds each: on {images} test images their log-densities "
+    "have a correlation of {correlation:.4f}, differ by {difference:+.1f} nats in the mean and {spread_of_difference:.1f} from image to "
+    "image, where images differ by {spread:.0f} (standard deviations)."
+)
 COST_TEXT = (
     "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "
     "counted, and {share_of_peak:.0f %} of the {peak_gflops:.0f} GFLOP a second that one thread reaches on convolutions."
@@ -668,6 +673,7 @@ PAGE = [
                     ),
                 ],
             ),
+            Shown("dual_halves", [HALVES_TEXT, "{source}"]),
             Shown("dual_cost", [COST_TEXT, "{source}"]),
             Shown(
                 "dual_pictures",
