@@ -21,7 +21,8 @@ def folders(tmp_path_factory):
         file.write('{"images": 64, "event": "diverged at 64 images; back to 32 images"}\n')
     (home / "digits" / "samples").mkdir(exist_ok=True)
     tw.plot.grid(tw.data.load("digits").all().x[:4], home / "digits" / "samples" / "000000000064.png")
-    tw.save(tw.method("dual/digits", conditional=True, sample_steps=3, **{"net.width": 16, "net.depth": 1}).eval(), home / "dual")
+    net = {"kind": "mlp", "width": 16, "depth": 1}
+    tw.save(tw.method("dual/digits", conditional=True, sample_steps=3, net=net).eval(), home / "dual")
     tw.save(tw.method("short_run/moons", width=8, steps=2, sample_steps=3, buffer=512).eval(), home / "moons")
     tw.save(tw.method("wgan_gp/digits").eval(), home / "gan")
     rows = numpy.random.default_rng(0).normal(size=(60, 2))
