@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and README's five figures from studies/results/*.json, so that no figure is typed by hand.
+"""Write docs/benchmarks.md, what docs/scale.md and README show of figures from studies/results/*.json, so that no figure is typed by hand.
 
     python -m studies.tables
 
@@ -238,6 +238,17 @@ def choosing(text: str) -> str:
     return ARENA.sub(lambda match: "\n" + "\n".join(tables) + "\n", text)
 
 
+def scale(text: str) -> str:
+    """docs/scale.md with the table of presets and the sentence on a failing machine filled in."""
+    for place, name, said in (("presets", "checks.presets", "table"), ("node", "checks.node", "said")):
+        record = json.loads((RESULTS / f"{place}.json").read_text())
+        source = filled(SOURCE, {**record, "file": place})
+        found = getattr(importlib.import_module(f"studies.{name}"), said)(record["results"])
+        pattern = rf"(?<=<!-- {place} -->\n).*?(?=<!-- end of {place} -->)"
+        text = re.sub(pattern, lambda _, found=found, source=source: f"{found}\n\n{source}\n\n", text, flags=re.DOTALL)
+    return text
+
+
 def measured() -> str:
     """What `thalweg list` says was measured of presets, as JSON: text by METHOD/PRESET, of rows that change no field of it."""
     found = {}
@@ -261,6 +272,7 @@ def main() -> None:
     (DOCS / "benchmarks.md").write_text(page())
     (DOCS / "gallery.md").write_text(importlib.import_module("studies.gallery").page())
     (DOCS / "how_to_choose.md").write_text(choosing((DOCS / "how_to_choose.md").read_text()))
+    (DOCS / "scale.md").write_text(scale((DOCS / "scale.md").read_text()))
     (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text()))
 
 

@@ -157,6 +157,12 @@ def wrap(data: Data, name: str | Path, *, device: str | torch.device = "cpu") ->
     return Latents(data, load_autoencoder(name, device=device), device=usable(device)) if str(name) else data
 
 
+def image_shape(name: str | Path, latent: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape [C, H, W] of the images whose latents by the autoencoder `name` have the shape `latent` [c, h, w]."""
+    with torch.no_grad():
+        return tuple(_loaded(str(name)).decode(torch.zeros(1, *latent)).shape[1:])
+
+
 def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
     """A function from latents [B, c, h, w] to images [B, C, H, W] in [−1, 1], for samples; the identity for an empty name.
 

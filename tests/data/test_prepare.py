@@ -60,3 +60,28 @@ def test_the_held_out_batch():
     )
     with pytest.raises(InputError, match="views = 2 is for images of objects"):
         prepare(config("digits", (1, 8, 8), views=2), "digits", "train")
+
+
+def test_images_for_latents_are_brought_to_the_size_that_the_latents_are_of(monkeypatch, tmp_path):
+    """ImageNet's pictures differ in size; a preset of latents [4, 4, 4] of an autoencoder that takes 8 pixels to one needs 32×32."""
+    from PIL import Image
+
+    from thalweg import latent
+
+    class Eighth:
+        def encode(self, x):
+            return torch.nn.functional.avg_pool2d(x, 8)[:, [0, 1, 2, 0]]
+
+        def decode(self, z):
+            return torch.zeros(len(z), 3, 8 * z.shape[2], 8 * z.shape[3])
+
+    monkeypatch.setattr(latent, "load_autoencoder", lambda name, device="cpu": Eighth())
+    latent._loaded.cache_clear()
+    for i in range(4):
+        Image.new("RGB", (40 + i, 50)).save(tmp_path / f"{i}.png")
+    name = f"{tmp_path}/"
+    data = prepare(config(name, (4, 4, 4), autoencoder="eighth"), name, "train")
+    assert tuple(data.shape) == (4, 4, 4)
+    with pytest.raises(InputError, match="the pictures differ"):
+        prepare(config("others", (4, 4, 4), autoencoder="eighth"), name, "train")
+    latent._loaded.cache_clear()

@@ -79,6 +79,8 @@ def test_commands_are_shown_by_present_names():
 def test_the_page_and_readme_are_what_the_results_say():
     assert tables.page() == (tables.DOCS / "benchmarks.md").read_text()
     assert tables.measured() == tables.MEASURED.read_text(encoding="utf-8")
+    scale = (tables.DOCS / "scale.md").read_text()
+    assert tables.scale(scale) == scale and scale.count("| egc/imagenet256-latent |") == 1
     text = (tables.ROOT / "README.md").read_text()
     assert tables.readme(text) == text and text.count("| test accuracy | 99.") == 1
 

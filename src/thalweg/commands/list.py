@@ -59,7 +59,7 @@ def lines(methods: Iterable[str] = METHODS, asked: Iterable[str] = ()) -> list[s
         for key, row in rows.items():
             name, shape = f"{method}/{key}", "×".join(map(str, row["shape"]))
             size = f"{sizes[name]:,}" if name in sizes else "?"
-            data = {"toy": "any toy", "vectors": "your table"}.get(key, row["data"])
+            data = {"toy": "any toy", "vectors": "your table"}.get(key, row["data"]) or "your pictures"
             line = f"  {name:34} {data:20} {shape:>9} {size:>11} parameters {row['images']:>11,} images  {', '.join(tags(key, row))}"
             found.append(line + (f"; {said}" if (said := measured(name)) else ""))
     if not found:
@@ -90,9 +90,9 @@ def tags(key: str, row: Mapping[str, Any]) -> list[str]:
     if len(shape) == 1:
         return ["toy" if data in presets.TOYS else "table", "laptop"]
     kinds = ["latent"] if row.get("autoencoder") else ["colour" if shape[0] == 3 else "picture"]
-    if data.startswith(("objects", "chairs", "cars", "carla/")):
+    if data.startswith(("objects", "chairs", "cars", "data/carla/", "data/srn_cars/")):
         kinds = ["3-d"]
-    large = data.startswith("hf:") or data.endswith("/")
+    large = data.startswith("hf:") or data.endswith("/") or not data
     return [*kinds, "gpu" if large else "laptop" if shape[1] * shape[2] <= SMALL and kinds != ["latent"] else "hours"]
 
 

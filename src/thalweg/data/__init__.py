@@ -178,6 +178,8 @@ def _load(
     if path.is_file():
         raise InputError(f"{name} is a file of another kind; data is a folder of pictures, a .npz, .npy, .csv or .parquet file")
     known = f"the names are {', '.join(NAMES)} and hf:NAME"
+    if name.startswith("data/"):  # where presets of the papers look for sets that are no names
+        raise InputError(f"there is no folder {name}; how to get it is said in docs/data.md, 'Sets of the papers', or give --data")
     raise InputError(f"unknown data '{name}', and no such file or folder{nearest(name, NAMES)}; {known}")
 
 

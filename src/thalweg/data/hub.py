@@ -121,7 +121,7 @@ def hub(
 
     if streaming:
         return Stream(rows, read, classes=source.classes, name=source.name)
-    return _in_memory(source, split, list(rows()), read)
+    return _in_memory(source, split, read)
 
 
 def _content(item: dict) -> Any:
@@ -135,12 +135,14 @@ def _channels(datasets: Any, rows: Any, name: str) -> int | None:
     return None if first is None else decode(_content(first[train.image]), f"{name}: image 0").shape[0]
 
 
-def _in_memory(source: _Source, split: str, pairs: list[tuple[Any, int | None]], read: Callable[[Any], Tensor]) -> Images:
-    if not pairs:
+def _in_memory(source: _Source, split: str, read: Callable[[Any], Tensor]) -> Images:
+    """All pictures of a split, decoded one by one: as files, a set of large pictures takes far more memory than at its size here."""
+    count = len(source.rows)
+    if not count:
         raise InputError(f"{source.name} is empty")
-    label = torch.tensor([value for _, value in pairs]) if source.label else None
-    index = torch.arange(len(pairs)) if source.carve is None else partition(split, len(pairs), source.carve, label)
-    images = [read(pairs[row][0]) for row in index.tolist()]
+    label = torch.tensor(source.rows[source.label][:]) if source.label else None
+    index = torch.arange(count) if source.carve is None else partition(split, count, source.carve, label)
+    images = [read((row, source.rows[row][source.image])) for row in index.tolist()]
     odd = next((image for image in images if image.shape != images[0].shape), None)
     if odd is not None:
         raise InputError(

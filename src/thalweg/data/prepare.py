@@ -50,6 +50,10 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
     Raises InputError for data without what the model needs.
     """
     needs = config.data_needs
+    if needs.autoencoder and size is None and name == config.data:
+        from ..latent import image_shape
+
+        size = image_size(image_shape(needs.autoencoder, config.shape))
     found = sized(config, name, split, size=size, **options | ({} if needs.read_views is None else {"views": needs.read_views}))
     where = origin(found)
     if needs.autoencoder:

@@ -6,7 +6,7 @@ from thalweg.nn.build import Coders
 # fmt: off
 PRESETS = {
     "fashion-mnist": dict(data="fashion-mnist", shape=(1, 28, 28), coders=Coders(widths=(32, 64, 64)), images=1_000_000),
-    # a folder of colour pictures, or --data hf:NAME, brought to this shape by --size 64
-    "pictures":      dict(data="pictures/", shape=(3, 64, 64), coders=Coders(widths=(48, 96, 96)), images=2_000_000, batch=64),
+    # colour pictures of one's own, by --data FOLDER or hf:NAME, brought to this shape by --size 64
+    "pictures":      dict(data="", shape=(3, 64, 64), coders=Coders(widths=(48, 96, 96)), images=2_000_000, batch=64),
 }
 # fmt: on

@@ -40,7 +40,7 @@ _CIFAR = dict(_PAPER, data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=Recovery
 _LARGE = RecoveryNet(widths=(256, 512, 512, 512), blocks=8)
 _IMAGENET = dict(_PAPER, data="hf:ILSVRC/imagenet-1k", shape=(3, 32, 32), net=_LARGE)
 _CELEBA = dict(
-    _PAPER, data="pictures/", shape=(3, 64, 64),
+    _PAPER, data="hf:flwrlabs/celeba", shape=(3, 64, 64),
     initializer=UNet(width=64, multipliers=(1, 1, 1, 1, 1), blocks=3, attention=16, precise_first=True),
 )  # fmt: skip
 _FIVE = (128, 256, 256, 256, 256)
@@ -71,11 +71,12 @@ PRESETS = {
     # best at w = 0.7 (sec. 5.4.3)
     "imagenet32-guided":    dict(_IMAGENET, classes=1000, conditional=True, guidance=1.7),
     # male, smiling, young, each yes or no (sec. 5.4.6): a folder with attributes.csv; w = 3, an initializer without labels
-    "celeba-64-composition": dict(_CELEBA, net=RecoveryNet(widths=_FIVE, blocks=2), classes=6, conditional=True, guidance=4.0,
-                                  initializer_conditional=False),
+    "celeba-64-composition": dict(_CELEBA | dict(data="data/celeba-attributes/"), net=RecoveryNet(widths=_FIVE, blocks=2), classes=6,
+                                  conditional=True, guidance=4.0, initializer_conditional=False),
     "celeba-64-inpainting": dict(_CELEBA, net=RecoveryNet(widths=_FIVE, blocks=8)),
     # sec. 5.4.4 gives neither networks nor autoencoder: those of 32×32, in the latents that EGC's preset has
-    "celebahq-256-latent":  dict(_PAPER, data="pictures/", shape=(4, 32, 32), autoencoder="diffusers:stabilityai/sd-vae-ft-ema",
+    "celebahq-256-latent":  dict(_PAPER, data="hf:korexyz/celeba-hq-256x256", shape=(4, 32, 32),
+                                 autoencoder="diffusers:stabilityai/sd-vae-ft-ema",
                                  net=RecoveryNet(widths=(128, 256, 256, 256), blocks=8)),
 }
 # fmt: on

@@ -26,6 +26,8 @@ def _frozen(stages: int) -> dict[str, object]:
     return _paper(stages) | dict(frozen_coarse=True, stage_steps=(15,) * stages)
 
 
+_TO_DOGS = dict(data="data/cat2dog/dogs/", source="data/cat2dog/cats/", net=ExpandingNet(width=16))
+
 # fmt: off
 PRESETS = {
     "digits":          dict(_SMALL, data="digits", shape=(1, 8, 8), images=300_000),
@@ -46,18 +48,24 @@ PRESETS = {
     "translate-emoji": dict(_TRANSLATE_16, data="emoji-google", source="emoji-twitter", shape=(3, 16, 16)),
     # sec. A.2, c = 32 (Table 6); nothing from here on was run
     "cifar10":         dict(_paper(3), data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=ExpandingNet(width=32)),
-    "imagenet-32":     dict(_paper(3), data="pictures/", shape=(3, 32, 32), net=ExpandingNet(width=48)),  # Table 7: c = 48
-    # both columns of Table 2: pictures as they are, or cut to their middle 140×140 before, where the folder is made
-    "celeba-64":       dict(_paper(4), data="pictures/", shape=(3, 64, 64), net=ExpandingNet(width=32)),
-    "celebahq-128":    dict(_paper(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32)),
-    "lsun-church-128": dict(_paper(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32)),  # Figure 13
-    "celebahq-128-frozen": dict(_frozen(5), data="pictures/", shape=(3, 128, 128), net=ExpandingNet(width=32), chain_noise=0.03),
+    "imagenet-32":     dict(_paper(3), data="hf:ILSVRC/imagenet-1k", shape=(3, 32, 32), net=ExpandingNet(width=48)),  # Table 7: c = 48
+    # the first column of Table 2, pictures as they are; for the other one a folder of their middle 140×140, by --data
+    "celeba-64":       dict(_paper(4), data="hf:flwrlabs/celeba", shape=(3, 64, 64), net=ExpandingNet(width=32)),
+    "celebahq-128":    dict(_paper(5), data="hf:korexyz/celeba-hq-256x256", shape=(3, 128, 128), net=ExpandingNet(width=32)),
+    # Figure 13
+    "lsun-church-128": dict(_paper(5), data="hf:tglcourse/lsun_church_train", shape=(3, 128, 128), net=ExpandingNet(width=32)),
+    "celebahq-128-frozen": dict(_frozen(5), data="hf:korexyz/celeba-hq-256x256", shape=(3, 128, 128), net=ExpandingNet(width=32),
+                                chain_noise=0.03),
     # Figures 17 and 18
-    "celebahq-256":    dict(_frozen(6), data="pictures/", shape=(3, 256, 256), net=ExpandingNet(width=32), chain_noise=0.025),
-    "celebahq-512":    dict(_frozen(7), data="pictures/", shape=(3, 512, 512), net=ExpandingNet(width=48), chain_noise=0.015),
-    # sec. A.9.2: c = 16; any of the five sets of sec. A.9.1 by --source and --target. Its rate is ten times higher from dogs to cats
-    "translate-128":   dict(_paper(5), data="target/", source="source/", shape=(3, 128, 128), net=ExpandingNet(width=16)),
-    "translate-256":   dict(_paper(6), data="target/", source="source/", shape=(3, 256, 256), net=ExpandingNet(width=16)),
-    "translate-256-dogs": dict(_paper(6), data="cats/", source="dogs/", shape=(3, 256, 256), net=ExpandingNet(width=16), lr=1e-2),
+    "celebahq-256":    dict(_frozen(6), data="hf:korexyz/celeba-hq-256x256", shape=(3, 256, 256), net=ExpandingNet(width=32),
+                            chain_noise=0.025),
+    "celebahq-512":    dict(_frozen(7), data="data/celebahq-512/", shape=(3, 512, 512), net=ExpandingNet(width=48),
+                            chain_noise=0.015),
+    # sec. A.9.2: c = 16; cats to dogs, any of the five sets of sec. A.9.1 by --source and --target. The rate is
+    # ten times higher from dogs to cats
+    "translate-128":   dict(_TO_DOGS, **_paper(5), shape=(3, 128, 128)),
+    "translate-256":   dict(_TO_DOGS, **_paper(6), shape=(3, 256, 256)),
+    "translate-256-dogs": dict(_TO_DOGS | dict(data="data/cat2dog/cats/", source="data/cat2dog/dogs/"), **_paper(6), shape=(3, 256, 256),
+                               lr=1e-2),
 }
 # fmt: on

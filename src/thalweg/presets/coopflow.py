@@ -22,7 +22,7 @@ _PAPER = dict(shape=(3, 32, 32), net=PooledNet(widths=(128, 256, 512, 1024)),
               initializer=Flow(couplings=4, width=96, depth=10, mixtures=32, self_attention=True), warm_up=0, lr_end=1.0)  # fmt: skip
 _CIFAR = dict(_PAPER, data="hf:uoft-cs/cifar10", classes=10, augmentation=Shifts(flip=0.5, shift=0))
 _SVHN = dict(_PAPER, data="hf:ufldl-stanford/svhn:cropped_digits", classes=10)
-_CELEBA = dict(_PAPER, data="pictures/")
+_CELEBA = dict(_PAPER, data="hf:flwrlabs/celeba")
 _T30 = Langevin(steps=30, step=0.03, noise=0.0, clip=0.1, clamp=True)
 _T200 = Langevin(steps=200, step=0.01, noise=0.0, clip=0.1, clamp=True)
 _T200_LONGER = replace(_T200, step=0.011)

@@ -69,9 +69,9 @@ PRESETS = {
                                  net=NICE(width=1000, depth=5, couplings=4), encoder=MLPEncoder(width=1000, depth=5)),
     "cifar10":              dict(_LARGE, data="hf:uoft-cs/cifar10", shape=(3, 32, 32), batch=256, images=60_000_000, ema=0.9999,
                                  net=UNet(width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=16)),
-    "celeba-64":            dict(_LARGE | _CELEBA, data="pictures/", shape=(3, 64, 64), batch=128, images=65_000_000,
+    "celeba-64":            dict(_LARGE | _CELEBA, data="hf:flwrlabs/celeba", shape=(3, 64, 64), batch=128, images=65_000_000,
                                  net=UNet(width=64, multipliers=(1, 1, 2, 2, 4), blocks=2, attention=16)),
-    "lsun-church-128":      dict(_LARGE | _LSUN, data="pictures/", shape=(3, 128, 128), batch=48, images=50_000_000,
+    "lsun-church-128":      dict(_LARGE | _LSUN, data="hf:tglcourse/lsun_church_train", shape=(3, 128, 128), batch=48, images=50_000_000,
                                  net=UNet(width=64, multipliers=(1, 2, 2, 4, 4), blocks=2, attention=16)),
 }
 # fmt: on

@@ -17,6 +17,13 @@ _UNSUPERVISED = dict(supervised=False, latent_classes=10)
 _RELEASED = dict(cross_entropy_weight=0.005, label_smoothing=0.2, passes="separate", lr=1e-4, lr_end=1.0, weight_decay=0.0, ema=0.9999)
 # torchvision's RandomResizedCrop and a flip, which the released code's classifier sees (Table 3, ‡)
 _CROPS = RandomViews(crop=0.08, flip=0.5, jitter=0.0, grey=0.0)
+_CIFAR = dict(_RELEASED, shape=(3, 32, 32), net=GuidedUNet(width=192, blocks=3, multipliers=(1, 2, 2), attention=16, dropout=0.1),
+              readout="logits", augmentation=Shifts(flip=0.5, shift=0), class_augmentation=_CROPS, data_std=0.5, guidance=1.0,
+              sample_steps=1000, batch=128, images=100_000_000)  # fmt: skip
+_LATENT = dict(shape=(4, 32, 32), autoencoder="diffusers:stabilityai/sd-vae-ft-ema", supervised=False, latent_classes=1000,
+               net=GuidedUNet(width=192, blocks=2, multipliers=(1, 2, 4), attention=32), readout="logits", data_std=1.0,
+               beta_start=0.00085, beta_stop=0.012, sample_steps=100, eta=0.0, lr=1e-4, lr_end=1.0, weight_decay=0.0, ema=0.9999,
+               batch=512, warm_up=0)  # fmt: skip
 
 # fmt: off
 PRESETS = {
@@ -44,11 +51,13 @@ PRESETS = {
                                                       modulate=False, pool="map"), readout="map", data_std=1.0,
                                        beta_start=0.00085, beta_stop=0.012, label_dropping=0.1, label_input=True, guidance=7.0,
                                        sample_steps=100, eta=0.0, batch=512, warm_up=0, images=400_000_000),
-    # CIFAR-10's settings were never published; these are guided diffusion's network with the recipe above, crops for the classifier
+    # CIFAR's settings were never published; these are guided diffusion's network with the recipe above, crops for the classifier
     # included; not run here
-    "cifar10":                    dict(_RELEASED, data="hf:uoft-cs/cifar10", shape=(3, 32, 32), classes=10,
-                                       net=GuidedUNet(width=192, blocks=3, multipliers=(1, 2, 2), attention=16, dropout=0.1),
-                                       readout="logits", augmentation=Shifts(flip=0.5, shift=0), class_augmentation=_CROPS,
-                                       data_std=0.5, guidance=1.0, sample_steps=1000, batch=128, images=100_000_000),
+    "cifar10":                    dict(_CIFAR, data="hf:uoft-cs/cifar10", classes=10),
+    "cifar100":                   dict(_CIFAR, data="hf:uoft-cs/cifar100", classes=100),
+    # Table 4: unsupervised, 30,000 and 126,000 images as latents of the autoencoder above. Neither networks nor lengths were published:
+    # half the released width, as many latent classes as that network has labels, all ours; not run here
+    "celebahq-256-latent":        dict(_LATENT, data="hf:korexyz/celeba-hq-256x256", images=50_000_000),
+    "lsun-church-256-latent":     dict(_LATENT, data="hf:tglcourse/lsun_church_train", images=100_000_000),
 }
 # fmt: on

@@ -39,9 +39,11 @@ _VAE = dict(views=1, images=2_000_000, prior=GaussianPrior(), learner=Amortized(
 _FIELD = RadianceField(width=256, depth=8, mapping=256, octaves=10, octaves_view=4)
 _PAPER = dict(field=_FIELD, dim_appearance=128, dim_shape=128, lr_generator=1e-4, warm_up=0, images=5_000_000)
 _RESNET_34 = InferenceNet(widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
-_CARLA = _PAPER | dict(data="carla/", shape=(3, 64, 64), renderer=Rays(near=7.5, far=12.5, ball=False, samples=64, rays=0))
+_CARLA = _PAPER | dict(data="data/carla/", shape=(3, 64, 64), renderer=Rays(near=7.5, far=12.5, ball=False, samples=64, rays=0))
 # lens of 131.25 of 128 pixels, cameras at 1.3
-_CARS = _PAPER | dict(data="cars/", shape=(3, 128, 128), renderer=Rays(near=0.8, far=1.8, ball=False, focal=1.025, samples=64, rays=0))
+_CARS = _PAPER | dict(
+    data="data/srn_cars/", shape=(3, 128, 128), renderer=Rays(near=0.8, far=1.8, ball=False, focal=1.025, samples=64, rays=0)
+)
 _LARGE: dict[str, Any] = dict(width_appearance=256, width_shape=256, depth=4)  # Table 3.1 (b)
 
 # fmt: off
