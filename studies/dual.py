@@ -588,9 +588,9 @@ DIGITS_TEXT = (
     "at the best of eight stops for these test images."
 )
 HALVES_TEXT = (
-    "Two models, each of every other image of {data}, planned for {seconds:g} CPU seconds each: on {images} test images their log-densities "
-    "have a correlation of {correlation:.4f}, differ by {difference:+.1f} nats in the mean and {spread_of_difference:.1f} from image to "
-    "image, where images differ by {spread:.0f} (standard deviations)."
+    "Two models, each of every other image of {data}, planned for {seconds:g} CPU seconds each: on {images} test images their "
+    "log-densities have a correlation of {correlation:.4f}, differ by {difference:+.1f} nats in the mean and {spread_of_difference:.1f} "
+    "from image to image, where images differ by {spread:.0f} (standard deviations)."
 )
 COST_TEXT = (
     "A step on {batch} images of {data} takes {ratio:.2f} times a plain denoiser's of the same body, {gflop_a_step:.1f} GFLOP as "

@@ -19,7 +19,7 @@ from thalweg.train import fit
 METHODS = {
     "short_run/8gaussians": {"net.width": 16, "chain.steps": 2, "buffer": 64},
     "cdrl/digits-conditional": {"net.width": 16, "net.depth": 1, "chain.steps": 2},
-    "dual/digits": {"net.width": 16, "net.depth": 1, "classes": 0},
+    "dual/digits": {"net": MLP(width=16, depth=1), "classes": 0},
     "egc/digits": {"net.width": 8, "net.blocks": 1},
 }
 UNETS = {

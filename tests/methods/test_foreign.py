@@ -25,7 +25,7 @@ from thalweg.methods.base import has
 SMALL = {  # preset and fields that make it quick; one more where a method has ways that do not meet
     "short_run": [("digits-conditional", {"net.widths": (8, 8), "buffer": 16}), ("8gaussians", {"net.width": 8, "buffer": 16})],
     "egc": [("digits", {"net.width": 8, "net.blocks": 1})],
-    "dual": [("digits", {"net.width": 8, "net.depth": 1, "conditional": True})],
+    "dual": [("digits", {"net": {"kind": "mlp", "width": 8, "depth": 1}, "conditional": True})],
     "cdrl": [("digits-conditional", {"net.width": 8, "net.depth": 1}), ("8gaussians", {"net.width": 8, "net.depth": 1})],
     "ddaebm": [("8gaussians", {"net.width": 8, "net.depth": 1}), ("25gaussians-weighted", {"net.width": 8, "net.depth": 1})],
     "jem": [("digits", {"net.width": 8, "net.blocks": 1, "buffer": 16})],
