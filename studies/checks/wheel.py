@@ -35,6 +35,7 @@ COMMANDS = (
     "apply inpaint runs/digits --input digits.npz --out filled.png",
     "export runs/digits --out digits",
     "train egc/digits --help",
+    "app --help",
     "--version",
 )
 MIB = 2**20
