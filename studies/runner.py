@@ -172,7 +172,9 @@ class Study:
         parser.add_argument("--seconds", type=float, help="CPU seconds at most for one training")
         parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
         parser.add_argument("--seeds", type=int, default=3)
-        parser.add_argument("--once", nargs="+", default=[], metavar="ROW", help="rows for which seed 0 is enough")
+        parser.add_argument(
+            "--once", nargs="+", default=[], metavar="ROW", help="rows, or parts of their names, for which seed 0 is enough"
+        )
         parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time; keep it at or below the number of cores")
         parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="some rows only")
         if self.run is not None:
@@ -213,7 +215,7 @@ class Study:
             (row, seed)
             for seed in range(options.seeds)
             for row in names
-            if seed < part.most.get(row, options.seeds) and not (seed and row in options.once)
+            if seed < part.most.get(row, options.seeds) and not (seed and any(name in row for name in options.once))
         ]
         rows = self.rows(name, jobs, options)
         of_row = {row: [found for found in rows if found["row"] == row] for row in names}
