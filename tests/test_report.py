@@ -135,7 +135,7 @@ def test_a_slider_shows_one_picture_of_a_training_and_needs_no_network(tmp_path)
 
 def test_calls_of_a_run_are_kept_by_line(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/thalweg", "train", "egc/digits", "--out", "a b"])
-    calls.note(tmp_path, seed=3)
+    calls.note(tmp_path, calls.this(seed=3))
     with open(tmp_path / calls.NAME, "a") as file:
         file.write('{"torn')
     (row,) = calls.read(tmp_path)

@@ -46,14 +46,18 @@ def command() -> str:
     return shlex.join(["python", path.name, *words]) if path.suffix == ".py" else shlex.join([path.name, *words])
 
 
-def note(out: Path, **about: Any) -> None:
-    """Add this call to those of the run in `out`; `about` says more of it, plain values. InputError where it cannot be written."""
-    row = {
+def this(**about: Any) -> dict[str, Any]:
+    """This call as it is kept; `about` says more of it, plain values."""
+    return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "command": command(), **about, "machine": machine(),
         "versions": {"thalweg": thalweg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
+
+
+def note(out: Path, call: dict[str, Any]) -> None:
+    """Add `call` to those of the run in `out`. InputError where it cannot be written."""
     with writing(out / NAME), open(out / NAME, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(call) + "\n")
 
 
 def read(out: Path) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ class Run:
         self.best = math.inf
         self.elapsed = 0.0
         self.saved = -1  # images of the newest state
+        self.call: dict[str, Any] | None = None  # what is to be noted of this call
         self.started = 0.0  # on the clock, less what was spent before a resume
         self.kept: deque[dict[str, Any]] = deque(maxlen=checkpoint.KEEP)  # states of a run without a folder
         self.writer: Any = None
@@ -163,6 +164,9 @@ class Run:
             self.kept.append(copy.deepcopy(state))
         else:
             self.world.on_first(lambda: checkpoint.save(out, state))
+            if call := self.call:  # noted with the first state that is its own
+                self.world.on_first(lambda: calls.note(out, call))
+                self.call = None
         self.saved = self.update.images
 
     # --- the loop
@@ -199,7 +203,7 @@ class Run:
             self.saved = self.update.images
         self.world.on_first(lambda: checkpoint.trim_stats(out, self.update.images))
         about = dict(images=self.update.images, seed=self.options.seed, device=str(self.device), precision=self.options.precision)
-        self.world.on_first(lambda: calls.note(out, **about, processes=self.world.size))
+        self.call = self.world.on_first(lambda: calls.this(**about, processes=self.world.size))
         return state is not None
 
     def train(self) -> None:
