@@ -70,7 +70,7 @@ def test_commands_of_the_page_can_be_given(command):
         return
     options = module.STUDY.parser().parse_args(words)
     known = {row for part in options.parts for row in names_of(module.STUDY.parts[part], options)}
-    assert set(options.rows) | set(options.once) <= known
+    assert set(options.rows) <= known and all(any(name in row for row in known) for name in options.once)
     for row, preset_name, fields in settings(module.STUDY, words):
         assert changed(preset(preset_name)[1], **fields), row
 
