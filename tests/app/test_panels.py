@@ -244,10 +244,23 @@ def test_pictures_are_scored_among_held_out_ones(entry):
     held = numpy.array(entry("digits").model.trained_on["held_out"])
     assert found["count"] == len(found["rows"]) == 10 and found["held_out"] == len(held) == sum(found["bins"])
     for row in found["rows"]:
-        expected = (1 + (held >= row["score"]).sum()) / (len(held) + 1)
-        assert abs(row["p"] - expected) < 0.01 and row["outlier"] == (row["p"] <= 0.1) == (row["score"] > found["threshold"])
+        expected = min(1, 2 * min(1 + (held >= row["score"]).sum(), 1 + (held <= row["score"]).sum()) / (len(held) + 1))
+        beyond = not found["lower"] <= row["score"] <= found["threshold"]
+        assert abs(row["p"] - expected) < 0.02 and row["outlier"] == (row["p"] <= 0.1) == beyond
     files = [{"name": f"{i}.png", "data": png(numpy.full((8, 8), 40 * i, numpy.uint8))} for i in range(3)]
     assert [row["name"] for row in judge.judge(entry("digits"), {"files": files})["rows"]] == ["0.png", "1.png", "2.png"]
+
+
+def test_an_energy_below_all_held_out_ones_is_strange(entry, monkeypatch):
+    """As of a black picture, which a density of pictures finds likelier than any of these."""
+    monkeypatch.setattr(judge.evaluate, "energies", lambda model, x: torch.tensor([-1e6, 50.0, 1e6]))
+    moons = entry("moons")
+    monkeypatch.setattr(moons.model, "trained_on", {"held_out": [float(i) for i in range(100)]})
+    found = judge.judge(moons, {"files": [{"name": "a.csv", "data": url(b"a,b\n1,2\n3,4\n5,6\n")}], "alpha": 0.05})
+    assert {row["name"]: row["outlier"] for row in found["rows"]} == {"row 1": True, "row 2": False, "row 3": True}
+    assert (found["lower"], found["threshold"], found["outliers"]) == (1.0, 98.0, 2)
+    with pytest.raises(InputError, match="needs 200 held-out examples"):
+        judge.judge(moons, {"files": [{"name": "a.csv", "data": url(b"a,b\n1,2\n")}], "alpha": 0.01})
 
 
 def test_rows_are_scored_by_a_detector(entry):

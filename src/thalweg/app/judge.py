@@ -34,26 +34,30 @@ class Items(NamedTuple):
 def judge(entry: Entry, asked: Asked) -> dict[str, Any]:
     """Score, p-value and verdict of each of `files` ({name, data}), or of pictures made up, at a rate of false alarms `alpha`.
 
-    Scores are strangeness in nats: the energy of a model, of a detector its score with the sign changed. `bins`: how many held-out
-    examples lie in each, from `low` to `high`; `threshold`: the score above which an item is an outlier.
+    Scores are in nats: the energy of a model, of a detector its score with the sign changed, its strangeness. An energy is strange at both
+    ends, as pictures simpler than the data have less than any of these. `bins`: how many held-out examples lie in each, from `low` to
+    `high`; `threshold`: the score above which an item is an outlier, and `lower` that below which it is, None of a detector.
     """
     entry.require("detect")
     alpha = ask.number(asked, "alpha", 0.05 if entry.detector is None else float(entry.detector.contamination), 0.001, 0.5)
     items = _made(entry, asked) if asked.get("made") is True else _uploaded(entry, asked)
     if entry.detector is None:
         strange, held_out = _by_energy(entry.model, items.x)
-        p_values = (1 + (held_out[None, :] >= strange[:, None]).sum(1)) / (len(held_out) + 1)
+        above, below = ((1 + side.sum(1)) / (len(held_out) + 1) for side in (held_out >= strange[:, None], held_out <= strange[:, None]))
+        p_values = numpy.minimum(1, 2 * numpy.minimum(above, below))
     else:
         score, p_values = entry.detector.judge(items.x)
         strange, held_out = -score, numpy.sort(entry.detector.conformal_.strangeness)
-    k = int(alpha * (len(held_out) + 1) + 1e-9)
+    ends = 2 if entry.detector is None else 1
+    k = int(alpha / ends * (len(held_out) + 1) + 1e-9)
     if k < 1:
         raise InputError(
-            f"a rate of {alpha:g} needs {int(1 / alpha)} held-out examples or more, there are {len(held_out)}: choose a higher one"
+            f"a rate of {alpha:g} needs {int(ends / alpha)} held-out examples or more, there are {len(held_out)}: choose a higher one"
         )
-    threshold = float(numpy.sort(held_out)[len(held_out) - k])
+    in_order = numpy.sort(held_out)
+    threshold, lower = float(in_order[len(held_out) - k]), float(in_order[k - 1]) if ends == 2 else None
     pictures = isinstance(items.x, Tensor | numpy.ndarray) and items.x.ndim == 4
-    order = range(len(strange)) if pictures else numpy.argsort(-strange, kind="stable")[:SHOWN].tolist()
+    order = range(len(strange)) if pictures else numpy.lexsort((-strange, p_values))[:SHOWN].tolist()
     rows = [
         {
             "name": items.names[i], "score": float(f"{strange[i]:.6g}"), "p": float(f"{p_values[i]:.3g}"),
@@ -64,7 +68,7 @@ def judge(entry: Entry, asked: Asked) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "rows": rows, "count": len(strange), "outliers": int((p_values <= alpha).sum()), "alpha": alpha, "held_out": len(held_out),
-        **_histogram(held_out, strange, threshold), "score": "energy" if entry.detector is None else "strangeness",
+        **_histogram(held_out, strange, threshold, lower), "score": "energy" if entry.detector is None else "strangeness",
     }  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def _by_energy(model: Any, x: Any) -> tuple[numpy.ndarray, numpy.ndarray]:
     return found, numpy.asarray(model.trained_on["held_out"], numpy.float64)
 
 
-def _histogram(held_out: numpy.ndarray, strange: numpy.ndarray, threshold: float) -> dict[str, Any]:
+def _histogram(held_out: numpy.ndarray, strange: numpy.ndarray, threshold: float, lower: float | None) -> dict[str, Any]:
     """Counts of held-out examples, over their own range, and that of the items as far as twice beyond it; items lie at `at` in [0, 1]."""
     low, high = float(held_out.min()), float(numpy.quantile(held_out, 0.995))
     reach = max(high - low, 1e-9)
@@ -83,6 +87,8 @@ def _histogram(held_out: numpy.ndarray, strange: numpy.ndarray, threshold: float
     return {
         "bins": counts.tolist(), "low": float(f"{low:.5g}"), "high": float(f"{high:.5g}"), "at": at.tolist()[:ROWS],
         "threshold": float(f"{threshold:.6g}"), "threshold_at": round((threshold - low) / (high - low), 4),
+        "lower": None if lower is None else float(f"{lower:.6g}"),
+        "lower_at": None if lower is None else round((lower - low) / (high - low), 4),
         "beyond": bool(strange.max() > high),
     }  # fmt: skip
 

@@ -52,7 +52,10 @@ WORDS = {
     "detect": Panel(
         "Detect",
         "Is this like what the model has learned? An item is strange if few held-out examples are as strange as it is.",
-        ("p = (1 + #{held-out examples with a score ≥ s}) / (N + 1),   outlier where p ≤ α",),
+        (
+            "p = (1 + #{held-out examples with a score ≥ s}) / (N + 1),   outlier where p ≤ α",
+            "of a model's energies, strange where high or low:  twice the lesser of this and the same with ≤",
+        ),
         "model.energy, or thalweg.detect",
     ),
     "watch": Panel(

@@ -71,26 +71,30 @@ export const detect = {
     context.lineTo(width - 10, base + 0.5);
     context.stroke();
     found.at.slice(0, 2000).forEach(at => {
-      context.fillStyle = colour(at > found.threshold_at ? "--flag" : "--accent");
+      context.fillStyle = colour(at > found.threshold_at || (found.lower_at !== null && at < found.lower_at) ? "--flag" : "--accent");
       context.fillRect(x(at) - 1, base + 2, 2, 10);
     });
-    const at = x(found.threshold_at);
+    const lines = [[found.threshold_at, found.threshold, found.lower_at !== null || found.threshold_at <= 0.5]];
+    if (found.lower_at !== null) lines.push([found.lower_at, found.lower, false]); // its words to the left of it, the other's to the right
     context.setLineDash([4, 3]);
     context.strokeStyle = colour("--ink");
-    context.beginPath();
-    context.moveTo(at, 22);
-    context.lineTo(at, base);
-    context.stroke();
     context.fillStyle = colour("--ink");
-    context.textAlign = at > width / 2 ? "right" : "left";
-    context.fillText(`threshold ${short(found.threshold)}`, at + (at > width / 2 ? -5 : 5), 16);
+    for (const [place, value, right] of lines) {
+      const at = x(place), words = found.lower_at === null ? `threshold ${short(value)}` : short(value);
+      context.beginPath();
+      context.moveTo(at, 22);
+      context.lineTo(at, base);
+      context.stroke();
+      context.textAlign = right ? "left" : "right";
+      context.fillText(words, at + (right ? 5 : -5), 16);
+    }
     context.fillStyle = colour("--soft");
     context.textAlign = "left";
     context.fillText(short(found.low), 10, base + 26);
     context.textAlign = "right";
     context.fillText(`${found.beyond ? "beyond " : ""}${short(found.high)}`, width - 10, base + 26);
     context.textAlign = "center";
-    context.fillText(`${found.score}, nats: further right is stranger`, width / 2, base + 40);
+    context.fillText(found.lower_at === null ? `${found.score}, nats: further right is stranger` : `${found.score}, nats: strange beyond either line`, width / 2, base + 40);
   },
 };
 
