@@ -1,8 +1,13 @@
+import os
+import tempfile
+
 import pytest
 import torch
 
 from thalweg.progress import Beat
 
+_LATENTS = tempfile.TemporaryDirectory()  # latents of tests are no use to anybody later
+os.environ["THALWEG_LATENTS"] = _LATENTS.name
 Beat.tick = None  # on a slow machine lines would come by time among those that tests look for; `test_progress` sets it
 
 

@@ -332,8 +332,8 @@ def _same_data(out: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], re
             raise InputError(
                 f"{out} was started with data = {theirs.get('data')!r}, now {ours['data']!r}; give the same value or another folder"
             )
-    elif before["fingerprint"] != record["fingerprint"]:
-        what = [f"{one['name']} ({one.get('count') or 'a stream'} of {one['shape']})" for one in (before, record)]
+    elif before["fingerprint"] != record["fingerprint"] or before.get("read") != record.get("read"):
+        what = [f"{one['name']} ({one.get('count') or 'a stream'} of {one['shape']}){one.get('read', '')}" for one in (before, record)]
         raise InputError(
             f"{out} was trained on {what[0]}, and these are other data, {what[1]}: give those it was trained on, wherever they are now "
             f"(--data), or another folder"

@@ -121,7 +121,7 @@ class World:
         dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
-    def in_turn(self, mine: list[Tensor]) -> list[Tensor]:
+    def in_turn(self, mine: list[Any]) -> list[Any]:
         """What the ranks hold, one of the first, one of the second … and round again; every rank must call it."""
         if self.size == 1:
             return mine

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from thalweg import store
 from thalweg.config import STRICT, Common
 from thalweg.data.base import Data
-from thalweg.data.latent import Autoencoder, Latents
-from thalweg.distributed import usable
+from thalweg.data.latent import Autoencoder, Latents, encode_share
+from thalweg.distributed import World, usable
 from thalweg.errors import InputError, require
 from thalweg.methods.base import Method, check_sampling, has
 from thalweg.store import DIFFUSERS
@@ -149,12 +149,25 @@ def _loaded(name: str) -> Autoencoder:
     return load_autoencoder(name)
 
 
-def wrap(data: Data, name: str | Path, *, device: str | torch.device = "cpu") -> Data:
-    """`data` as `Latents` of the autoencoder `name`, encoded on `device`; `data` itself for an empty name.
+def wrap(data: Data, name: str | Path, *, device: str | torch.device = "cpu", views: int = 1, folder: str | Path | None = None) -> Data:
+    """`data` as `Latents` of the autoencoder `name`, `views` of each image, encoded on `device`; `data` itself for an empty name.
 
-    Errors as of `load_autoencoder` and `Latents`; a set of other images than the autoencoder's is refused by its `encode`.
+    Latents are encoded once and lie in `folder` (by default $THALWEG_LATENTS, or `latents` in the cache), from where they are read as
+    they are needed. Processes of torchrun encode a share each; all must call. Errors as of `load_autoencoder` and `Latents`, and where
+    the folder cannot be written; a set of other images than the autoencoder's is refused by its `encode`.
     """
-    return Latents(data, load_autoencoder(name, device=device), device=usable(device)) if str(name) else data
+    if not str(name):
+        return data
+    world = World.current()
+    autoencoder: Any = load_autoencoder(name, device=device)
+    trouble: list[Any] = []
+    try:
+        stored = encode_share(data, autoencoder, folder, views=views, device=usable(device), rank=world.rank, size=world.size)
+    except InputError as error:
+        trouble = [str(error)]
+    if told := world.in_turn(trouble):
+        raise InputError(told[0])
+    return Latents(data, autoencoder, views=views, stored=stored.open())
 
 
 def image_shape(name: str | Path, latent: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import sys
 import warnings
 from types import SimpleNamespace
@@ -13,7 +14,9 @@ import thalweg as tw
 from thalweg import latent, random
 from thalweg.data import Images
 from thalweg.data.base import Batch
-from thalweg.data.latent import Latents
+from thalweg.data.latent import Latents, encode_share
+from thalweg.data.record import fingerprint
+from thalweg.data.shards import Shards
 from thalweg.errors import InputError
 from thalweg.nn.autoencoder import Decoder, Encoder, latent_shape
 
@@ -208,6 +211,115 @@ def test_latents_of_sets_that_cannot_be_cut_and_of_several_labels():
     assert data.concepts == images.concepts and data.classes == images.classes and torch.equal(data.all().label, images.label)
 
 
+class Module(torch.nn.Module):
+    """The same as a module, as what is loaded by name is, with a weight; it counts what it encodes."""
+
+    def __init__(self, scale: float = 2.0) -> None:
+        super().__init__()
+        self.weight, self.encoded = torch.nn.Parameter(torch.tensor(scale)), 0
+
+    def encode(self, x):
+        self.encoded += len(x)
+        return self.weight * x[:, :, ::2, ::2]
+
+
+def on_disk(images, folder, *, size: int = 1, views: int = 1, module=None) -> tuple[Latents, Module]:
+    """Latents as so many processes encode them, one after the other."""
+    module = module or Module()
+    for rank in range(size):
+        stored = encode_share(images, module, folder, views=views, rank=rank, size=size)
+    return Latents(images, module, views=views, stored=stored.open()), module
+
+
+def test_latents_on_disk_are_those_in_memory_and_are_encoded_once(tmp_path):
+    images = Images(tensor(2500, 1, 8, 8), torch.arange(2500) % 3, ("a", "b", "c"), name="some")
+    held, (data, module) = Latents(images, Module()), on_disk(images, tmp_path, size=2)
+    assert isinstance(data.x, Shards) and data.x.count == 1 and module.encoded == 2500 + 2, "one image a process tells the shape"
+    assert data.shape == held.shape and data.fingerprint == held.fingerprint == fingerprint(images)
+    for start, count in ((0, 10), (2490, 30), (37, 2600)):
+        for one, other in zip(data.batch(start, count, seed=4), held.batch(start, count, seed=4)):
+            assert torch.equal(one, other)
+    assert torch.equal(data.all().x, held.x) and torch.equal(data.subset(torch.tensor([7, 3])).all().x, held.x[[7, 3]])
+    _, module = on_disk(images, tmp_path)
+    assert module.encoded == 1, "they are there"
+    for other in (dict(module=Module(3.0)), dict(views=2), dict(images=images.resized(16)), dict(images=images.subset(torch.arange(99)))):
+        folder = on_disk(**({"images": images, "folder": tmp_path} | other))[0].x.folder
+        assert folder != data.x.folder and folder.parent == tmp_path
+
+
+def test_each_process_encodes_its_share_and_a_torn_shard_is_encoded_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("thalweg.data.shards.MOST_BYTES", 1)  # 1,024 rows a shard
+    images = Images(tensor(2500, 1, 8, 8), name="some")
+    first = Module()
+    shards = encode_share(images, first, tmp_path, rank=1, size=2)
+    assert first.encoded == 1 + 1024 and [shards.is_whole(number) for number in range(3)] == [False, True, False]
+    with pytest.raises(InputError, match="lacks 2 of 3 shards: all processes must see this folder"):
+        shards.open()
+    data, _ = on_disk(images, tmp_path, size=2)
+    rows = data.x.folder / "rows.f32"
+    content = rows.read_bytes()
+    torn = {
+        "a byte": lambda: rows.write_bytes(content[:-1] + bytes([content[-1] ^ 1])),
+        "the end": lambda: rows.write_bytes(content[:-100]),
+        "a mark": lambda: (data.x.folder / "shard-00002").write_text("12"),
+    }
+    for tear in torn.values():
+        tear()
+        _, module = on_disk(images, tmp_path)
+        assert module.encoded == 1 + 2500 - 2048 and rows.read_bytes() == content
+        assert "shard 2 is torn; it is made anew" in capsys.readouterr().err
+    rows.unlink()
+    assert on_disk(images, tmp_path)[1].encoded == 1 + 2500 and rows.read_bytes() == content
+
+
+def test_latents_that_cannot_be_written_are_told_and_nothing_half_is_left(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    images = Images(tensor(600, 1, 8, 8), name="some")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as a disk that is full
+        with pytest.raises(InputError, match=r"cannot write .*rows\.f32: .*the same command goes on from it"):
+            encode_share(images, Module(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.rglob("shard-*"))
+    assert torch.equal(on_disk(images, tmp_path)[0].all().x, Module().encode(images.x))
+
+
+def test_views_are_mirror_images_and_windows_one_at_random_a_batch(tmp_path):
+    images = Images(tensor(40, 1, 16, 16), name="some")
+    held, (data, _) = Latents(images, Module(), views=4), on_disk(images, tmp_path, views=4)
+    x = data.x[torch.arange(160)].view(4, 40, 1, 8, 8)
+    assert torch.equal(x.flatten(0, 1), held.x) and (len(data), data.read) == (40, " --latent-views 4")
+    assert torch.equal(x[0], Module().encode(images.x)) and torch.equal(x[1], Module().encode(images.x.flip(3)))
+    assert float((x[2] - x[0]).abs().mean()) > 0.1 and float((x[3] - x[2]).abs().mean()) > 0.1
+    smooth = Images(torch.linspace(-1, 1, 16).expand(40, 1, 16, 16), name="ramp")  # lighter to the right
+    ramp = Latents(smooth, Module(), views=4).x.view(4, 40, 1, 8, 8)
+    rises = (ramp[..., 1:] - ramp[..., :-1]).mean((2, 3, 4))
+    assert (rises[[0, 2]] > 0).all() and (rises[[1, 3]] < 0).all(), "every second view is mirrored"
+    torch.testing.assert_close(rises[2], rises[0] * 7 / 8, rtol=0.1, atol=0)
+    batch = torch.cat([data.batch(epoch * 40, 40, seed=1).x for epoch in range(20)])
+    seen = torch.cdist(batch.flatten(1), held.x.flatten(1)).argmin(1)
+    assert torch.equal(held.x[seen], batch) and torch.equal(torch.cat([data.batch(0, 13, 1).x, data.batch(13, 27, 1).x]), batch[:40])
+    assert all(sorted(rows.tolist()) == list(range(40)) for rows in (seen % 40).split(40))
+    counts = (seen // 40).bincount()
+    assert ((counts - 200).abs() < 5 * math.sqrt(800 * 3 / 16)).all(), counts
+    for wrong in (0, -1):
+        with pytest.raises(InputError, match="one view is encoded at least"):
+            Latents(images, Module(), views=wrong)
+
+
+def test_a_run_goes_on_with_the_same_views_only(trained, tmp_path):
+    digits, fields = tw.data.load("digits"), dict(net="mlp", width=8, buffer=64, batch=64, images=64, steps=1, sample_steps=1)
+    for views in (2, 1):
+        data = latent.wrap(digits, trained[1], views=views, folder=tmp_path / "latents")
+        method = tw.method("short_run/digits", data=data, **fields)
+        if views == 2:
+            tw.fit(method, data, out=tmp_path / "run", progress=False)
+        else:
+            with pytest.raises(InputError, match=r"of \[2, 4, 4\]\) --latent-views 2, and these are other data, digits \(1259"):
+                tw.fit(method, data, out=tmp_path / "run", progress=False)
+
+
 class Broken(Half):
     def encode(self, x):
         return torch.where(torch.arange(len(x))[:, None, None, None] == 1, math.nan, super().encode(x))
@@ -361,7 +473,7 @@ def test_wrong_names(name, message, bad):
 
 
 def test_images_of_another_shape_are_refused(trained):
-    with pytest.raises(InputError, match=r"encode needs images \[B, 1, 8, 8\], got \[256, 1, 28, 28\]"):
+    with pytest.raises(InputError, match=r"encode needs images \[B, 1, 8, 8\], got \[1, 1, 28, 28\]"):
         latent.wrap(tw.data.load("digits", size=28), trained[1])
 
 

@@ -43,6 +43,8 @@ class Options:
     """the column of a .csv or .parquet file that holds labels; label, class, target or y by default"""
     values: str | None = None
     """LOW,HIGH: the numbers of black and white in an .npz or .npy file, where they are neither 0 … 255 nor −1 … 1, or in pictures"""
+    latent_views: int = 1
+    """of each image so many views are encoded, of a model of latents: 2 with mirror images, more with windows of 7/8 of the sides"""
     log_every: int | None = None
     """images between rows of stats.jsonl"""
     sample_every: int | None = None
@@ -93,7 +95,7 @@ def run(arguments: list[str]) -> None:
     loaded: dict[str, Any] = {
         key: value for key, value in (("label", options.label_column), ("values", _values(options.values))) if value is not None
     }
-    data = prepare(config, name, "train", size=options.size, device=device, **loaded)
+    data = prepare(config, name, "train", size=options.size, device=device, latent_views=options.latent_views, **loaded)
     shape = tuple(config.shape)
     config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
     torch.manual_seed(options.seed)
@@ -160,7 +162,7 @@ def _from_anywhere(config: Any) -> Any:
 def _check(options: Options) -> None:
     if options.out is None and not options.dry_run:
         raise InputError("train needs --out DIR, the folder of the run")
-    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every", "accumulate")
+    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every", "accumulate", "latent_views")
     check_seed(options.seed)
     known = ("auto", "fp32", "bf16")
     if options.precision not in known:

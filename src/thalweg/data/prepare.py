@@ -44,10 +44,19 @@ def sized(config: Any, name: str, split: str, *, size: Size | None = None, **opt
     return load(name, split, size=size, **options)
 
 
-def prepare(config: Any, name: str, split: str, *, size: Size | None = None, device: str | torch.device = "cpu", **options: Any) -> Data:
+def prepare(
+    config: Any,
+    name: str,
+    split: str,
+    *,
+    size: Size | None = None,
+    device: str | torch.device = "cpu",
+    latent_views: int = 1,
+    **options: Any,
+) -> Data:
     """As `sized`, with all that a model of `config` is trained on, by `config.data_needs`; encoding runs on `device`.
 
-    Raises InputError for data without what the model needs.
+    `latent_views`: of each image so many views are encoded (see `Latents`). Raises InputError for data without what the model needs.
     """
     needs = config.data_needs
     if needs.autoencoder and size is None and name == config.data:
@@ -59,7 +68,9 @@ def prepare(config: Any, name: str, split: str, *, size: Size | None = None, dev
     if needs.autoencoder:
         from ..latent import wrap
 
-        found = wrap(found, needs.autoencoder, device=device)
+        found = wrap(found, needs.autoencoder, device=device, views=latent_views)
+    elif latent_views > 1:
+        raise InputError("views of latents are for a model of latents, with an autoencoder")
     if needs.source:
         found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0]))
     given = getattr(found, "options", {})
@@ -167,12 +178,16 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
         x = everything(found.target).x[:HELD_OUT]
         start = everything(found.source).x[: len(x)]
         return UnpairedBatch(x[: len(start)], None, start) if len(start) >= 3 else None
-    rows, whole = HELD_OUT // needs.views * needs.views, everything(found)
-    if len(whole.x) < 3:
+    rows = HELD_OUT // needs.views * needs.views
+    count = len(found) if hasattr(found, "subset") else len(everything(found).x)
+    if count < 3:
         return None
     # one's own pictures may lie sorted by class
-    own = name not in NAMES and needs.views == 1 and len(whole.x) > rows
-    chosen: Any = torch.arange(rows) * len(whole.x) // rows if own else slice(rows)
+    own = name not in NAMES and needs.views == 1 and count > rows
+    chosen = torch.arange(rows) * count // rows if own else torch.arange(min(rows, count))
+    if hasattr(found, "subset"):  # the others may lie on the disk
+        return everything(found.subset(chosen))
+    whole = everything(found)
     return type(whole)(*(None if part is None else part[chosen] for part in whole))
 
 

@@ -4,6 +4,7 @@ name         what to call them; source: where they were loaded from, a name or a
              options: what else `data.load` was told
 fingerprint  of their content: it decides whether data are the same, not their name or where they lie
 shape, classes, concepts, range, count, and preprocessing, whatever the data's own `describe()` says of it
+read         by which options they are read, where these decide what comes when: a run goes on with the same only
 """
 
 import hashlib
@@ -56,6 +57,8 @@ def record(data: Data) -> dict[str, Any]:
         "count": count,
         "preprocessing": dict(describe()) if callable(describe) else {},
     }
+    if read := getattr(data, "read", ""):
+        found["read"] = read
     if isinstance(data, Unpaired):
         found["target_fingerprint"] = fingerprint(data.target)
         found["source_domain"] = {"name": name_of(data.source), "source": origin(data.source)}
