@@ -272,6 +272,34 @@ def test_seconds_end_a_run_and_count_over_resumes(tmp_path):
     assert first["images"] < later["images"] < 192 and 11.5 <= later["elapsed"] < 14
 
 
+def test_a_run_on_a_folder_that_is_streamed_resumes_and_keeps_its_window(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    from thalweg.commands.train import run
+
+    for i in range(40):
+        path = tmp_path / f"pictures/{'ab'[i % 2]}/{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 6 * i).save(path)
+    monkeypatch.setattr("thalweg.data.folders.decode_all", None)  # of which nothing is called that reads all
+    words = f"egc/digits --data {tmp_path}/pictures --stream --window 16 --size 8 --batch 8 --width 8 --blocks 1 --levels 10".split()
+    words += ["--threads", "1", "--device", "cpu", "--images", "64", "--save-every", "32", "--sample-every", "999"]
+    for out in ("whole", "halves"):
+        run([*words, "--out", str(tmp_path / out)])
+    max((tmp_path / "halves").glob("state-*.pt")).unlink()  # as a run that was killed after 32 images
+    run([*words, "--out", str(tmp_path / "halves")])
+    states = [checkpoint.latest(tmp_path / out) for out in ("whole", "halves")]
+    assert states[0]["images"] == states[1]["images"] == 64
+    for part in ("method", "ema"):
+        assert all(torch.equal(value, states[1][part][key]) for key, value in states[0][part].items())
+    record = json.loads((tmp_path / "whole/data.json").read_text())
+    assert (record["read"], record["count"], record["options"]) == (" --stream --window 16", 32, {"window": 16, "streaming": True})
+    with pytest.raises(
+        tw.InputError, match=r"--stream --window 16, and these are other data, pictures \(32 of \[1, 8, 8\]\) --stream --window 9:"
+    ):
+        run([*["9" if word == "16" else word for word in words], "--out", str(tmp_path / "whole")])
+
+
 def test_a_run_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     from thalweg.cli import main
 

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from thalweg.data.base import Batch
+from thalweg.data.base import Batch, Data
 from thalweg.errors import Diverged, InputError
 
 
@@ -102,6 +102,13 @@ class World:
         """`wanted`, with this process's own GPU for plain "cuda"."""
         wanted = usable(wanted)
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if wanted == "cuda" else wanted
+
+    def take(self, data: Data, start: int, count: int, seed: int, device: torch.device) -> Batch:
+        """This rank's equal share of a joined batch of `data`, on `device`; of data whose batches can be cut no more is read."""
+        if not getattr(data, "cuts", False):
+            return self.share(data.batch(start, count, seed), device)
+        rows = count // self.size
+        return World().share(data.batch(start + self.rank * rows, rows, seed), device)
 
     def share(self, batch: Batch, device: torch.device) -> Batch:
         """This rank's equal share of a joined batch, on `device`."""

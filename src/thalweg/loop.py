@@ -256,7 +256,7 @@ class Run:
     def train_on_a_batch(self) -> None:
         """`method.step`, such that a divergence on one rank is seen by all at their next update or at the step's end."""
         self.update.begin(self.shards)
-        batch = self.world.share(self.data.batch(self.update.images, self.options.batch, self.options.seed), self.device)
+        batch = self.world.take(self.data, self.update.images, self.options.batch, self.options.seed, self.device)
         self.method.train()
         try:
             with self.autocast():

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from thalweg.data import NAMES, SPLITS, Images, Stream, attributes, fashion_mnist, folder, folders, load, sources
+from thalweg.distributed import World
 from thalweg.errors import InputError
 
 
@@ -382,27 +383,92 @@ def tens(batch):
     return [number // 10 for number in numbers(batch)]
 
 
-def test_streams_shuffle_resume_and_repeat(saved):
-    stream = load(saved, streaming=True)
-    assert isinstance(stream, Stream) and stream.shape == (1, 4, 5) and stream.classes == ("even", "odd")
-    batches = [stream.batch(start, 10, 3) for start in range(0, 60, 10)]
-    for epoch in range(3):
-        assert sorted(tens(batches[2 * epoch]) + tens(batches[2 * epoch + 1])) == list(range(20))
-    assert tens(batches[0]) != tens(batches[2])
+def test_a_stream_is_the_set_in_another_order(saved):
+    stream, held = load(saved, streaming=True), load(saved)
+    assert isinstance(stream, Stream) and (stream.shape, stream.classes, len(stream)) == (held.shape, held.classes, len(held))
+    batches = [stream.batch(start, 9, 3) for start in range(0, 2 * 18, 9)]
+    for epoch in range(2):
+        assert sorted(tens(batches[2 * epoch]) + tens(batches[2 * epoch + 1])) == sorted(tens(held.all()))
+    assert tens(batches[0]) != tens(batches[2]) and tens(stream.batch(0, 9, 4)) != tens(batches[0])
     assert all((batch.label == torch.tensor(tens(batch)) % 2).all() for batch in batches)
     fresh = load(saved, streaming=True)
-    for start in (30, 0, 50):  # another order, by a stream that does not yet know its length and by one that does
-        for other in (stream, fresh):
-            assert torch.equal(other.batch(start, 10, 3).x, batches[start // 10].x)
-    assert tens(fresh.batch(0, 10, 4)) != tens(batches[0])
-    assert torch.equal(fresh.batch(5, 10, 3).x, torch.cat([batches[0].x[5:], batches[1].x[:5]]))
+    for start in (27, 0, 18):  # no state: any start is the same
+        assert torch.equal(fresh.batch(start, 9, 3).x, batches[start // 9].x)
+    assert torch.equal(fresh.batch(5, 9, 3).x, torch.cat([batches[0].x[5:], batches[1].x[:5]]))
+    few = stream.subset(torch.tensor([3, 1]))
+    assert torch.equal(few.all().x, held.all().x[[3, 1]]) and torch.equal(few.label, held.label[[3, 1]]) and not hasattr(stream, "all")
+    assert [len(load(saved, split, streaming=True)) for split in SPLITS] == [18, 2, 6], "splits are those of the set in memory"
 
 
-def test_a_small_shuffle_buffer_still_visits_everything():
-    stream = Stream(lambda: ((k, None) for k in range(50)), lambda k: torch.full((1, 2, 2), k, dtype=torch.uint8), buffer=4)
-    order = numbers(stream.batch(0, 50, 0))
-    assert sorted(order) == list(range(50)) and order != sorted(order)
-    assert stream.batch(0, 2, 0).label is None
+def test_windows_shuffle_and_visit_everything_and_read_only_what_is_asked():
+    asked = []
+
+    def read(row):
+        asked.append(row)
+        return torch.full((1, 2, 2), row % 256, dtype=torch.uint8)
+
+    stream = Stream(read, 1000, window=64)
+    asked.clear()
+    stream.batch(0, 1000, 0)
+    assert sorted(asked) == list(range(1000)) and stream.batch(0, 2, 0).label is None
+    for start in range(0, 1000, 64):  # a window is of four runs of 16 that lie one after the other, or the shorter last one
+        runs = {row // 16 for row in asked[start : start + 64]}
+        assert len(runs) <= 6
+    inside = torch.tensor(asked[:64])
+    assert (inside[1:] - inside[:-1]).eq(1).sum() < 16, "a window is shuffled"
+    whole = torch.tensor(asked)
+    asked.clear()
+    stream.batch(100, 7, 0)
+    assert asked == whole[100:107].tolist()
+
+
+def test_each_process_reads_its_share_alone():
+    asked = []
+
+    def read(row):
+        asked.append(row)
+        return torch.full((1, 2, 2), row, dtype=torch.uint8)
+
+    stream, device = Stream(read, 50), torch.device("cpu")
+    whole = stream.batch(20, 10, 3)
+    asked.clear()
+    for start in (20, 44):  # the second one goes on in the next epoch
+        mine = World(1, 2).take(stream, start, 10, 3, device)
+        assert len(asked) == 5 and torch.equal(mine.x, stream.batch(start, 10, 3).x[5:])
+        asked.clear()
+    images = Images(torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1).expand(50, 1, 2, 2), torch.arange(50) % 2, flip=True, jitter=0.1)
+    parts = [World(rank, 2).take(images, 44, 10, 3, device) for rank in range(2)]
+    for part, joined in zip(zip(*parts), images.batch(44, 10, 3)):
+        assert torch.equal(torch.cat(part), joined)
+    assert len(whole.x) == 10
+    toy = load("moons")  # a batch of a toy cannot be cut
+    parts = [World(rank, 2).take(toy, 0, 10, 3, device).x for rank in range(2)]
+    assert torch.equal(torch.cat(parts), toy.batch(0, 10, 3).x)
+
+
+@pytest.mark.parametrize("table", (False, True))
+def test_a_folder_is_streamed_as_it_is_read(tmp_path, table):
+    for i in range(60):
+        path = tmp_path / f"{'ab'[i % 2]}/{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (6, 4), 4 * i).save(path)
+    if table:
+        rows = "".join(f"{'ab'[i % 2]}/{i:02}.png,{'red' if i < 30 else 'blue'},{i % 2}\n" for i in range(60))
+        (tmp_path / "attributes.csv").write_text("file,colour,odd\n" + rows)
+    for split in SPLITS:
+        held, stream = load(tmp_path, split, size=4), load(tmp_path, split, size=4, streaming=True, window=8)
+        assert (stream.shape, stream.classes, stream.concepts, len(stream)) == (held.shape, held.classes, held.concepts, len(held))
+        every = stream.subset(torch.arange(len(stream)))
+        assert torch.equal(every.x, held.x) and torch.equal(every.label, held.label)
+    fingerprints = {load(tmp_path, size=size, streaming=True).fingerprint for size in (4, 4, 3)}
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "a/00.png")
+    assert len(fingerprints | {load(tmp_path, size=4, channels=1, streaming=True).fingerprint}) == 3
+    with pytest.raises(InputError, match="window says how many pictures are shuffled together with streaming"):
+        load(tmp_path, window=8)
+    (tmp_path / "b/59.png").write_bytes(b"junk")
+    stream = load(tmp_path, size=4, channels=1, streaming=True)
+    with pytest.raises(InputError, match=r"b/59\.png cannot be read as a picture"):
+        stream.batch(0, len(stream), 0)
 
 
 def test_hub_names_are_passed_on(saved, monkeypatch):
@@ -415,7 +481,7 @@ def test_hub_names_are_passed_on(saved, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert [len(load("hf:someone/pictures", split)) for split in SPLITS] == [20, 1, 6], "nothing of train is held out"
     assert load("hf:someone/pictures:small", streaming=True).shape == (1, 4, 5)
-    assert asked == [(("someone/pictures", None), {"streaming": False})] * 3 + [(("someone/pictures", "small"), {"streaming": True})]
+    assert asked == [(("someone/pictures", None), {})] * 3 + [(("someone/pictures", "small"), {})]
 
     def unreachable(*given, **options):
         raise ConnectionError("no route\nto the hub")
@@ -429,13 +495,9 @@ def test_what_a_set_can_have_wrong(tmp_path):
     datasets.DatasetDict({"train": table(4)}).save_to_disk(tmp_path / "no-test")
     with pytest.raises(InputError, match="no-test has no split 'test'; it has train"):
         load(tmp_path / "no-test", "test")
-    with pytest.raises(InputError, match="no-test has no split 'validation'; it has train"):
-        load(tmp_path / "no-test", "validation", streaming=True)
     datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "text")
     with pytest.raises(InputError, match=r"text/train has no column of images; its columns are text"):
         load(tmp_path / "text")
-    with pytest.raises(InputError, match="text has no splits, and streaming reads all of it as train; got split 'test'"):
-        load(tmp_path / "text", "test", streaming=True)
     (tmp_path / "no-test" / "train" / "state.json").write_text("{")
     with pytest.raises(InputError, match=r"cannot open .*no-test with the package datasets"):
         load(tmp_path / "no-test")
@@ -458,9 +520,11 @@ def test_corrupt_and_differing_pictures_of_a_set_are_told(tmp_path):
             stream.batch(0, 2, 0)
 
 
-def test_an_empty_stream_is_refused():
+def test_an_empty_stream_and_an_empty_window_are_refused():
     with pytest.raises(InputError, match="stream is empty"):
-        Stream(lambda: [], lambda k: k)
+        Stream(lambda k: k, 0)
+    with pytest.raises(InputError, match="a window holds at least 1 picture"):
+        Stream(lambda k: k, 5, window=0)
 
 
 # load
@@ -473,7 +537,11 @@ def test_an_empty_stream_is_refused():
         ("fashion_mnist", {}, r"did you mean 'fashion-mnist'\?"),
         ("digits", {"split": "dev"}, "unknown split 'dev'; the splits are train, validation, test"),
         ("rings", {"size": 8}, "'rings' is a toy of points in the plane"),
-        ("digits", {"streaming": True}, "streaming is for hf:NAME and folders written by the package datasets, not for 'digits'"),
+        (
+            "digits",
+            {"streaming": True},
+            "streaming is for hf:NAME, folders of pictures and folders written by the package datasets, not for 'digits'",
+        ),
         (__file__, {}, "is a file of another kind"),
     ],
 )

@@ -17,6 +17,7 @@ from thalweg.data.base import Batch
 from thalweg.data.latent import Latents, encode_share
 from thalweg.data.record import fingerprint
 from thalweg.data.shards import Shards
+from thalweg.data.stream import Stream
 from thalweg.errors import InputError
 from thalweg.nn.autoencoder import Decoder, Encoder, latent_shape
 
@@ -245,6 +246,14 @@ def test_latents_on_disk_are_those_in_memory_and_are_encoded_once(tmp_path):
     for other in (dict(module=Module(3.0)), dict(views=2), dict(images=images.resized(16)), dict(images=images.subset(torch.arange(99)))):
         folder = on_disk(**({"images": images, "folder": tmp_path} | other))[0].x.folder
         assert folder != data.x.folder and folder.parent == tmp_path
+
+
+def test_latents_of_a_stream_are_those_of_its_pictures(tmp_path):
+    x = torch.randint(256, (300, 1, 8, 8), dtype=torch.uint8)
+    stream = Stream(lambda row: x[row], 300, torch.arange(300) % 2, name="some", content=("these",))
+    (data, _), held = on_disk(stream, tmp_path, size=2, views=2), Latents(Images(x, torch.arange(300) % 2), Module(), views=2)
+    assert torch.equal(data.batch(290, 20, 1).x, held.batch(290, 20, 1).x) and torch.equal(data.all().label, held.all().label)
+    assert (data.fingerprint, data.read) == (stream.fingerprint, " --latent-views 2"), "latents need no windows"
 
 
 def test_each_process_encodes_its_share_and_a_torn_shard_is_encoded_again(tmp_path, monkeypatch, capsys):

@@ -43,6 +43,10 @@ class Options:
     """the column of a .csv or .parquet file that holds labels; label, class, target or y by default"""
     values: str | None = None
     """LOW,HIGH: the numbers of black and white in an .npz or .npy file, where they are neither 0 … 255 nor −1 … 1, or in pictures"""
+    stream: bool = False
+    """read pictures from the disk batch by batch, of a hub set or a folder that does not fit into memory"""
+    window: int | None = None
+    """with --stream, pictures that are shuffled together; 16,384 by default"""
     latent_views: int = 1
     """of each image so many views are encoded, of a model of latents: 2 with mirror images, more with windows of 7/8 of the sides"""
     log_every: int | None = None
@@ -93,8 +97,12 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"{options.preset} says nothing of its data: give --data, a name, a folder, a .npz, .csv or hf:NAME")
     config = _from_anywhere(config)
     loaded: dict[str, Any] = {
-        key: value for key, value in (("label", options.label_column), ("values", _values(options.values))) if value is not None
+        key: value
+        for key, value in (("label", options.label_column), ("values", _values(options.values)), ("window", options.window))
+        if value is not None
     }
+    if options.stream:
+        loaded["streaming"] = True
     data = prepare(config, name, "train", size=options.size, device=device, latent_views=options.latent_views, **loaded)
     shape = tuple(config.shape)
     config = changed(config, data=name_of(data), shape=tuple(data.shape), classes=len(data.classes))
@@ -162,7 +170,9 @@ def _from_anywhere(config: Any) -> Any:
 def _check(options: Options) -> None:
     if options.out is None and not options.dry_run:
         raise InputError("train needs --out DIR, the folder of the run")
-    above_zero(options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every", "accumulate", "latent_views")
+    above_zero(
+        options, "images", "seconds", "threads", "size", "log_every", "sample_every", "save_every", "accumulate", "latent_views", "window"
+    )
     check_seed(options.seed)
     known = ("auto", "fp32", "bf16")
     if options.precision not in known:

@@ -12,13 +12,14 @@ from .door import of
 from .emoji import VENDORS, emoji
 from .folders import folder
 from .frames import TABLE_SUFFIXES, read_file
-from .hub import Stream, hub
+from .hub import hub
 from .images import SPLITS, Images, Size, check_split, flat_names
 from .layouts import carla, layout, shapenet
 from .procedural import cars, chairs
 from .render import meshes, objects
 from .sources import array_concepts, array_file, digits, fashion_mnist, mnist_small
 from .stacked import Stacked, stacked
+from .stream import Stream
 from .tables import TABLE, read_table
 from .toy import TOYS, Toy, toy
 from .unpaired import Unpaired, UnpairedBatch
@@ -107,6 +108,7 @@ def load(
     size: Size | None = None,
     channels: int | None = None,
     streaming: bool = False,
+    window: int | None = None,
     label: str | None = None,
     values: tuple[float, float] | None = None,
     views: int | None = None,
@@ -115,13 +117,16 @@ def load(
 
     NAME:CLASS of a named set of images are the images of one class, without labels: a domain for translation.
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
-    brought to, or (height, width); `channels`: 1 or 3; `streaming`: read along instead of holding all in memory (hub sets and folders of
-    `datasets`); `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a NumPy file or of pictures;
-    `views`: images of each object at most, of a folder in the layout of ShapeNet-SRN and of procedural objects. Raises InputError for an
-    unknown name, a missing path and options that the data does not have.
+    brought to, or (height, width); `channels`: 1 or 3; `streaming`: pictures stay on the disk and are read as they are needed (hub sets and
+    folders), shuffled in windows of `window`; `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a
+    NumPy file or of pictures; `views`: images of each object at most, of a folder in the layout of ShapeNet-SRN and of procedural objects.
+    Raises InputError for an unknown name, a missing path and options that the data does not have.
     """
-    options = {key: value for key, value in (("label", label), ("values", values), ("views", views)) if value is not None}
-    found: Any = _load(name_or_path, split, size=size, channels=channels, streaming=streaming, **options)
+    options = {
+        key: value for key, value in (("window", window), ("label", label), ("values", values), ("views", views)) if value is not None
+    }
+    options |= {"streaming": True} if streaming else {}
+    found: Any = _load(name_or_path, split, size=size, channels=channels, **options)
     found.origin, found.options = origin_of(name_or_path), options  # what a run keeps of where its data are
     return found
 
@@ -134,8 +139,8 @@ def origin_of(name_or_path: str | Path) -> str:
 
 
 def _load(
-    name_or_path: str | Path, split: str, *, size: Size | None, channels: int | None, streaming: bool, label: str | None = None,
-    values: tuple[float, float] | None = None, views: int | None = None,
+    name_or_path: str | Path, split: str, *, size: Size | None, channels: int | None, streaming: bool = False, window: int | None = None,
+    label: str | None = None, values: tuple[float, float] | None = None, views: int | None = None,
 ) -> Data:  # fmt: skip
     check_split(split)
     name = str(name_or_path)
@@ -148,10 +153,13 @@ def _load(
     few = {} if views is None else {"views": views}
     if few and name not in PROCEDURAL and (not path.is_dir() or layout(path) is not shapenet):
         raise InputError(f"views are of a folder in the layout of ShapeNet-SRN, and of {', '.join(PROCEDURAL)}; '{name}' is neither")
-    if name.startswith("hf:") or _saved_by_datasets(path):
-        return hub(name, split, size=size, channels=channels, streaming=streaming)
-    if streaming:
-        raise InputError(f"streaming is for hf:NAME and folders written by the package datasets, not for '{name}'")
+    if window is not None and not streaming:
+        raise InputError("window says how many pictures are shuffled together with streaming, which was not asked for")
+    stored = name.startswith("hf:") or _saved_by_datasets(path)
+    if streaming and not stored and (not path.is_dir() or layout(path) is not None):
+        raise InputError(f"streaming is for hf:NAME, folders of pictures and folders written by the package datasets, not for '{name}'")
+    if stored:
+        return hub(name, split, size=size, channels=channels, streaming=streaming, window=window)
     if name in TOYS:
         if size is not None or channels is not None:
             raise InputError(f"'{name}' is a toy of points in the plane: it has no size and no channels")
@@ -168,7 +176,7 @@ def _load(
         reader = layout(path)
         if reader is not None:
             return reader(path, split, size=size, channels=channels, **few)
-        return folder(path, split, size=size, channels=channels, values=values)
+        return folder(path, split, size=size, channels=channels, values=values, streaming=streaming, window=window)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return array_file(path, split, size=size, channels=channels, values=values)
     if table:

@@ -15,7 +15,8 @@ class Batch(NamedTuple):
 class Data(Protocol):
     """Anything that a method trains on.
 
-    `name` for messages, `shape` of one example ([2] or [C, H, W]), `classes`: names of the labels, empty where there are none.
+    `name` for messages, `shape` of one example ([2] or [C, H, W]), `classes`: names of the labels, empty where there are none. Data may
+    have `cuts` = True, which says that two halves of a batch are the same as the whole: then each process asks for its share alone.
     """
 
     name: str

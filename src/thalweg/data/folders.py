@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError, require
 from .images import Images, Size, check_size, check_split, convert, partition
 from .plausible import depth, mapped
+from .stream import Stream
 from .tables import TABLE, read_table
 
 Values = tuple[float, float]
@@ -30,8 +31,15 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations in which height and width change pla
 
 
 def folder(
-    path: str | Path, split: str = "train", *, size: Size | None = None, channels: int | None = None, values: Values | None = None
-) -> Images:
+    path: str | Path,
+    split: str = "train",
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    values: Values | None = None,
+    streaming: bool = False,
+    window: int | None = None,
+) -> Images | Stream:
     """The pictures (PNG, JPEG, WebP, BMP) of a folder; subfolders are its classes, or attributes.csv says its concepts.
 
     Subfolders train (or training), test (testing) and validation (valid, val), in small or capital letters, are its splits; where only
@@ -39,8 +47,9 @@ def folder(
     hidden (.ipynb_checkpoints, ._x.png, __MACOSX) is left out. `size`: see `convert`, required where the pictures differ in size;
     `channels`: 3 unless all pictures are grey; both are settled by all pictures of all splits. With attributes.csv (see
     `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. `values`: the numbers of
-    black and white, where they are not those of the files' type, such as (0, 4095) of 12 bits. All are held in memory as uint8. Raises
-    InputError for a folder without pictures and for a picture that cannot be decoded, naming it.
+    black and white, where they are not those of the files' type, such as (0, 4095) of 12 bits. All are held in memory as uint8, but with
+    `streaming`, when they are read as batches need them, shuffled in windows of `window`. Raises InputError for a folder without pictures
+    and for a picture that cannot be decoded, naming it.
     """
     check_split(split)
     check_size(size, channels)
@@ -48,11 +57,19 @@ def folder(
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"there is no folder {root}")
+
+    def made(files: list[Path], every: list[Path], label: Tensor | None, **names: Any) -> Images | Stream:
+        settled, name = _settled(every, size, channels), f"{root.name}/{split}"
+        if not streaming:
+            return Images(decode_all(files, size, settled, values), label, **names, name=name)
+        known = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files] + [str(values)]
+        read = lambda row: decode(files[row], str(files[row]), size, settled, values)  # noqa: E731
+        return Stream(read, len(files), label, **names, name=name, window=window, content=known)
+
     if (root / TABLE).is_file():
         table = read_table(root)
         rows = partition(split, len(table.files), (0.1, 0.1), table.label)
-        x = decode_all([table.files[row] for row in rows.tolist()], size, _settled(table.files, size, channels), values)
-        return Images(x, table.label[rows], concepts=table.concepts, name=f"{root.name}/{split}")
+        return made([table.files[row] for row in rows.tolist()], table.files, table.label[rows], concepts=table.concepts)
     named = _splits(root)
     if not named:
         files, labels, classes = _listing(root, _classes_of([root]))
@@ -66,9 +83,7 @@ def folder(
         every = [file for one in named.values() for file in pictures_in(one)]
         whole = source == "test" or "validation" in named
         rows = torch.arange(len(files)) if whole else partition(split, len(files), (0.1, 0.0), labels)
-    channels = _settled(every, size, channels)
-    x = decode_all([files[row] for row in rows.tolist()], size, channels, values)
-    return Images(x, None if labels is None else labels[rows], classes, name=f"{root.name}/{split}")
+    return made([files[row] for row in rows.tolist()], every, None if labels is None else labels[rows], classes=classes)
 
 
 def hidden(path: Path, root: Path) -> bool:

@@ -36,6 +36,8 @@ class Images:
     Raises InputError for another shape, type or range, for NaN, for an empty set and for labels that do not fit.
     """
 
+    cuts = True
+
     def __init__(
         self,
         x: Tensor,

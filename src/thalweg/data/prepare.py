@@ -108,8 +108,9 @@ def trained_data(method: Any, split: str, given: Given | None = None) -> Data:
         return _check_data(_own_split(method, split, given), split, method.config)
     source, found, config = trained_source(method, given), method.trained_on, method.config
     size = None if source in TOYS or config.data_needs.autoencoder else image_size(config.shape)
-    optional = str(source).endswith(OPTIONAL) or Path(str(source)).is_dir()
-    options = dict(found.get("options", {})) if found and optional else {}
+    options = dict(found.get("options", {})) if found else {}
+    if not (str(source).endswith(OPTIONAL) or Path(str(source)).is_dir() or "streaming" in options):
+        options = {}
     if source is None:
         source = config.data if config.data in NAMES and are(found, load(config.data, "train", size=size)) else None
     if source is None or (Path(source).is_absolute() and not Path(source).exists()):
@@ -175,9 +176,8 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
     except TooFew:
         return None
     if isinstance(found, Unpaired):
-        x = everything(found.target).x[:HELD_OUT]
-        start = everything(found.source).x[: len(x)]
-        return UnpairedBatch(x[: len(start)], None, start) if len(start) >= 3 else None
+        x, start = (everything(part.subset(torch.arange(min(HELD_OUT, len(part))))).x for part in (found.target, found.source))
+        return UnpairedBatch(x[: len(start)], None, start[: len(x)]) if len(start) >= 3 else None
     rows = HELD_OUT // needs.views * needs.views
     count = len(found) if hasattr(found, "subset") else len(everything(found).x)
     if count < 3:
