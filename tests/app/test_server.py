@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 
 import thalweg
 from thalweg.app import server as module
@@ -196,10 +197,103 @@ def test_users_at_once_get_what_each_gets_alone(server, folders):
 
 
 def test_more_than_can_wait_are_sent_away(server, monkeypatch):
-    monkeypatch.setattr(server, "room", threading.BoundedSemaphore(1))
-    assert server.room.acquire()
+    monkeypatch.setattr(server.turns, "most", 0)
     code, found = asked(server, "/api/map", first="moons")
     assert code == 503 and "try again" in found["error"]
+
+
+# --- one computation at a time, for those who still wait
+
+
+def begun(page: Page, path: str, **words) -> socket.socket:
+    """A request that is sent, whose answer nobody reads yet."""
+    connection = socket.create_connection(("127.0.0.1", page.server_address[1]), timeout=30)
+    body = json.dumps(words).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.server_address[1]}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
+
+
+def waited(holds, seconds: float = 10.0) -> float:
+    """Seconds until it holds; fails where it never does."""
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() < started + seconds
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def before(page: Page, ticket: str) -> int | None:
+    code, found = asked(page, "/api/turn", ticket=ticket)
+    assert code == 200
+    return found["before"]
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """The map computes until nobody waits, or for 20 s; how each one ended."""
+    ended: list[str] = []
+
+    def compute(shelf, words):
+        x, deadline = torch.zeros(2), time.monotonic() + 20
+        try:
+            while time.monotonic() < deadline:
+                x = (x + 1).sin()
+                time.sleep(0.001)
+        except BaseException as error:
+            ended.append(f"{words['ticket']} {type(error).__name__}")
+            x.sum().item()  # as what tidies up may
+            raise
+        return {}
+
+    monkeypatch.setitem(module.COMPUTED, "/api/map", compute)
+    return ended
+
+
+def test_who_reads_slowly_keeps_nobody_waiting(server, monkeypatch):
+    monkeypatch.setitem(module.COMPUTED, "/api/map", lambda shelf, words: {"map": "x" * 2**25})
+    with begun(server, "/api/map", ticket="slow") as slow:
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")  # computed, and more is under way than any buffer holds
+        started = time.monotonic()
+        assert asked(server, "/api/walk", first="moons", chains=3, steps=2)[0] == 200
+        assert time.monotonic() - started < 5 and before(server, "slow") is None
+
+
+def test_a_computation_ends_when_nobody_waits(server, endless):
+    running = begun(server, "/api/map", ticket="a")
+    waited(lambda: before(server, "a") == 0)
+    running.close()
+    assert waited(lambda: before(server, "a") is None) < 1.5 and endless == ["a Left"]
+    assert asked(server, "/api/walk", first="moons", chains=3, steps=2)[0] == 200
+
+
+def test_a_long_drawing_is_given_up(server, folders):
+    """Of a model, through its sampler: a thousand steps for 36 pictures."""
+    words = {"model": str(folders / "dual"), "count": 36, "steps": 1000}
+    running = begun(server, "/api/draw", ticket="long", **words)
+    waited(lambda: before(server, "long") == 0)
+    time.sleep(0.3)
+    assert before(server, "long") == 0, "it takes longer than this"
+    running.close()
+    assert waited(lambda: before(server, "long") is None) < 1.5
+    code, found = asked(server, "/api/draw", **words | {"count": 1, "steps": 2})
+    assert code == 200 and len(found["pictures"]) == 1, "the model is as it was"
+
+
+def test_the_queue_is_in_order_and_says_who_is_before(server, endless):
+    assert before(server, "nobody") is None and before(server, "") is None
+    connections = {}
+    for i, name in enumerate("abcd"):
+        connections[name] = begun(server, "/api/map", ticket=name)
+        waited(lambda i=i, name=name: before(server, name) == i)
+    connections.pop("b").close()  # who waits may leave too
+    waited(lambda: (before(server, "b"), before(server, "c"), before(server, "d")) == (None, 1, 2))
+    connections.pop("a").close()
+    waited(lambda: (before(server, "a"), before(server, "c"), before(server, "d")) == (None, 0, 1))
+    assert endless == ["a Left"]
+    for connection in connections.values():
+        connection.close()
+    waited(lambda: before(server, "c") is before(server, "d") is None)
 
 
 def test_it_listens_where_it_is_told(shelf):

@@ -2,32 +2,33 @@
 
 No address is ever turned into a path. Nothing is kept between two requests, so that users share no state, and nothing is written to disk.
 A page of another site can ask for nothing: a request must name this host, and what computes must be JSON from this page.
+What computes waits its turn, stops when whoever asked hangs up, and gives the turn away before its answer is sent.
 """
 
 import contextlib
 import ipaddress
 import json
+import socket
 import sys
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from socket import AF_INET6
 from typing import Any
 
 import thalweg
 from thalweg.app import draw, judge, landscape, mend, watch
 from thalweg.app.asked import Asked
 from thalweg.app.shelf import PANELS, Shelf
+from thalweg.app.turns import Full, Left, Turns
 from thalweg.app.words import WORDS
 from thalweg.errors import Diverged, InputError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST = 48 * 2**20  # bytes of a request
-WAITING = 8  # requests that wait for their turn to compute; more are sent away
+WAITING = 8  # requests that compute or wait for their turn; more are sent away
 SILENCE = 30.0  # seconds in which a request must arrive
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -71,17 +72,24 @@ COMPUTED: Mapping[str, Callable[[Shelf, Asked], dict[str, Any]]] = {
 }
 
 
+TURN = "/api/turn"  # how many are before the request of a ticket
+
+
+def _error(what: str) -> bytes:
+    return json.dumps({"error": what}).encode()
+
+
 class Page(ThreadingHTTPServer):
     """The server; `address` is what a browser opens. InputError where the port cannot be had."""
 
     daemon_threads = True
 
     def __init__(self, shelf: Shelf, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.shelf, self.host, self.turn, self.room = shelf, host, threading.Lock(), threading.BoundedSemaphore(WAITING)
+        self.shelf, self.host, self.turns = shelf, host, Turns(WAITING)
         home = resources.files("thalweg.app") / "page"
         self.files = {path: ((home / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
         self.files["/favicon.ico"] = (ICON, "image/svg+xml")
-        self.address_family = AF_INET6 if ":" in host else self.address_family
+        self.address_family = socket.AF_INET6 if ":" in host else self.address_family
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
@@ -135,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.known(host) or (origin is not None and origin != f"http://{host}") or site not in ("same-origin", "none"):
             return self._say(403, "this page answers to itself only")
         quick, computed = QUICK.get(self.path), COMPUTED.get(self.path)
-        if quick is None and computed is None:
+        if quick is None and computed is None and self.path != TURN:
             return self._say(404, "there is nothing at this address")
         if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             return self._say(415, "a request must be JSON")
@@ -154,32 +162,51 @@ class Handler(BaseHTTPRequestHandler):
                 raise ValueError
         except (ValueError, RecursionError):
             return self._say(400, "a request must be a JSON object")
+        ticket = str(asked.get("ticket", ""))[:64]
+        if self.path == TURN:
+            return self._send(200, json.dumps({"before": self.server.turns.before(ticket)}).encode(), "application/json")
         if quick is not None:
-            return self._answer(quick, asked)
+            return self._send(*self._answer(quick, asked), "application/json")
         assert computed is not None
-        if not self.server.room.acquire(blocking=False):
-            return self._say(503, f"{WAITING} others are waiting already: try again in a moment")
         try:
-            with self.server.turn, warnings.catch_warnings():
+            with self.server.turns.turn(ticket, self._gone), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # as of chains that are stuck, which the page shows
-                self._answer(computed, asked)
-        finally:
-            self.server.room.release()
+                answer = self._answer(computed, asked)
+        except Full:
+            return self._say(503, f"{WAITING} others are waiting already: try again in a moment")
+        except Left:
+            self.close_connection = True
+            return None
+        return self._send(*answer, "application/json")
 
-    def _answer(self, function: Callable[[Shelf, Asked], dict[str, Any]], asked: Asked) -> None:
+    def _gone(self) -> bool:
+        """Whether whoever asked has hung up: what a browser does that cancels, asks anew, or leaves the page."""
+        try:
+            self.connection.setblocking(False)
+            return self.connection.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            with contextlib.suppress(OSError):
+                self.connection.settimeout(self.timeout)
+
+    def _answer(self, function: Callable[[Shelf, Asked], dict[str, Any]], asked: Asked) -> tuple[int, bytes]:
+        """Status and JSON."""
         started = time.monotonic()
         try:
             found = function(self.server.shelf, asked)
         except (InputError, Diverged) as error:
-            return self._say(400, str(error))
+            return 400, _error(str(error))
         except Exception as error:  # a fault of ours: the terminal has it, the page a sentence
             traceback.print_exc()
-            return self._say(500, f"something went wrong inside ({type(error).__name__}); the terminal says more")
+            return 500, _error(f"something went wrong inside ({type(error).__name__}); the terminal says more")
         found["seconds"] = round(time.monotonic() - started, 2)
-        self._send(200, json.dumps(found, allow_nan=False).encode(), "application/json")
+        return 200, json.dumps(found, allow_nan=False).encode()
 
     def _say(self, code: int, what: str) -> None:
-        self._send(code, json.dumps({"error": what}).encode(), "application/json")
+        self._send(code, _error(what), "application/json")
 
     def _send(self, code: int, content: bytes, kind: str) -> None:
         self.send_response(code)
