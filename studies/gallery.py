@@ -8,12 +8,18 @@ import json
 from dataclasses import dataclass
 
 from studies.tables import DOCS, RESULTS, Values, filled, found, joined, present
+from thalweg import presets
+from thalweg.commands.list import tags
+from thalweg.methods import METHODS
 from thalweg.progress import duration
+
+FEATURES = {"ssl", "autoencoder"}  # which learn features, and draw nothing
 
 HEAD = """# Gallery
 
 Written by `python -m studies.tables`: what presets draw, from committed results. A picture is of the study whose command stands with it;
-where a study changed the preset (fewer images, another width), the figures are the study's. `thalweg list` has all presets.
+where a study changed the preset (fewer images, another width), the figures are the study's. `thalweg list` has all presets, the end of this
+page those without a picture.
 Fréchet distances are in the features of a classifier of the same data; the floor is that of real images."""
 
 
@@ -87,10 +93,13 @@ ENTRIES = (
           "for.",
           "training.seconds"),
     Entry("cdrl/inked-digits", "cdrl_inked-digits_digit_colour.png", "cdrl_composition",
-          "Concepts composed: a digit in a colour, and a digit that is not in one "
-          "({inked-digits[not][denied_share]:.1f %} are).", "inked-digits.training.seconds"),
+          "Concepts composed: a digit in a colour, ten pairs that were never seen together (columns); "
+          "{inked-digits[rows][8][joint]:.0f %} show both. Asked for a digit *not* in a colour, "
+          "{inked-digits[not][denied_share]:.1f %} are.",
+          "inked-digits.training.seconds"),
     Entry("cdrl/paired-digits", "cdrl_paired-digits_left_right.png", "cdrl_composition",
-          "Two digits side by side, each asked for by itself.", "paired-digits.training.seconds"),
+          "Two digits side by side, each asked for by itself, here the same one twice, which was never seen (columns); "
+          "{paired-digits[rows][8][joint]:.0f %} show both.", "paired-digits.training.seconds"),
     Entry("cdrl/fashion-mnist-latent", "cdrl_fashion_latent.png", "cdrl_latent",
           "In the latents of an autoencoder: Fréchet {samples[frechet]:.1f±}, floor {samples[floor]:.2f}.", "training.seconds"),
     Entry("ddaebm/25gaussians-weighted", "ddaebm_25gaussians_k16both.png", "ddaebm_weighted",
@@ -109,9 +118,11 @@ ENTRIES = (
     Entry("coopflow/spiral", "coopflow_spiral_t100.png", "coopflow_spiral",
           "Flow, samples and energy: total variation of samples {row[T = 100][samples_tv]:.3f}, floor {row[T = 100][floor]:.3f}."),
     Entry("cf_ebm/translate-shoes", "cf_ebm_fashion-mnist_forth.png", "cf_ebm_translation_fashion-mnist",
-          "Sneakers into ankle boots at 16×16: {summary[0][target_share]:.1f %} are taken for boots.", "runs.0.cpu_seconds"),
+          "Sneakers into ankle boots at 16×16, by steps of the chain, and where it changed most. "
+          "{summary[0][target_share]:.1f %} are taken for boots.", "runs.0.cpu_seconds"),
     Entry("cf_ebm/translate-emoji", "cf_ebm_emoji_forth.png", "cf_ebm_translation_emoji",
-          "One vendor's emoji into another's at 16×16: {summary[0][target_share]:.1f %} are taken for them.", "runs.0.cpu_seconds"),
+          "One vendor's emoji into another's at 16×16, by steps of the chain, and where it changed most. "
+          "{summary[0][target_share]:.1f %} are taken for them.", "runs.0.cpu_seconds"),
     Entry("cf_ebm/denoise", "cf_ebm_fashion-mnist_denoiser.png", "cf_ebm_denoiser_fashion-mnist",
           "Noise of standard deviation {summary[1][std]} taken off: {summary[1][denoised gains]:.1f} dB gained."),
     Entry("cf_ebm/digits", "cf_ebm_digits_coarsetofine.png", "cf_ebm_ablation", FRECHET % "coarse to fine", "seconds"),
@@ -125,7 +136,8 @@ ENTRIES = (
           "{mean_view:.1f}.",
           "row.persistent chains.cpu_seconds"),
     Entry("nerf_lebm/objects-incomplete", "nerf_lebm_incomplete_persistentchains.png", "nerf_lebm_incomplete",
-          "Learned from images with holes: what was hidden has PSNR {row[persistent chains][hidden]:.1f} dB.",
+          "Learned from images with holes; in threes: what is seen, completed, whole. "
+          "What was hidden has PSNR {row[persistent chains][hidden]:.1f} dB.",
           "row.persistent chains.cpu_seconds"),
 )  # fmt: skip
 
@@ -133,7 +145,26 @@ ENTRIES = (
 def page() -> str:
     methods = dict.fromkeys(entry.preset.partition("/")[0] for entry in ENTRIES)
     parts = [(f"## {m}", *(one.shown() for one in ENTRIES if one.preset.startswith(f"{m}/"))) for m in methods]
-    return joined([HEAD, *(text for part in parts for text in part)]) + "\n"
+    return joined([HEAD, *(text for part in parts for text in part), "## Without a picture", *unpictured()]) + "\n"
+
+
+def unpictured() -> list[str]:
+    """What draws, and has no picture here: a line a method for what two cores train, and how many are at the papers' scale."""
+    shown, named = {entry.preset for entry in ENTRIES}, []
+    every = {name: tags(name.partition("/")[2], row) for name, row in every_preset().items()}
+    for method in METHODS.keys() - FEATURES:
+        own = [name for name, tag in every.items() if name.startswith(f"{method}/") and name not in shown and "gpu" not in tag]
+        named += [f"- {method}: " + ", ".join(f"`{name}`" for name in sorted(own))] if own else []
+    large = sum("gpu" in tag for tag in every.values())
+    return [
+        "Of presets for two cores; of those for your own data there can be none:",
+        "\n".join(sorted(named)),
+        f"Nor have the {large} presets of the papers' scale, which were not trained here.",
+    ]
+
+
+def every_preset() -> dict[str, dict]:
+    return {f"{method}/{key}": row for method in METHODS for key, row in presets.rows(method).items()}
 
 
 def without() -> list[str]:

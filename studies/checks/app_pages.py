@@ -25,6 +25,7 @@ from studies.runner import Check, Options
 WIDTHS = (1200, 390)
 HEIGHT = 900
 LARGEST = 120_000  # bytes of a picture
+FREED = 8.0  # seconds from giving up a long drawing to the answer of a short one, on such a machine
 PATIENCE = 120_000  # milliseconds for one answer, on a machine that does other things
 ZOO = "zoo:dual-fashion-mnist"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -143,6 +144,10 @@ class User:
                 return
             time.sleep(0.1)
 
+    def rested(self, panel: str) -> None:
+        """Wait until a panel computes nothing."""
+        self.until(f"!document.querySelector('#{panel}').classList.contains('working')")
+
     def press(self, section: Any, name: str) -> None:
         section.get_by_role("button", name=name, exact=True).click()
 
@@ -221,6 +226,8 @@ def draw(user: User, home: Path) -> None:
     user.press(section, "Draw")
     user.says(section, "20 samples, seed 1")
     user.shoot("draw")
+    compose(user, section)
+    given_up(user, section)
     section.locator("[name=steps]").fill("0")
     section.locator("form").evaluate("form => { form.noValidate = true; }")
     user.press(section, "Draw")
@@ -231,13 +238,56 @@ def draw(user: User, home: Path) -> None:
     user.count(section, ".result canvas", 1)
 
 
+def compose(user: User, section: Any) -> None:
+    """Two labels at once, one of them denied."""
+    section.locator("[name=label]").select_option("dress")
+    user.slide(section, "guidance", 1.5)
+    user.press(section, "Add a label")
+    section.locator(".concept select").select_option("shirt")
+    section.locator(".concept input").evaluate("field => { field.value = -1; field.dispatchEvent(new Event('input')); }")
+    user.slide(section, "count", 12)
+    user.press(section, "Draw")
+    user.says(section, "by E(x) + 1.5 [E(x | dress) − E(x)] − 1 [E(x | shirt) − E(x)]")
+    user.count(section, ".result img", 12)
+    user.shoot("compose")
+    section.locator(".concept .remove").click()
+    user.count(section, ".concept", 0)
+
+
+def given_up(user: User, section: Any) -> None:
+    """A long drawing is cancelled, another one asked anew, a third one left: each time the turn is free at once."""
+    section.locator("[name=label]").select_option("")
+    section.locator("[name=steps]").fill("1000")
+    user.slide(section, "count", 36)
+    user.press(section, "Draw")
+    user.says(section, "drawing … 2 s", ".busy")
+    user.press(section, "Cancel")
+    user.says(section, "cancelled after 2 s")
+    for leave in ("asked anew", "left"):
+        section.locator("[name=steps]").fill("1000")
+        user.slide(section, "count", 36)
+        user.press(section, "Draw")
+        user.says(section, "drawing … 1 s", ".busy")
+        if leave == "left":
+            user.page.click("#tabs [data-panel=repair]")
+            user.page.click("#tabs [data-panel=draw]")
+            user.says(section, "cancelled, as you left")
+        section.locator("[name=steps]").fill("2")
+        user.slide(section, "count", 1)
+        started = time.monotonic()
+        user.press(section, "Draw")
+        user.says(section, "1 samples")
+        if time.monotonic() - started > FREED:
+            user.faults.append(f"{leave}: the next one took {time.monotonic() - started:.1f} s")
+
+
 def fill(user: User, home: Path) -> None:
     section = user.choose(ZOO, "fill")
     user.press(section, "Fill in")
     user.says(section, "there is no picture yet", ".status.wrong")
     section.locator("[name=label]").select_option("dress")
     user.press(section, "Take a sample")
-    user.until("document.querySelector('#fill .status').textContent === ''")
+    user.rested("fill")
     user.press(section, "Fill in")
     user.says(section, "nothing is painted over yet", ".status.wrong")
     canvas = section.locator("canvas.brush")
@@ -259,7 +309,7 @@ def fill(user: User, home: Path) -> None:
     user.says(section, "note.txt cannot be read as a picture", ".status.wrong")
     section.locator("[name=way]").select_option("constraint")
     section.locator("[name=picture]").set_input_files(home / "sample.png")
-    user.until("document.querySelector('#fill .status').textContent === ''")
+    user.rested("fill")
     user.press(section, "Lower half")
     user.press(section, "Fill in")
     user.says(section, "4 completions in")
@@ -311,7 +361,7 @@ def detect(user: User, home: Path) -> None:
     user.says(section, "of 10 are outliers", ".verdict")
     user.count(section, ".result img", 10)
     user.slide(section, "alpha", -1.0)
-    user.says(section, "α 0.1:")
+    user.says(section, "At α = 0.1,")
     user.shoot("detect")
 
 
@@ -332,7 +382,7 @@ PANELS: dict[str, Callable[[User, Path], None]] = {
 
 
 def together(browser: Any, address: str) -> list[str]:
-    """Two users at once get what each gets alone."""
+    """Two users at once get what each gets alone; one that waits sees who is before, and goes on when that one gives up."""
     pages = [browser.new_context().new_page() for _ in range(2)]
     pictures: dict[int, list[Any]] = {0: [], 1: []}
     for page in pages:
@@ -346,8 +396,14 @@ def together(browser: Any, address: str) -> list[str]:
             page.evaluate("document.querySelector('#draw .result').replaceChildren()")
             page.locator("#draw [type=submit]").click()
         for page in turn:
-            page.locator("#draw .result img").nth(11).wait_for()
+            page.locator("#draw .result img").nth(9).wait_for()
             pictures[pages.index(page)].append(page.locator("#draw .result img").evaluate_all("all => all.map(one => one.src)"))
+    for page in pages:
+        page.locator("#draw [name=steps]").fill("1000" if page is pages[0] else "2")
+        page.locator("#draw [type=submit]").click()
+        page.locator("#draw .busy", has_text="drawing" if page is pages[0] else "1 before you").wait_for()
+    pages[0].locator("#draw .busy button").click()
+    pages[1].locator("#draw .status", has_text="samples").wait_for()
     same = all(both == alone for both, alone in pictures.values())
     return [] if same and pictures[0][0] != pictures[1][0] else ["two users at once do not get what each gets alone"]
 

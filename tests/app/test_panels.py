@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import thalweg as tw
 from thalweg.app import draw, judge, landscape, mend, shelf, watch
 from thalweg.app.pictures import decoded, encoded
 from thalweg.app.server import about
@@ -183,6 +184,7 @@ def test_samples_by_label_guidance_steps_and_seed(entry, monkeypatch):
     assert given[0]["label"].tolist() == [0, 1, 2, 3] and (given[0]["guidance"], given[0]["steps"], given[0]["seed"]) == (2.0, 2, 5)
     draw.draw(entry("dual"), {"count": 2, "label": "", "guidance": 2.0})
     assert given[-1] == {"seed": 0}, "without a label there is nothing to guide by"
+    assert found["equation"] == "E(x) + 2 [E(x | y) − E(x)]"
     points = draw.draw(entry("moons"), {})
     assert len(points["points"]) == 400 and points["columns"] == ["x0", "x1"]
     for wrong, message in (
@@ -194,6 +196,37 @@ def test_samples_by_label_guidance_steps_and_seed(entry, monkeypatch):
             draw.draw(entry("dual"), {"count": 1} | wrong)
     with pytest.raises(InputError, match="a detector of outliers"):
         draw.draw(entry("rows"), {})
+
+
+def test_labels_are_composed_with_weights(entry, folders):
+    assert entry("dual").about()["concepts"] and not entry("digits").about()["concepts"] and not entry("gan").about()["concepts"]
+    asked = {"count": 3, "label": "3", "guidance": 1.5, "also": [{"label": "8", "guidance": -0.5}], "steps": 2, "seed": 5}
+    found = draw.draw(entry("dual"), asked)
+    model = tw.load(folders / "dual")
+    label = torch.tensor([[3, 8]] * 3)
+    expected = model.sample(3, seed=5, steps=2, label=label, guidance=[1.5, -0.5])
+    assert found["pictures"] == [encoded(one) for one in expected]
+    assert found["equation"] == "E(x) + 1.5 [E(x | 3) − E(x)] − 0.5 [E(x | 8) − E(x)]"
+    alone = draw.draw(entry("dual"), asked | {"also": []})
+    assert alone["pictures"] != found["pictures"] and alone["equation"] == "E(x) + 1.5 [E(x | 3) − E(x)]"
+    assert draw.draw(entry("dual"), asked | {"also": [], "guidance": 1})["equation"] == ""
+    denied = draw.draw(entry("dual"), asked | {"label": "", "also": [{"label": "8", "guidance": -1}]})
+    assert denied["equation"] == "E(x) − 1 [E(x | 8) − E(x)]"
+    for name, wrong, message in (
+        ("dual", {"also": [{"label": "8"}] * 4}, "up to 3 labels"), ("dual", {"also": "8"}, "up to 3 labels"),
+        ("dual", {"also": ["8"]}, "up to 3 labels"), ("dual", {"also": [{"label": "each"}]}, "label must be one of"),
+        ("dual", {"also": [{"label": "8", "guidance": "x"}]}, "guidance must be a number from -10 to 10"),
+        ("digits", {"also": [{"label": "8"}]}, "does not compose labels"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            draw.draw(entry(name), {"count": 1} | wrong)
+
+
+def test_values_of_concepts_are_labels_by_name():
+    model = tw.method("cdrl/inked-digits")
+    concepts = {"digit": tuple("0123456789"), "colour": ("red", "green", "blue", "magenta", "grey")}
+    names = shelf.label_names(model)
+    assert names == [f"{name}={value}" for name, values in concepts.items() for value in values] and len(names) == model.config.classes
 
 
 @pytest.mark.parametrize(("name", "way"), [("dual", "posterior"), ("dual", "constraint"), ("digits", "constraint")])
@@ -309,12 +342,17 @@ def test_rows_for_a_model_of_points(entry, monkeypatch):
 
 def test_a_training_is_watched(entry):
     found = watch.watch(entry("digits"), {})
-    assert found["images"] == 64 == found["total"] and "loss/energy" in found["curves"]
+    assert found["images"] == 64 == found["total"] and "loss/energy" in found["curves"] and found["left"] == ""
     assert [event["event"] for event in found["events"]] == ["diverged at 64 images; back to 32 images"]
     assert found["picture"]["name"] == "000000000064.png" and pixels(found["picture"]["data"]).ndim == 3
     assert watch.watch(entry("digits"), {"have": "000000000064.png"})["picture"] is None
     with pytest.raises(InputError, match="no run's folder"):
         watch.watch(entry("dual"), {})
+
+
+def test_the_time_left_is_at_the_pace_so_far(entry, monkeypatch):
+    monkeypatch.setattr(watch.checkpoint, "read_stats", lambda folder: [{"images": 16, "seconds": 30.0}])
+    assert watch.watch(entry("digits"), {})["left"] == watch.duration(90.0)
 
 
 def test_curves_are_short_and_end_at_the_end():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg import checkpoint
-from thalweg.data.prepare import trained_classes
+from thalweg.data.prepare import trained_classes, trained_concepts
 from thalweg.errors import InputError, nearest
 from thalweg.latent import Decoded, load
 from thalweg.methods.base import has, sampling_options
@@ -111,7 +111,8 @@ class Entry:
             "page": page,
             "shape": shape,
             "data": str(model.config.data),
-            "classes": list(trained_classes(model)) if has(model, "labels") else [],
+            "classes": label_names(model),
+            "concepts": has(model, "concepts") and "guidance" in options,
             "guidance": model.default_guidance if "guidance" in options and has(model, "labels") else None,
             "steps": "steps" in options,
             "ways": fill_ways(model),
@@ -148,6 +149,14 @@ def inner(model: Any) -> Any:
 
 def inner_options(model: Any) -> set[str]:
     return set(sampling_options(inner(model)))
+
+
+def label_names(model: Any) -> list[str]:
+    """The names of a model's labels in their order: of several concepts each value as "colour=red"; empty where it draws by none."""
+    if not has(model, "labels"):
+        return []
+    concepts = trained_concepts(model)
+    return [f"{name}={value}" for name, values in concepts.items() for value in values] or list(trained_classes(model))
 
 
 def header(model: Any) -> tuple[str, list[str], str]:

@@ -29,7 +29,7 @@ class Turns:
 
     @contextlib.contextmanager
     def turn(self, ticket: str, gone: Callable[[], bool]) -> Iterator[None]:
-        """Waits for its turn and holds it. Raises Full where too many wait, Left as soon as `gone` holds, before any function of PyTorch."""
+        """Waits for its turn and holds it. Raises Full where too many wait, Left once `gone` holds, before any function of PyTorch."""
         mine = [ticket]
         with self._changed:
             if len(self._tickets) >= self.most:

@@ -39,12 +39,14 @@ def watch(entry: Entry, asked: Asked) -> dict[str, Any]:
     total = checkpoint.read_config(folder)["config"].get("images")
     logged = [row for row in rows if "seconds" in row]
     images, seconds = (logged[-1]["images"], float(logged[-1]["seconds"])) if logged else (0, 0.0)
+    total = total if isinstance(total, int) else None
     found: dict[str, Any] = {
         "name": entry.name,
         "images": images,
-        "total": total if isinstance(total, int) else None,
+        "total": total,
         "took": duration(seconds),
         "pace": per_second(images / seconds) if seconds else "",
+        "left": duration(seconds * (total / images - 1)) if total and 0 < images < total else "",
         "ago": duration(time.time() - stats.stat().st_mtime) if stats.is_file() else "",
         "curves": curves(rows),
         "events": [{"images": row["images"], "event": str(row["event"])} for row in rows if "event" in row][-EVENTS:],

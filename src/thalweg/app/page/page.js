@@ -13,37 +13,81 @@ export function make(name, content = "", kind = "") {
 
 const LARGEST = 48 * 2 ** 20; // as the server's
 
-export async function ask(path, words = {}) {
+// what was asked for is not wanted any more: it was cancelled, asked anew, or left
+export class Cancelled extends Error {}
+
+// an aborted request hangs up, which ends its computation on the server
+export async function ask(path, words = {}, signal = null) {
   const body = JSON.stringify(words);
   if (body.length > LARGEST) throw new Error(`too much at once: ${Math.round(body.length / 2 ** 20)} MiB, at most ${LARGEST / 2 ** 20} MiB; drop fewer or smaller files`);
-  let answer;
+  let answer, found;
   try {
-    answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+    found = await answer.json();
   } catch {
+    if (signal?.aborted) throw new Cancelled();
     throw new Error("the server does not answer: is thalweg app still running?");
   }
-  const found = await answer.json();
   if (!answer.ok) throw new Error(found.error || `the server answers ${answer.status}`);
   return found;
 }
 
-// run a panel's work: its buttons rest, seconds are counted, and what goes wrong is said in its place
+const running = new Map(); // what each panel computes: a section's AbortController
+
+// end what a panel computes; `said` is what its status then says
+export function cancel(section, said = "") {
+  const control = running.get(section);
+  if (!control) return;
+  running.delete(section);
+  control.abort();
+  $(".busy", section).classList.add("hidden");
+  section.classList.remove("working");
+  $(".status", section).textContent = said;
+}
+
+// run a panel's work, in place of what it is doing: seconds and those before it are counted, and what goes wrong is said in its place.
+// `task` is given a function to ask the server by, whose requests end when the work is cancelled
 export async function work(section, what, task) {
-  const status = $(".status", section), buttons = $$("button", section), started = performance.now();
-  const tick = () => { status.textContent = `${what} … ${Math.round((performance.now() - started) / 1000)} s`; };
+  cancel(section);
+  const control = new AbortController(), busy = $(".busy", section), status = $(".status", section), started = performance.now();
+  const ticket = [...crypto.getRandomValues(new Uint32Array(3))].join("-");
+  let before = 0;
+  const tick = () => {
+    const seconds = Math.round((performance.now() - started) / 1000);
+    $("span", busy).textContent = before ? `${before} before you … ${seconds} s` : `${what} … ${seconds} s`;
+  };
+  const look = async () => {
+    tick();
+    const found = await ask("/api/turn", { ticket }, control.signal).catch(() => null);
+    if (found) before = found.before || 0;
+  };
+  running.set(section, control);
+  $("[name=cancel]", busy).onclick = () => cancel(section, `cancelled after ${Math.round((performance.now() - started) / 1000)} s`);
   status.classList.remove("wrong");
-  buttons.forEach(button => { button.disabled = true; });
+  status.textContent = "";
+  section.classList.add("working");
+  busy.classList.remove("hidden");
   tick();
-  const timer = setInterval(tick, 500);
+  const timer = setInterval(look, 500);
   try {
-    status.textContent = (await task()) || "";
+    const said = (await task((path, words) => ask(path, { ...words, ticket }, control.signal))) || "";
+    if (running.get(section) === control) status.textContent = said;
   } catch (error) {
-    wrong(section, error);
+    if (!(error instanceof Cancelled)) wrong(section, error);
   } finally {
     clearInterval(timer);
-    buttons.forEach(button => { button.disabled = false; });
-    section.dispatchEvent(new Event("done"));
+    if (running.get(section) === control) {
+      running.delete(section);
+      busy.classList.add("hidden");
+      section.classList.remove("working");
+      section.dispatchEvent(new Event("done"));
+    }
   }
+}
+
+// on a narrow screen what has come may lie below it
+export function reveal(element) {
+  if (element.getBoundingClientRect().top > window.innerHeight - 120) element.scrollIntoView({ behavior: "smooth", block: "nearest" });
 }
 
 export function wrong(section, error) {
@@ -69,7 +113,7 @@ const reading = field => field.dataset.power ? Number((field.dataset.power ** fi
 
 export function sliders(home = document) {
   for (const field of $$("input[type=range]", home)) {
-    const show = () => { const output = $("output", field.parentElement); if (output) output.textContent = reading(field); };
+    const show = () => { const output = $("output", field.parentElement); if (output) output.textContent = minus(reading(field)); };
     field.addEventListener("input", show);
     show();
   }
@@ -111,7 +155,8 @@ export function read(file) {
 }
 
 export const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-export const short = value => Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(4)));
+export const minus = text => String(text).replaceAll("-", "−");
+export const short = value => minus(Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : Number(value.toPrecision(4)));
 
 // a canvas drawn at the screen's own resolution; gives its context and size in CSS pixels
 export function crisp(canvas, width, height) {

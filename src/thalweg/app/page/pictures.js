@@ -1,12 +1,13 @@
 // Draw, Fill in and Repair: pictures that a model makes, completes and mends.
 
-import { $, ask, colour, crisp, figure, make, options, pictures, read, sliders, values, work } from "/page.js";
+import { $, $$, colour, crisp, figure, make, options, pictures, read, reveal, sliders, values, work } from "/page.js";
 
 const labels = (select, entry, each) => {
   const classes = entry.classes.map(name => [name, name]);
   options(select, [["", entry.classes.length ? "any" : "the model"], ...(each && classes.length ? [["each", "one of each"]] : []), ...classes], each && classes.length ? "each" : "");
   select.closest("label").classList.toggle("hidden", each && !classes.length);
 };
+const OTHERS = 3; // labels that are composed with the first one, at most
 const took = found => `${found.seconds.toFixed(1)} s`;
 const hide = (section, kind, hidden) => $(`.${kind}`, section).classList.toggle("hidden", hidden);
 
@@ -31,32 +32,58 @@ function scatter(points, columns) {
 export const draw = {
   begin(section) {
     const form = $("form", section);
-    const go = () => work(section, "drawing", async () => {
-      const asked = values(form), found = await ask("/api/draw", { ...asked, model: this.entry.name });
-      const label = i => asked.label === "each" ? this.entry.classes[i % this.entry.classes.length] : "";
-      $(".result", section).replaceChildren(
+    const go = () => work(section, "drawing", async asking => {
+      const asked = values(form), entry = this.entry, also = this.also(section);
+      const found = await asking("/api/draw", { ...asked, also, model: entry.name });
+      const each = asked.label === "each", label = i => each ? entry.classes[i % entry.classes.length] : "";
+      const result = $(".result", section);
+      result.replaceChildren(
         found.pictures ? pictures(found.pictures.map((data, i) => figure(data, label(i)))) : found.points ? scatter(found.points, found.columns) : table(found.columns, found.rows));
-      return `${(found.pictures || found.points || found.rows).length} samples, seed ${asked.seed ?? 0}, in ${took(found)}`;
+      result.classList.toggle("fives", each && entry.classes.length % 5 === 0);
+      reveal(result);
+      const said = `${(found.pictures || found.points || found.rows).length} samples, seed ${asked.seed ?? 0}, in ${took(found)}`;
+      return found.equation ? `${said}, by ${found.equation}` : said;
     });
     form.addEventListener("submit", event => { event.preventDefault(); go(); });
     form.elements.next.addEventListener("click", () => { form.elements.seed.value = Number(form.elements.seed.value) + 1; go(); });
     form.elements.label.addEventListener("change", () => this.rest(section));
+    form.elements.add.addEventListener("click", () => this.add(section));
   },
   enter(section, entry) {
     this.entry = entry;
-    const form = $("form", section);
+    const form = $("form", section), { guidance, count } = form.elements;
     labels(form.elements.label, entry, true);
     hide(section, "steps", !entry.steps);
     hide(section, "count", entry.reads !== "pictures");
-    form.elements.count.disabled = entry.reads !== "pictures";
-    if (entry.guidance !== null) form.elements.guidance.value = entry.guidance;
+    count.disabled = entry.reads !== "pictures";
+    if (entry.classes.length && entry.classes.length <= 18) count.value = entry.classes.length;
+    guidance.min = entry.concepts ? -5 : 0;
+    if (entry.guidance !== null) guidance.value = entry.guidance;
     form.elements.steps.value = "";
-    form.elements.guidance.dispatchEvent(new Event("input"));
-    $(".result", section).replaceChildren();
-    $(".status", section).textContent = "";
+    for (const slider of [guidance, count]) slider.dispatchEvent(new Event("input"));
+    for (const part of [".concepts", ".result", ".status"]) $(part, section).replaceChildren();
     this.rest(section);
   },
-  rest(section) { hide(section, "guidance", this.entry.guidance === null || !$("form", section).elements.label.value); },
+  // one more label to compose, with its guidance
+  add(section) {
+    const select = make("select"), slider = make("input", []), remove = make("button", "×", "remove");
+    options(select, this.entry.classes.map(name => [name, name]));
+    select.setAttribute("aria-label", "and this label");
+    remove.setAttribute("aria-label", "leave this label out");
+    remove.type = "button";
+    Object.assign(slider, { type: "range", min: -5, max: 5, step: 0.25, value: 1 });
+    const row = make("div", [make("label", ["and", make("span", [select, remove])]), make("label", ["guidance", slider, make("output")])], "concept");
+    remove.addEventListener("click", () => { row.remove(); this.rest(section); });
+    $(".concepts", section).append(row);
+    sliders(row);
+    this.rest(section);
+  },
+  also: section => $$(".concept", section).map(row => ({ label: $("select", row).value, guidance: Number($("input", row).value) })),
+  rest(section) {
+    hide(section, "guidance", this.entry.guidance === null || !$("form", section).elements.label.value);
+    hide(section, "more", !this.entry.concepts);
+    $("[name=add]", section).disabled = $$(".concept", section).length >= OTHERS;
+  },
 };
 
 // where the picture to work on comes from: a file, or a sample
@@ -65,14 +92,14 @@ async function source(form) {
   return file ? { picture: await read(file), name: file.name } : { label: form.elements.label.value };
 }
 
-const WAYS = { posterior: "given the pixels", constraint: "pixels put back (quick)", search: "search for a start" };
+const WAYS = { posterior: "given the pixels", constraint: "put back, quick", search: "search for a start" };
 
 export const fill = {
   begin(section) {
     const form = $("form", section), canvas = $("canvas.brush", section);
     this.section = section;
-    const fetchOne = () => work(section, "taking a picture", async () => {
-      const found = await ask("/api/picture", { ...(await source(form)), seed: Number(form.elements.seed.value), model: this.entry.name });
+    const fetchOne = () => work(section, "taking a picture", async asking => {
+      const found = await asking("/api/picture", { ...(await source(form)), seed: Number(form.elements.seed.value), model: this.entry.name });
       await this.load(found.picture);
       return "";
     });
@@ -100,9 +127,10 @@ export const fill = {
     this.picture = null;
     this.resize();
     $(".result", section).replaceChildren();
-    $(".status", section).textContent = "Take a sample, or choose a picture.";
+    $(".status", section).textContent = "";
   },
   resize() {
+    $("figcaption", this.section).textContent = "no picture yet: take a sample, or choose your own";
     const [, height, width] = this.entry.shape, canvas = $("canvas.brush", this.section);
     this.factor = Math.max(1, Math.floor(Math.min(288, window.innerWidth - 40) / Math.max(height, width)));
     [canvas.width, canvas.height] = [width * this.factor, height * this.factor];
@@ -115,6 +143,7 @@ export const fill = {
     this.picture = image;
     this.data = data;
     this.mask.forEach(row => row.fill(0));
+    $("figcaption", this.section).textContent = "paint over what is to be filled in";
     this.paint();
   },
   paint() {
@@ -126,12 +155,13 @@ export const fill = {
     this.mask.forEach((row, i) => row.forEach((on, j) => { if (on) context.fillRect(j * this.factor, i * this.factor, this.factor, this.factor); }));
     canvas.dataset.hidden = this.mask.flat().reduce((sum, one) => sum + one, 0);
   },
-  go: (section, form) => work(section, "filling in", async () => {
+  go: (section, form) => work(section, "filling in", async asking => {
     if (!fill.picture) throw new Error("there is no picture yet: take a sample, or choose one");
     const { completions, seed, way } = values(form);
-    const found = await ask("/api/fill", { completions, seed, way, mask: fill.mask, picture: fill.data, name: "the picture", model: fill.entry.name });
+    const found = await asking("/api/fill", { completions, seed, way, mask: fill.mask, picture: fill.data, name: "the picture", model: fill.entry.name });
     $(".result", section).replaceChildren(pictures([
       figure(found.given, "as it was"), figure(found.left, "what was left"), ...found.pictures.map((data, i) => figure(data, `completion ${i + 1}`))]));
+    reveal($(".result", section));
     return `${found.pictures.length} completions in ${took(found)}; pixels that were not painted over are unchanged`;
   }),
 };
@@ -143,15 +173,17 @@ export const repair = {
     const form = $("form", section);
     form.elements.kind.addEventListener("change", () => this.rest(section));
     form.elements.picture.addEventListener("change", () => this.rest(section));
+    for (const name of ["label", "seed"]) form.elements[name].addEventListener("change", () => { form.elements.picture.value = ""; this.rest(section); });
     form.addEventListener("submit", event => {
       event.preventDefault();
-      work(section, "repairing", async () => {
+      work(section, "repairing", async asking => {
         const { kind, std, width, factor, completions, seed, already } = values(form), from = await source(form);
-        const found = await ask("/api/repair", {
+        const found = await asking("/api/repair", {
           ...from, kind, strength: kind === "noise" ? std : width, factor, completions, seed, already: already && !!from.picture, model: this.entry.name });
-        const given = found.given ? [figure(found.given, "as it was", 140)] : [];
+        const given = found.given ? [figure(found.given, "as it was")] : [];
         $(".result", section).replaceChildren(pictures([
-          ...given, figure(found.spoilt, "spoilt", 140), ...found.pictures.map((data, i) => figure(data, found.pictures.length > 1 ? `repaired ${i + 1}` : "repaired", 140))]));
+          ...given, figure(found.spoilt, "spoilt"), ...found.pictures.map((data, i) => figure(data, found.pictures.length > 1 ? `repaired ${i + 1}` : "repaired"))]));
+        reveal($(".result", section));
         return `repaired in ${took(found)}`;
       });
     });

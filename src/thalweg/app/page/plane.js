@@ -1,12 +1,12 @@
 // Landscape: a map of an energy in the plane, and chains that walk on it while the page asks for more of their steps.
 
-import { $, ask, colour, crisp, options, short, values, wrong } from "/page.js";
+import { $, Cancelled, ask, crisp, options, short, values, work, wrong } from "/page.js";
 
 // deep blue for low energy to a light sand for high: a palette that also reads in grey
 const STOPS = [[13, 27, 62], [24, 73, 116], [45, 125, 140], [116, 173, 146], [197, 207, 167], [243, 238, 222]];
 const BANDS = 12; // contour lines, one a nat
 const GAP = 60; // milliseconds between two frames
-let home, map = null, chains = { x: null, done: 0, seed: 0 }, frames = [], walking = false, timer = null, open = false, serial = 0;
+let home, map = null, chains = { x: null, done: 0, seed: 0 }, frames = [], walking = false, timer = null, open = false, control = null;
 
 const shade = value => {
   const at = (value / 255) * (STOPS.length - 1), low = Math.min(STOPS.length - 2, Math.floor(at)), part = at - low;
@@ -46,27 +46,23 @@ function rest() {
   $("[name=noise]", home).closest("label").classList.toggle("hidden", sampler !== "langevin");
 }
 
-async function draw() {
+function draw() {
   pause();
   rest();
-  const mine = ++serial, { first, second, weight1, weight2 } = values($("form", home));
-  try {
-    const found = await ask("/api/map", { first, second, weight1, weight2 });
-    if (mine !== serial) return;
-    map = found;
-    const bytes = Uint8Array.from(atob(found.map), c => c.charCodeAt(0));
+  const { first, second, weight1, weight2 } = values($("form", home));
+  return work(home, "looking at the energy", async asking => {
+    map = await asking("/api/map", { first, second, weight1, weight2 });
+    const bytes = Uint8Array.from(atob(map.map), c => c.charCodeAt(0));
     const small = document.createElement("canvas");
-    small.width = small.height = found.cells;
-    const image = new ImageData(found.cells, found.cells);
+    small.width = small.height = map.cells;
+    const image = new ImageData(map.cells, map.cells);
     bytes.forEach((value, i) => image.data.set([...shade(value), 255], 4 * i));
     small.getContext("2d").putImageData(image, 0, 0);
     map.small = small;
-    map.lines = contours(bytes, found.cells);
-    $(".scale", home).lastElementChild.textContent = `${found.depth} nats above the lowest`;
-    await anew();
-  } catch (error) {
-    wrong(home, error);
-  }
+    map.lines = contours(bytes, map.cells);
+    $(".scale", home).lastElementChild.textContent = `${map.depth} nats above the lowest`;
+    return spread(asking);
+  });
 }
 
 // segments of contour lines by marching squares, in units of the map's side
@@ -89,30 +85,43 @@ function contours(bytes, cells) {
   return segments;
 }
 
-async function anew() {
+function anew() {
   pause();
+  return work(home, "spreading chains", spread);
+}
+
+// chains at their start; what the status says of them
+async function spread(asking) {
   chains = { x: null, done: 0, seed: Math.floor(Math.random() * 1e6) };
-  frames = [];
-  await more(1, true);
+  const found = await asking("/api/walk", { ...wanted(), steps: 1 });
+  frames = [found.frames[0]];
+  chains.x = found.frames[0];
   paint();
+  return "Chains start evenly spread. Walk lets them move.";
+}
+
+function wanted() {
+  const { first, second, weight1, weight2, sampler, step, noise, temperature, chains: count } = values($("form", home));
+  return { first, second, weight1, weight2, sampler, step, noise, temperature, chains: count, x: chains.x, done: chains.done, seed: chains.seed };
 }
 
 // some more steps of the chains; they live here, the server keeps nothing
-async function more(steps, still = false) {
-  const { first, second, weight1, weight2, sampler, step, noise, temperature, chains: count } = values($("form", home));
-  const found = await ask("/api/walk", { first, second, weight1, weight2, sampler, step, noise, temperature, steps, x: chains.x, chains: count, done: chains.done, seed: chains.seed });
-  if (still) { frames = [found.frames[0]]; chains.x = found.frames[0]; }
-  else { frames.push(...found.frames.slice(1)); chains.x = found.frames.at(-1); chains.done = found.done; }
+async function more(steps) {
+  const found = await ask("/api/walk", { ...wanted(), steps }, control.signal);
+  frames.push(...found.frames.slice(1));
+  chains.x = found.frames.at(-1);
+  chains.done = found.done;
   const parts = [`${chains.done} steps`, `mean energy of the chains ${short(found.energy)} nats`];
   if (found.exact !== null) parts.push(`of exact draws ${short(found.exact)}`);
-  if (found.accepted !== null && !still) parts.push(`${Math.round(100 * found.accepted)} % accepted`);
+  if (found.accepted !== null) parts.push(`${Math.round(100 * found.accepted)} % accepted`);
   $(".status", home).classList.remove("wrong");
-  $(".status", home).textContent = still ? "Chains start evenly spread. Walk lets them move." : parts.join(" · ");
+  $(".status", home).textContent = parts.join(" · ");
 }
 
 async function walk() {
-  if (!map) return;
+  if (!map || home.classList.contains("working")) return;
   walking = true;
+  control = new AbortController();
   $("[type=submit]", home).textContent = "Pause";
   home.dataset.walking = "yes";
   frames = [];
@@ -121,7 +130,7 @@ async function walk() {
     if (!walking) return;
     if (frames.length < 20 && !asking) {
       asking = true;
-      more(25).catch(error => { pause(); wrong(home, error); }).finally(() => { asking = false; });
+      more(25).catch(error => { if (!(error instanceof Cancelled)) { pause(); wrong(home, error); } }).finally(() => { asking = false; });
     }
     if (frames.length > 1) frames.shift();
     paint();
@@ -132,6 +141,7 @@ async function walk() {
 
 function pause() {
   walking = false;
+  control?.abort();
   clearTimeout(timer);
   if (!home) return;
   delete home.dataset.walking;

@@ -1,6 +1,6 @@
 // Detect: scores of uploads among those of held-out examples. Watch: a training as its folder shows it.
 
-import { $, ask, colour, crisp, figure, make, pictures, read, short, values, work, wrong } from "/page.js";
+import { $, ask, colour, crisp, figure, make, pictures, read, reveal, short, values, work, wrong } from "/page.js";
 
 export const detect = {
   begin(section) {
@@ -10,15 +10,16 @@ export const detect = {
     form.elements.files.addEventListener("change", () => { this.upload([...form.elements.files.files]); form.elements.files.value = ""; });
     form.elements.made.addEventListener("click", () => { this.last = { made: true }; this.go(); });
     form.elements.alpha.addEventListener("change", () => { if (this.last) this.go(); });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (this.found) this.histogram(this.found); });
     drop.addEventListener("dragover", event => { event.preventDefault(); drop.classList.add("over"); });
     drop.addEventListener("dragleave", () => drop.classList.remove("over"));
     drop.addEventListener("drop", event => { event.preventDefault(); drop.classList.remove("over"); this.upload([...event.dataTransfer.files]); });
   },
   enter(section, entry) {
     this.entry = entry;
-    this.last = null;
+    this.last = this.found = null;
     const table = entry.reads === "table";
-    $(".drop span", section).textContent = table ? "Drop a .csv or .tsv here, or choose one" : "Drop pictures here, or choose some";
+    $(".drop span", section).textContent = table ? "Drop a .csv, or choose one" : "Drop pictures, or choose some";
     $("[name=made]", section).parentElement.classList.toggle("hidden", !entry.made);
     $("[name=files]", section).accept = table ? ".csv,.tsv" : "image/*";
     for (const part of [".verdict", ".key", ".result", ".status"]) $(part, section).replaceChildren();
@@ -35,20 +36,21 @@ export const detect = {
   },
   go() {
     const section = this.section;
-    return work(section, "looking", async () => {
-      const found = await ask("/api/detect", { ...this.last, alpha: values($("form", section)).alpha, model: this.entry.name });
-      const usual = found.count - found.outliers;
-      $(".verdict", section).textContent = `${found.outliers} of ${found.count} ${found.outliers === 1 ? "is an outlier" : "are outliers"}, ${usual} ${usual === 1 ? "is" : "are"} usual`;
+    return work(section, "scoring", async asking => {
+      const found = await asking("/api/detect", { ...this.last, alpha: values($("form", section)).alpha, model: this.entry.name });
+      $(".verdict", section).textContent = `${found.outliers} of ${found.count} ${found.outliers === 1 ? "is an outlier" : "are outliers"}`;
+      this.found = found;
       this.histogram(found);
-      $(".key", section).replaceChildren(make("b", [], "held"), `${found.held_out} held-out examples`, make("b", [], "seen"), "usual", make("b", [], "flag"), "outlier");
-      const seen = found.rows.map(row => ({ ...row, verdict: row.outlier ? "outlier" : "usual" }));
+      $(".key", section).replaceChildren(make("b", [], "held"), `${found.held_out} held-out examples`, make("b", [], "seen"), "typical", make("b", [], "flag"), "outlier");
+      const seen = found.rows.map(row => ({ ...row, verdict: row.outlier ? "outlier" : "typical" }));
       $(".result", section).replaceChildren(seen.length && seen[0].picture ? pictures(seen.map(row => this.card(row, found.score))) : this.table(seen, found));
-      return `α ${found.alpha}: of usual items ${short(100 * found.alpha)} % are called outliers; ${found.seconds.toFixed(1)} s`;
+      reveal($(".verdict", section));
+      return `At α = ${found.alpha}, ${short(100 * found.alpha)} % of typical items are called outliers. Scored in ${found.seconds.toFixed(1)} s.`;
     });
   },
   card(row, score) {
     const card = figure(row.picture, "", 112, row.outlier ? "flagged" : "");
-    card.append(make("figcaption", [row.name, make("br"), `${score} ${short(row.score)}`, make("br"), `p ${short(row.p)} `, make("b", row.verdict)]));
+    card.append(make("figcaption", [make("b", row.verdict), make("br"), row.name, make("br"), `${score} ${short(row.score)}`, make("br"), `p ${short(row.p)}`]));
     return card;
   },
   table(rows, found) {
@@ -85,8 +87,9 @@ export const detect = {
       context.moveTo(at, 22);
       context.lineTo(at, base);
       context.stroke();
-      context.textAlign = right ? "left" : "right";
-      context.fillText(words, at + (right ? 5 : -5), 16);
+      const long = context.measureText(words).width;
+      context.textAlign = "left";
+      context.fillText(words, Math.max(0, Math.min(width - long, right ? at + 5 : at - 5 - long)), 16);
     }
     context.fillStyle = colour("--soft");
     context.textAlign = "left";
@@ -114,7 +117,7 @@ export const watch = {
     try {
       const found = await ask("/api/watch", { model: this.entry.name, have: this.have });
       const of = found.total ? ` of ${found.total.toLocaleString("en")}` : "";
-      $(".progress", section).textContent = found.images ? `${found.images.toLocaleString("en")}${of} examples in ${found.took} (${found.pace}); last line written ${found.ago} ago` : "nothing is logged yet";
+      $(".progress", section).textContent = found.images ? `${found.images.toLocaleString("en")}${of} examples in ${found.took} (${found.pace})${found.left ? `, about ${found.left} left` : ""}; last line written ${found.ago} ago` : "nothing is logged yet";
       $("progress", section).value = found.total ? found.images / found.total : 0;
       const events = found.events.slice(-EVENTS).map(({ event }) => make("p", event)), more = found.events.length - events.length;
       const before = more ? [make("span", `the guard acted ${found.events.length} times, at last:`)] : [];
