@@ -1,23 +1,24 @@
-"""Whether the built package works without the clone: python -m studies.checks.wheel
+"""Whether the package works without the clone: python -m studies.checks.wheel
 
-Builds source archive and wheel of a copy of the repository (`python -m build --no-isolation`), installs the wheel alone into a fresh
-virtual environment, which sees the other packages of this one, and there runs `thalweg list`, `train`, `sample` and others from an empty
-folder. Sizes and times are recorded, and what the packages that it needs take up on disk. Needs the package build (extra `dev`).
+Builds source archive and wheel of a copy of the repository (`python -m build --no-isolation`). In a new and empty virtual environment it
+runs `pip install .` of that copy, all dependencies included and nothing from pip's cache, then puts the built wheel in its place, and there
+runs `thalweg list`, `train`, `sample`, `app` and others from an empty folder. Sizes and times are recorded. PyTorch is of the build that is
+installed here, as `2.13.0+cpu`: pip must find that one. Needs the package build (extra `dev`).
 """
 
 import importlib.metadata
+import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
-
-from packaging.requirements import Requirement
 
 from studies.runner import Check, Options, Row
 from studies.tables import Section, Shown, Table
@@ -37,6 +38,13 @@ COMMANDS = (
     "train egc/digits --help",
     "app --help",
     "--version",
+)
+SERVED = "app runs/digits"  # which is asked for a picture
+JSON = {"Content-Type": "application/json"}
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+SIZES = (
+    "import importlib.metadata as m, json; print(json.dumps({d.name: sum(f.locate().stat().st_size for f in d.files or [] "
+    "if f.locate().is_file()) / 2**20 for d in m.distributions()}))"
 )
 MIB = 2**20
 
@@ -64,46 +72,52 @@ def built(place: Path) -> list[Row]:
 
 
 def fresh(place: Path) -> Path:
-    """A new virtual environment that finds the packages of this one, but for Thalweg; its interpreter."""
-    venv.create(place / "env", with_pip=False, symlinks=True)
-    packages = next((place / "env" / "lib").glob("python*")) / "site-packages"
-    others = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "others.pth").write_text("\n".join(others) + "\n")
+    """A new virtual environment with pip and nothing else; its interpreter."""
+    venv.create(place / "env", with_pip=True, symlinks=True)
     return place / "env" / "bin" / "python"
+
+
+def pip(python: Path, *words: str) -> float:
+    """Run pip of an environment; the seconds that it took. SystemExit with its last words where it fails."""
+    code, said, seconds = call([str(python), "-m", "pip", *words], python.parent)
+    if code:
+        raise SystemExit(f"pip {' '.join(words)}:\n{said[-3000:]}")
+    return seconds
 
 
 def call(words: list[str], folder: Path) -> tuple[int, str, float]:
     """Run a program in `folder` without the clone on its path: exit code, what it said, seconds."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     started = time.monotonic()
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr, round(time.monotonic() - started, 1)
 
 
-def needed(name: str, extras: tuple[str, ...] = ()) -> set[str]:
-    """Names of the packages that one needs, itself among them, as they are installed here."""
-    seen, todo = set(), [(name, extras)]
-    while todo:
-        one, asked = todo.pop()
-        key = re.sub(r"[-_.]+", "-", one).lower()
-        if key in seen:
-            continue
+def sizes(python: Path) -> dict[str, float]:
+    """MiB on disk of the packages of an environment, but for pip and setuptools, by name."""
+    code, said, _ = call([str(python), "-c", SIZES], python.parent)
+    if code:
+        raise SystemExit(said)
+    return {name: size for name, size in json.loads(said).items() if name not in ("pip", "setuptools")}
+
+
+def page(program: Path, home: Path, run: str) -> tuple[int, str, float]:
+    """`thalweg app` of a run, asked for a picture and ended by Ctrl-C: exit code, what was drawn, seconds until then."""
+    started = time.monotonic()
+    words = [str(program), "app", run, "--port", "0", "--no-browser"]
+    with subprocess.Popen(words, cwd=home, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            requires = importlib.metadata.distribution(one).requires or []
-        except importlib.metadata.PackageNotFoundError:
-            continue  # not for this system
-        seen.add(key)
-        for text in requires:
-            wanted = Requirement(text)
-            if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *asked)):
-                todo.append((wanted.name, tuple(wanted.extras)))
-    return seen
-
-
-def on_disk(name: str) -> float:
-    """MiB of an installed package's files."""
-    files = importlib.metadata.distribution(name).files or []
-    return sum(path.stat().st_size for file in files if (path := Path(str(file.locate()))).is_file()) / MIB
+            assert process.stdout is not None
+            address = process.stdout.readline().removeprefix("page: ").strip()
+            asked = json.dumps({"model": run, "count": 2}).encode()
+            with urllib.request.urlopen(urllib.request.Request(f"{address}api/draw", asked, JSON), timeout=120) as answer:
+                drawn = len(json.loads(answer.read())["pictures"])
+            seconds = round(time.monotonic() - started, 1)
+            process.send_signal(signal.SIGINT)
+            return process.wait(60), f"{drawn} pictures drawn", seconds
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            return 1, str(error), round(time.monotonic() - started, 1)
+        finally:
+            process.kill()
 
 
 def run(options: Options) -> dict:
@@ -114,28 +128,23 @@ def run(options: Options) -> dict:
         with zipfile.ZipFile(wheel) as archive:
             unpacked = sum(info.file_size for info in archive.infolist()) / MIB
             strays = [path for path in archive.namelist() if not path.startswith(("thalweg/", "thalweg-"))]
-        python = fresh(place)
-        code, said, seconds = call(
-            [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], place
-        )
-        if code:
-            raise SystemExit(said)
+        python, own = fresh(place), place / "own.txt"
+        own.write_text(f"torch=={importlib.metadata.version('torch')}\n")
+        asked = ("install", "--no-cache-dir", "-c", str(ROOT / "constraints.txt"), "-c", str(own), str(place / "copy"))
+        seconds = pip(python, *asked)
+        print(f"pip install . took {seconds} s", flush=True)
+        pip(python, "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
         home = place / "empty"
         home.mkdir()
         _, where, _ = call([str(python), "-c", "import thalweg; print(thalweg.__file__)"], home)
+        program = python.with_name("thalweg")
         rows = []
-        for words in COMMANDS:
-            code, said, took = call([str(python.with_name("thalweg")), *words.split()], home)
-            rows.append(
-                {
-                    "command": f"thalweg {words}",
-                    "exit": code,
-                    "seconds": took,
-                    "last": said.strip().splitlines()[-1] if said.strip() else "",
-                }
-            )
-            print(rows[-1]["exit"], rows[-1]["command"], rows[-1]["last"][:100], sep="  ")
-        packages = sorted(((on_disk(one), one) for one in needed("thalweg") - {"thalweg"}), reverse=True)
+        for words in (*COMMANDS, SERVED):
+            code, said, took = page(program, home, "runs/digits") if words == SERVED else call([str(program), *words.split()], home)
+            last = said.strip().splitlines()[-1] if said.strip() else ""
+            rows.append({"command": f"thalweg {words}", "exit": code, "seconds": took, "last": last})
+            print(rows[-1]["exit"], rows[-1]["command"], last[:100], sep="  ", flush=True)
+        packages = sorted(((size, one) for one, size in sizes(python).items() if one != "thalweg"), reverse=True)
     return {
         "files": files, "install_seconds": seconds, "unpacked_mib": round(unpacked, 2), "strays": strays,
         "from_wheel": where.strip().startswith(str(place / "env")), "commands": rows, "packages": len(packages),
@@ -155,9 +164,10 @@ def also(r: dict) -> dict:
 
 
 INTRO = (
-    "Source archive and wheel are built in {files[0][seconds]:.0f} s, the wheel is installed in {install_seconds:.0f} s and has "
-    "{unpacked_mib:.1f} MiB unpacked. In a fresh environment, from an empty folder, {worked} commands work. The {packages} packages that "
-    "it needs without extras take {packages_mib:,} MiB here, with the CPU build of PyTorch (MiB: {big})."
+    "Source archive and wheel are built in {files[0][seconds]:.0f} s; Thalweg has {unpacked_mib:.1f} MiB unpacked. In a new and "
+    "empty environment `pip install .` takes {install_seconds:.0f} s with all that it needs, {packages} packages of {packages_mib:,} MiB "
+    "(largest: {big}), with the CPU build of PyTorch from a file on this machine. There, from an empty folder and by the wheel, {worked} "
+    "commands work."
 )
 PAGE = [
     Section(
