@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
 # idle OpenMP threads sleep instead of spinning, which matters where cores are shared
 export OMP_WAIT_POLICY := passive
@@ -18,11 +19,13 @@ help:
 	@echo "make docs         the documentation, into site/"
 	@echo "make lint         ruff and mypy: style, formatting, types"
 	@echo "make clean        remove what was built; runs/ and $(VENV) stay"
+	@echo "CPU=1 make ...    PyTorch without CUDA: on Linux without a GPU, gigabytes less to install"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Thalweg needs Python 3.11 or newer; name one with PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -z "$(CPU)" || $(BIN)/python -m pip install -qq --disable-pip-version-check --index-url $(CPU_BUILDS) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[images,metrics,detect,flows,latent,ssl,objects,onnx,dev]'
 	@touch $@
 

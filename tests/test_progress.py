@@ -116,7 +116,7 @@ def test_a_first_step_that_takes_minutes_is_no_silence(monkeypatch, capsys):
         clock.now += 30
         bar.beat.look()
     lines = capsys.readouterr().err.splitlines()[1:]
-    assert lines[0] == "      5 s  first step" and lines[-1] == " 10%  10 images, about 9 min left, 89 s so far"
+    assert lines[0] == "      5 s  first step" and lines[-1] == " 10%  10 images, about 9 min of steps left, 89 s so far"
     times = [int(line.split()[0]) for line in lines if "first step" in line]
     assert times[-1] > 40 and max(b - a for a, b in zip(times, times[1:])) <= 15 and len(times) < 10
 

@@ -93,7 +93,7 @@ class Progress:
             return f"      {duration(elapsed)}  {'first step' if self.now is None else 'after the last step'}"
         images, seconds = self.now
         left = duration(self.left(images, seconds))
-        return f"{self.done(images, seconds):4.0%}  {images:,} images, about {left} left, {duration(elapsed)} so far"
+        return f"{self.done(images, seconds):4.0%}  {images:,} images, about {left} of steps left, {duration(elapsed)} so far"
 
     def step(self, images: int, elapsed: float) -> None:
         """Note that a step has been taken: `images` are done after `elapsed` seconds."""

@@ -59,7 +59,7 @@ summary { cursor: pointer; font-weight: 600; }
 details > :nth-child(2) { margin-top: .75rem; }
 .config td { font: 13px/1.5 ui-monospace, "SF Mono", Consolas, monospace; white-space: normal; overflow-wrap: anywhere; }
 details tr:last-child td { border-bottom: 0; }
-footer { margin-top: 2rem; color: var(--soft); font-size: .85rem; }
+footer { margin-top: 2rem; color: var(--soft); font-size: .85rem; white-space: pre-line; overflow-wrap: anywhere; }
 @media (max-width: 34rem) {
   body { padding: 1.25rem .9rem 3rem; }
   h1 { font-size: 1.35rem; }

@@ -25,7 +25,8 @@ def test_a_page_shows_what_a_model_can_do(small, tmp_path, capsys):
     for what in ("loaded", "Samples by label", "Hidden halves filled in", "taken off", "What is no such picture"):
         assert what in said.err
     page = (out / "index.html").read_text()
-    assert page.count("data:image/png") == 4 and "thalweg sample" in page and "What is no such picture: the score" in page
+    assert page.count("data:image/png") == 4 and "thalweg sample" in page and "What is no such picture is flagged" in page
+    assert "dual: one energy of all noise levels" in page and "learned from" in page and "thalweg app" in page
 
 
 def test_what_a_model_cannot_do_is_left_out(tmp_path, capsys):
@@ -67,6 +68,6 @@ def test_a_model_is_told_by_its_files(tmp_path):
         "mine: dual of digits, 1×8×8, 1.0 MiB",
         "  1,000 images in 3 CPU minutes: thalweg train dual/digits",
         "  samples, free: Fréchet 5.00 (real images 2.00, n = 1,000)",
-        "  bits: 3.03",
+        "  bits a dimension: 3.03",
     ]
     assert figures({}) == {}

@@ -107,6 +107,18 @@ def test_curves_draw_groups_and_leave_gaps_out(tmp_path):
         plot.curves([], ["loss"], tmp_path / "d.png")
 
 
+def test_a_strip_has_a_row_of_dots_for_each_set(tmp_path):
+    scores = {"digits": 1 + normal(12, generator=seeded(0)).abs(), "uniform": torch.full((12,), 1e4), "black": torch.full((12,), 1e2)}
+    shown = pixels(plot.strip(scores, tmp_path / "a.png", log=True)).astype(int)
+    assert shown.shape[1] == round(6.4 * style.DPI)
+    blue, red = ((shown[..., one] - shown[..., other] > 60) for one, other in ((2, 0), (0, 2)))
+    assert blue.any(1).nonzero()[0].max() < red.any(1).nonzero()[0].min(), "the inliers are the first row"
+    assert blue.any(0).nonzero()[0].max() < red.any(0).nonzero()[0].min(), "and the least"
+    for wrong in ({}, {"bad": torch.tensor([math.nan])}, {"bad": torch.tensor([0.0])}):
+        with pytest.raises(InputError, match="strip: "):
+            plot.strip(wrong, tmp_path / "c.png", log=True)
+
+
 def test_histogram_keeps_far_scores_from_flattening_the_rest(tmp_path):
     scores = {"digits": normal(1000, generator=seeded(0)), "uniform": 5 + normal(500, generator=seeded(1))}
     scores["uniform"][0] = 1e9

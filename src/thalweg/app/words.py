@@ -26,12 +26,12 @@ WORDS = {
     "draw": Panel(
         "Draw",
         "Samples of the model. Guidance 1 draws from p(x | label), 0 leaves the label out, more exaggerates it, and below 0 it is “not "
-        "that label”. Several labels compose, each with a guidance of its own.",
+        "that label”. Where a model has learned both p(x | label) and p(x), several labels compose, each with a guidance of its own.",
         (
             "at each noise level:  E(x) + Σᵢ wᵢ [E(x | yᵢ) − E(x)],  wᵢ the guidance of label yᵢ",
-            "of one label: classifier-free guidance; of several: composition (Zhu 2024, eq. 5.9, 5.11, 5.12)",
+            "with one label guidance, with several composition (Zhu 2024, eq. 5.9, 5.11, 5.12)",
         ),
-        "model.sample, thalweg.guidance.given",
+        "model.sample",
     ),
     "fill": Panel(
         "Fill in",

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("closer",             "closer to training",     ".0%"),
     Column("kl",                 "KL(truth‖model)",        ".4f", "down"),
     Column("energy_distance",    "energy distance",        ".4f", "down"),
-    Column("modes_missing",      "modes missing",          ".1f", "down"),
+    Column("modes_missing",      "modes missing",          ".4g", "down"),
     Column("bits",               "bits a dimension",       ".3f", "down"),
     Column("nats",               "nats",                   ".2f", "up"),
     Column("outliers.mean",      "outliers, mean AUROC",   ".3f", "up"),
@@ -43,7 +43,7 @@ COLUMNS = (
     Column("parameters",         "parameters",             ",.0f"),
     Column("images",             "images",                 ",.0f"),
     Column("cpu_seconds",        "CPU s",                  ",.0f"),
-    Column("guard_events",       "guard",                  ".1f"),
+    Column("guard_events",       "guard events",           ".4g"),
 )
 # fmt: on
 

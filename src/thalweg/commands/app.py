@@ -6,7 +6,7 @@ from typing import Annotated
 
 from thalweg.commands.options import parse
 from thalweg.errors import InputError
-from thalweg.progress import Beat, say
+from thalweg.progress import Beat, Work, say
 
 PORT = 8642  # where none is given, and it is free
 
@@ -48,7 +48,8 @@ def serve(names: list[str], host: str = "127.0.0.1", port: int | None = None):
     from thalweg.app.shelf import Shelf
     from thalweg.commands.zoo import models
 
-    shelf = Shelf(names or [f"zoo:{name}" for name in models()], lambda name: say(f"thalweg: {name} loaded"))
+    with Work("loading what is shown"):
+        shelf = Shelf(names or [f"zoo:{name}" for name in models()], lambda name: say(f"thalweg: {name} loaded"))
     if port is not None:
         return Page(shelf, host, port)
     try:

@@ -1,6 +1,5 @@
 """`thalweg demo`: what a trained model of the zoo can do, in seconds, on one page."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from thalweg.commands.options import check_seed, parse
 from thalweg.errors import InputError
+from thalweg.progress import Work, say
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-A_ROW, OTHERS = 6, 12  # pictures in a row; of each kind of outliers
-KINDS = ("uniform", "noise", "constant", "shuffled")
+ROWS, WIDEST, SOME = 4, 10, 5  # of samples, of which a row is so wide at most; pictures that are filled in and denoised
+OTHERS = 8  # of each kind of outliers
+KINDS = {"uniform": "uniform noise", "noise": "Gaussian noise", "constant": "one grey", "shuffled": "pixels shuffled"}
 
 
 @dataclass
@@ -54,48 +55,72 @@ def show(name: str, out: Path, seed: int = 0) -> Path:
     from thalweg.latent import load
     from thalweg.methods.base import has, needs
 
-    method = load(name)
-    needs("demo", method, "sample")
-    if len(method.config.shape) != 3:
-        raise InputError(f"demo is for models of images, {name} is of vectors {list(method.config.shape)}")
-    out.mkdir(parents=True, exist_ok=True)
-    said(f"{name} loaded", started)
-    x = drawn(method, seed)
-    parts: list[tuple[str, Callable[..., tuple[str, Path]]]] = [("sample", samples)]
-    parts += [("constraint", filled)] if has(method, "constraint") else []
-    parts += [("denoise", denoised)] if has(method, "denoise") else []
-    parts += [("energy", flagged)] if has(method, "energy") else []
-    pictures = []
-    for _, part in parts:
-        caption, path = part(method, x, out, seed)
-        pictures.append((caption, path.relative_to(out)))
-        said(caption.partition(":")[0], started)
-    took = time.monotonic() - started
+    with Work(f"loading {name}") as work:
+        method = load(name)
+        needs("demo", method, "sample")
+        if len(method.config.shape) != 3:
+            raise InputError(f"demo is for models of images, {name} is of vectors {list(method.config.shape)}")
+        out.mkdir(parents=True, exist_ok=True)
+        said(f"{name} loaded", started)
+        work.note(0, "drawing samples")
+        x = drawn(method, seed)
+        parts: list[tuple[str, Callable[..., tuple[str, Path]]]] = [("drawing samples", samples)]
+        parts += [("filling in what is hidden", filled)] if has(method, "constraint") else []
+        parts += [("taking noise off", denoised)] if has(method, "denoise") else []
+        parts += [("scoring what is no such picture", flagged)] if has(method, "energy") else []
+        pictures = []
+        for doing, part in parts:
+            work.note(0, doing)
+            caption, path = part(method, x, out, seed)
+            pictures.append((caption, path.relative_to(out)))
+            said(caption.partition(":")[0], started)
+        took = time.monotonic() - started
     return report.write(
-        out, title=f"What {name} can do", pictures=pictures, config={"method": method.name, "config": vars(method.config)},
-        footer=f"Made by `thalweg demo {name.removeprefix('zoo:')}` in {took:.0f} s. {_tries(name)}", name="index.html",
+        out, title=f"What {name} can do", facts=facts(name, method, seed, took), pictures=pictures,
+        config={"method": method.name, "config": vars(method.config)}, footer=_tries(name), name="index.html",
     )  # fmt: skip
 
 
+def facts(name: str, method: Any, seed: int, took: float) -> dict[str, str]:
+    """What the page says first: what the model is and has learned from, how long that took in the zoo, and how the page was made."""
+    from thalweg.commands.list import about
+    from thalweg.methods import METHODS
+
+    what = f": {about(method.name)}" if method.name in METHODS else ""
+    shape = "×".join(map(str, method.config.shape))
+    told = {"method": f"{method.name}{what}", "learned from": f"{method.config.data}, {shape}"}
+    if name.startswith("zoo:"):
+        from thalweg.commands.zoo import HOME, trained
+
+        told["trained"] = trained(HOME / name.removeprefix("zoo:"))
+    return told | {"this page": f"{took:.0f} s, seed {seed}"}
+
+
 def said(what: str, started: float) -> None:
-    print(f"{time.monotonic() - started:5.1f} s  {what}", file=sys.stderr, flush=True)
+    say(f"{time.monotonic() - started:5.1f} s  {what}")
 
 
 def _tries(name: str) -> str:
-    return f"Go on: thalweg sample {name} -n 64 --out samples.png; thalweg apply inpaint {name} --input pictures/ --out filled.png"
+    apply = f"thalweg apply inpaint {name} --input pictures/ --out filled.png"
+    return "\n".join(["To go on:", f"thalweg app {name}", f"thalweg sample {name} -n 64 --out samples.png", apply])
 
 
 def drawn(method: Any, seed: int) -> "Tensor":
-    """Samples, a row of them a class where there are classes."""
+    """Samples, a column of them a class where there are so few classes."""
     import torch
 
     from thalweg.methods.base import has
 
-    asked: dict[str, Any] = {}
+    n, asked = ROWS * _columns(method), {}
     if has(method, "labels"):
-        asked["label"] = torch.arange(method.config.classes).repeat_interleave(A_ROW)
-    n = len(asked["label"]) if asked else A_ROW**2
+        asked["label"] = torch.arange(n) % method.config.classes
     return method.sample(n, seed=seed, **asked, **method.starts(n, seed))
+
+
+def _columns(method: Any) -> int:
+    from thalweg.methods.base import has
+
+    return method.config.classes if has(method, "labels") and 1 < method.config.classes <= WIDEST else WIDEST
 
 
 def samples(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
@@ -103,8 +128,9 @@ def samples(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
     from thalweg.data.prepare import trained_classes
     from thalweg.methods.base import has
 
-    classes = f", a row each: {', '.join(trained_classes(method))}" if has(method, "labels") else ""
-    return f"Samples by label{classes}" if classes else "Samples", plot.grid(x, out / "samples.png", columns=A_ROW)
+    columns, classes = _columns(method), trained_classes(method) if has(method, "labels") else ()
+    caption = f"Samples by label, a column each: {', '.join(classes)}" if len(classes) == columns else "Samples"
+    return caption, plot.grid(x, out / "samples.png", columns=columns)
 
 
 def filled(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
@@ -115,7 +141,7 @@ def filled(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
     from thalweg.methods.base import has
     from thalweg.tasks import inpaint
 
-    some = x[:: max(1, len(x) // A_ROW)][:A_ROW]
+    some = x[:SOME]
     mask = torch.ones_like(some[:1, :1])
     mask[..., some.shape[2] // 2 :, :] = 0
     quick = {"posterior": True, "corrections": 1} if has(method, "evidence") else {}
@@ -131,7 +157,7 @@ def denoised(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]
     from thalweg import plot, random
     from thalweg.tasks import denoise
 
-    some, std = x[:: max(1, len(x) // A_ROW)][:A_ROW], 0.5
+    some, std = x[:SOME], 0.5
     noisy = some + std * random.normal_like(some, random.seeded(seed, 21))
     rows = torch.cat([some, noisy.clamp(-1, 1), denoise(method, noisy, std).clamp(-1, 1)])
     return f"Noise of standard deviation {std} taken off: sample, with noise, without", plot.grid(
@@ -150,13 +176,14 @@ def flagged(method: Any, x: "Tensor", out: Path, seed: int) -> tuple[str, Path]:
     given: dict[str, Any] = {"reference": x} if score == "levels" else {}
     asked = {"label": torch.arange(OTHERS) % method.config.classes} if "labels" in method.abilities else {}
     fresh = method.sample(OTHERS, seed=seed + 1, **asked, **method.starts(OTHERS, seed + 1))
-    others = {"fresh samples": fresh} | {kind: evaluate.outliers(kind, x, OTHERS, seed) for kind in KINDS}
+    others = {"fresh samples": fresh} | {said: evaluate.outliers(kind, x, OTHERS, seed) for kind, said in KINDS.items()}
     faint = 1e-3 * random.normal_like(x[:OTHERS], random.seeded(seed, 22))  # scores of equal pictures would all be tied
     others["black"] = -1 + faint.abs()
     values = {kind: evaluate.outlier_scores(method, some, [score], **given)[score] for kind, some in others.items()}
     least = min(float(value.min()) for value in values.values())
-    above = {kind: (1 + value - least).log10() for kind, value in values.items()}  # scores span several powers of ten
-    caption = f"What is no such picture: the score '{score}', further right is stranger"
-    return caption, plot.histogram(
-        above, out / "outliers.png", label=f"log₁₀ of (1 + score '{score}' less the least of all, nats)", bins=30
+    above = {kind: 1 + value - least for kind, value in values.items()}  # scores span several powers of ten
+    what = "the least energy of all" if score == "energy" else "the score of the likeliest"
+    caption = "What is no such picture is flagged: the further right, the stranger; the score is " + (
+        "the energy" if score == "energy" else "by the energies of all noise levels"
     )
+    return caption, plot.strip(above, out / "outliers.png", label=f"1 + nats above {what}", log=True)

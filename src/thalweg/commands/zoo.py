@@ -7,6 +7,7 @@ from typing import Any
 from thalweg.errors import InputError
 
 HOME = Path(__file__).parents[3] / "zoo"
+NAMES = {"frechet": "Fréchet", "guided": "Fréchet by label", "bits": "bits a dimension", "accuracy": "accuracy"}
 USAGE = """usage: thalweg zoo
 
 Trained models that come with a clone of the repository: what they are, what was measured, how they were made.
@@ -24,7 +25,9 @@ def run(arguments: list[str]) -> None:
         raise InputError("this installation has no models; a clone of the repository has some in its folder zoo")
     for name in names:
         print("\n".join(told(name)), end="\n\n")
-    print(f"thalweg demo {names[0]}\nthalweg sample zoo:{names[0]} -n 64 --out samples.png\ntw.load('zoo:{names[0]}')")
+    first = names[0]
+    calls = (f"thalweg demo {first}", "thalweg app", f"thalweg sample zoo:{first} -n 64 --out samples.png", f"tw.load('zoo:{first}')")
+    print("To try:", *calls, sep="\n  ")
 
 
 def models(home: Path = HOME) -> list[str]:
@@ -39,8 +42,13 @@ def told(name: str, home: Path = HOME) -> list[str]:
     size = (folder / "model.safetensors").stat().st_size / 2**20
     shape = "×".join(map(str, config["config"]["shape"]))
     lines = [f"{name}: {config['method']} of {config['config']['data']}, {shape}, {size:.1f} MiB"]
-    lines.append(f"  {about['images']:,} images in {about['cpu_minutes']} CPU minutes: {about['command']}")
-    return lines + [f"  {key}: {value}" for key, value in figures(about["figures"]).items()]
+    return [*lines, f"  {trained(folder)}: {about['command']}", *(f"  {key}: {value}" for key, value in figures(about["figures"]).items())]
+
+
+def trained(folder: Path) -> str:
+    """How much a model of the zoo has seen, and how long that took."""
+    about = json.loads((folder / "zoo.json").read_text(encoding="utf-8"))
+    return f"{about['images']:,} images in {about['cpu_minutes']} CPU minutes"
 
 
 def figures(found: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -51,6 +59,6 @@ def figures(found: dict[str, Any], prefix: str = "") -> dict[str, str]:
             shown[f"{prefix}{key}"] = f"Fréchet {value['frechet']:.2f} (real images {value['floor']:.2f}, n = {value['n']:,})"
         elif isinstance(value, dict) and key == "samples":
             shown |= figures(value, "samples, ")
-        elif key in ("frechet", "guided", "bits", "accuracy") and isinstance(value, int | float):
-            shown[key] = f"{value:.3g}"
+        elif key in NAMES and isinstance(value, int | float):
+            shown[NAMES[key]] = f"{value:.1%}" if key == "accuracy" else f"{value:.3g}"
     return shown

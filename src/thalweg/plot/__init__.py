@@ -1,6 +1,6 @@
 """Figures that all commands share; each function writes one picture, whole or not at all, and returns its path."""
 
-from thalweg.plot.charts import comparison, curves, embedding, histogram, over_time, reliability, robustness
+from thalweg.plot.charts import comparison, curves, embedding, histogram, over_time, reliability, robustness, strip
 from thalweg.plot.images import animation, grid, neighbours
 from thalweg.plot.noise import along_noise, noise_plane
 from thalweg.plot.plane import density, landscape
@@ -20,4 +20,5 @@ __all__ = [
     "over_time",
     "reliability",
     "robustness",
+    "strip",
 ]

@@ -107,6 +107,32 @@ def histogram(
     return Path(path)
 
 
+def strip(
+    scores: Mapping[str, Tensor], path: str | os.PathLike, *, label: str = "energy (nats)", log: bool = False, title: str | None = None
+) -> Path:
+    """Draw each named set of scores [N] as a row of dots, for sets too small for a histogram.
+
+    The first one, the inliers, has a colour of its own. `log`: on a logarithmic axis, for scores above 0.
+    """
+    values = {name: torch.as_tensor(score).detach().double().cpu() for name, score in scores.items()}
+    for name, value in values.items():
+        if value.dim() != 1 or not len(value) or not value.isfinite().all() or (log and value.min() <= 0):
+            raise InputError(f"strip: '{name}' has shape {list(value.shape)}; need [N] finite scores{' above 0' if log else ''}")
+    if not values:
+        raise InputError("strip: no scores, need one set or more")
+    with figure_in(path, 6.4, 0.9 + 0.34 * len(values), layout="constrained") as figure:
+        axis = figure.subplots()
+        for row, value in enumerate(values.values()):
+            axis.plot(value.numpy(), [row] * len(value), "o", color=COLOURS[min(row, 1)], alpha=0.55, markersize=7, markeredgewidth=0)
+        axis.set_xscale("log" if log else "linear")
+        axis.set_yticks(range(len(values)), list(values))
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlabel(label)
+        axis.set_title(title or "")
+    return Path(path)
+
+
 def embedding(
     points: Tensor, path: str | os.PathLike, *, labels: Tensor | None = None, classes: Sequence[str] = (), title: str | None = None
 ) -> Path:
