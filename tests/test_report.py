@@ -9,6 +9,7 @@ import torch
 
 from thalweg import calls, plot, report
 from thalweg.commands.main import main
+from thalweg.commands.report import _facts
 from thalweg.errors import InputError
 
 VOID = {"meta", "img", "br", "input"}
@@ -174,3 +175,12 @@ def test_the_report_of_a_run_says_where_it_comes_from(tmp_path, capsys):
     known = ("the truth 0", "the truth 0", "the truth 0, nothing in common 1", "draws of the truth 0", "one at least")
     assert cards == [f"floor: {floor}" for floor in known]
     assert any(re.match(r"after 256 images, \d+ s", alt) for alt in re.findall(r'alt="([^"]*)"', (out / "report.html").read_text()))
+
+
+@pytest.mark.parametrize(("shape", "data", "features"), [([2], "moons, vectors of 2", False), ([1, 8, 8], "digits, 1×8×8", True)])
+def test_facts_of_vectors_say_nothing_of_pictures(tmp_path, shape, data, features):
+    description = {"method": "short_run", "config": {"shape": shape, "data": data.partition(",")[0], "images": 10}}
+    results = {"settings": {"n": 1000, "seed": 3, "extractor": "classifier"}}
+    found = _facts(tmp_path, description, {}, [], results)
+    assert found["data"] == data and "1,000 samples, seed 3" in found["measured"]
+    assert ("features of classifier" in found["measured"]) == features

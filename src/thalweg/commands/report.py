@@ -110,7 +110,8 @@ def _over_training(folder: Path, stats: list[dict[str, Any]]) -> list[tuple[str,
 def _facts(folder: Path, description: dict[str, Any], data: dict[str, Any], stats: list[dict[str, Any]], results: dict[str, Any]) -> dict:
     """What the run is, when, how and where it was trained, and what was measured; what a run of an earlier version lacks is left out."""
     method, config, made = description["method"], description["config"], calls.read(folder)
-    shape, classes = "×".join(map(str, config["shape"])), len(data.get("classes") or ())
+    pictures, classes = len(config["shape"]) == 3, len(data.get("classes") or ())
+    shape = "×".join(map(str, config["shape"])) if pictures else f"vectors of {config['shape'][0]}"
     count = f", {data['count']:,} for training" if data.get("count") else ""
     facts = {"method": f"{method}: {about(method)}" if method in METHODS else method}
     facts["data"] = f"{data.get('name') or config.get('data', '')}, {shape}{count}{f', {classes} classes' if classes else ''}"
@@ -127,6 +128,7 @@ def _facts(folder: Path, description: dict[str, Any], data: dict[str, Any], stat
         facts["machine"] = f"{where}, {call['precision']}; PyTorch {call['versions']['torch']}, Thalweg {call['versions']['thalweg']}"
         facts["seed"] = str(call["seed"])
     settings, events = results["settings"], [row["event"] for row in stats if "event" in row]
-    facts["measured"] = f"{datetime.date.today()}: {settings['n']:,} samples, seed {settings['seed']}, features of {settings['extractor']}"
+    by = f", features of {settings['extractor']}" if pictures else ""
+    facts["measured"] = f"{datetime.date.today()}: {settings['n']:,} samples, seed {settings['seed']}{by}"
     facts["guard"] = "; ".join(events) if events else "not needed"
     return facts
