@@ -24,6 +24,7 @@ from thalweg.config import STRICT, Common
 from thalweg.data.base import Batch
 from thalweg.distributed import World, _meeting, leave
 from thalweg.errors import Diverged
+from thalweg.fits import shares
 from thalweg.methods.base import Method
 from thalweg.nn.mlp import MLP
 from thalweg.train import fit
@@ -234,8 +235,40 @@ def test_one_process_goes_on_with_a_run_of_two(name, results, tmp_path):
     method, data = make(name)
     fit(method, data, tmp_path / "half", **OPTIONS)
     close(checkpoint.latest(tmp_path / "half")["method"], checkpoint.latest(results / name)["method"], **TOLERANCE)
-    with pytest.raises(tw.InputError, match="draws noise for 2 processes, not 1"):
+    with pytest.raises(
+        tw.InputError, match="draws noise in 2 shares, and 1 process would draw in 1; it goes on with 1 process and --accumulate 2"
+    ):
         fit(make(name)[0], data, tmp_path / "half", shards=1, images=200, **OPTIONS)
+
+
+def test_fewer_processes_go_on_with_parts_of_a_batch(results, tmp_path):
+    import shutil
+
+    shutil.copytree(results / "short_run-half", tmp_path / "half")
+    method, data = make("short_run")
+    fit(method, data, tmp_path / "half", accumulate=2, **OPTIONS)
+    close(checkpoint.latest(tmp_path / "half")["method"], checkpoint.latest(results / "short_run")["method"], **TOLERANCE)
+
+
+def test_a_run_goes_on_with_other_processes_only_where_its_draws_stay():
+    """(begun, processes, accumulate) -> what is said, None where it goes on."""
+    said = {
+        (8, 8, 1): None,
+        (8, 4, 2): None,
+        (8, 1, 8): None,
+        (8, 1, 1): None,
+        (8, 4, 1): "8 shares, and 4 processes would draw in 4; it goes on with 4 processes and --accumulate 2, or 8 processes",
+        (8, 2, 2): "2 processes with --accumulate 2 would draw in 4; it goes on with 2 processes and --accumulate 4, or 8 processes",
+        (8, 3, 1): "3 processes would draw in 3; it goes on with 8 processes, or with fewer, of a number that 8 divides by",
+        (1, 2, 1): "1 share, and 2 processes would draw in 2; it goes on with one process",
+        (2, 4, 1): "it goes on with 2 processes",
+    }
+    for (begun, processes, accumulate), words in said.items():
+        if words is None:
+            assert shares(begun, processes, accumulate, None, "run") == begun
+            continue
+        with pytest.raises(tw.InputError, match=words):
+            shares(begun, processes, accumulate, None, "run")
 
 
 def test_a_divergence_on_one_process_is_handled_by_both(results):

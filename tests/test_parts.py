@@ -101,7 +101,7 @@ def test_a_run_in_parts_goes_on_with_as_many_shares(tmp_path):
     common = dict(data=data_of(name), out=tmp_path, progress=False, save_every=16)
     fit(built(name, METHODS[name]), images=16, accumulate=4, **common)
     assert checkpoint.latest(tmp_path)["shards"] == 4
-    with pytest.raises(InputError, match="draws noise for 4 processes, not 2"):
+    with pytest.raises(InputError, match="draws noise in 4 shares, and 1 process with --accumulate 2 would draw in 2"):
         fit(built(name, METHODS[name]), images=32, accumulate=2, **common)
     fit(built(name, METHODS[name]), images=32, **common)  # one process stands for them
     with pytest.raises(InputError, match="16 does not divide over 3 processes or parts"):

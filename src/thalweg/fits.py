@@ -29,3 +29,22 @@ def check_fit(method: Method, data: Data, batch: int, shards: int) -> None:
                 f"{method.name}: {rows} {name.rpartition('.')[2]} are too few for a batch of {batch}, "
                 f"or do not divide over {shards} processes"
             )
+
+
+def shares(begun: int, processes: int, accumulate: int, asked: int | None, run: str) -> int:
+    """In how many shares a run goes on to draw noise that has `begun` with so many; InputError where these processes cannot.
+
+    Processes × accumulate must be as many, or one process takes the whole batch. `asked`: the shares that were asked for, if any.
+    """
+    now = asked or processes * accumulate
+    if begun == now or (asked is None and now == 1):
+        return begun
+    several = "1 process" if processes == 1 else f"{processes} processes"
+    parts = f" with --accumulate {accumulate}" * (accumulate > 1)
+    trouble = f"the run in {run} draws noise in {begun} share{'s' * (begun > 1)}, and {several}{parts} would draw in {now}; it goes on with"
+    if begun == 1:
+        raise InputError(f"{trouble} one process, without --accumulate")
+    if begun % processes:
+        raise InputError(f"{trouble} {begun} processes, or with fewer, of a number that {begun} divides by, and --accumulate")
+    fewer = f"{several} and --accumulate {begun // processes}, or " * (begun > processes)
+    raise InputError(f"{trouble} {fewer}{begun} processes")

@@ -24,7 +24,7 @@ from thalweg.data.base import Batch, Data
 from thalweg.data.record import record
 from thalweg.distributed import World
 from thalweg.errors import Diverged, InputError
-from thalweg.fits import check_fit
+from thalweg.fits import check_fit, shares
 from thalweg.guard import Guard
 from thalweg.methods.base import Method, has
 from thalweg.nn.recompute import recompute_blocks
@@ -136,13 +136,7 @@ class Run:
             raise InputError(
                 f"the run in {self.out} was started with seed {state['seed']}, not {self.options.seed}; give that seed or another folder"
             )
-        shards = state.get("shards", 1)
-        if shards != self.shards and (self.options.shards is not None or self.world.size * self.options.accumulate > 1):
-            raise InputError(
-                f"the run in {self.out} draws noise for {shards} processes, not {self.shards}; "
-                f"give as many, or one process with shards = {shards}"
-            )
-        self.shards = shards
+        self.shards = shares(state.get("shards", 1), self.world.size, self.options.accumulate, self.options.shards, str(self.out))
         parts = {name: self.world.part(state["method"][name]) for name in self.method.sharded}
         self.method.load_state_dict(state["method"] | parts)
         self.ema.load_state_dict(state["ema"])
