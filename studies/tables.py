@@ -28,7 +28,7 @@ SECTIONS = (
     "egc", "coopflow", "cf_ebm",
     "ddaebm", "liebm", "nerf_lebm", "checks.speed", "detector", "detector_pictures", "checks.detector_export", "checks.detector_stream",
     "checks.precision",
-    "checks.streaming", "checks.resume", "checks.startup", "checks.clock", "checks.wheel",
+    "checks.streaming", "checks.memory", "checks.resume", "checks.startup", "checks.clock", "checks.wheel",
 )  # fmt: skip
 DATA = ("digits", "fashion-mnist", "emoji", "emoji-google", "emoji-google-kinds")
 SOURCE = "From `studies/results/{file}.json`: `{command}`, {machine[cpu]}, {machine[cores]} cores, PyTorch {versions[torch]}, {date:.10}."

@@ -40,7 +40,7 @@ ALLOWED = {
     "objective": BASIC | MATHS,
     "normalising": BASIC,
     "told": {"data", "methods.base"},
-    "drawing": BASIC | {"distributed", "progress"},
+    "drawing": BASIC | {"data", "distributed", "progress"},
     "diffusion": BASIC | MATHS | {"metropolis", "trace"},
     "denoising": BASIC,
     "prior": BASIC | MATHS | {"chain", "nn"},

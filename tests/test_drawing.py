@@ -19,10 +19,13 @@ from thalweg.errors import InputError
 class Noise:
     """Samples are noise about the label, and what was asked for is kept."""
 
-    config, device = SimpleNamespace(shape=(4,)), torch.device("cpu")
+    config, device, name = SimpleNamespace(shape=(4,)), torch.device("cpu"), "noise"
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, weight=0.0):
+        self.asked, self.weight = [], torch.tensor(weight)
+
+    def state_dict(self):
+        return {"weight": self.weight}
 
     def sample(self, n, *, seed, label=None, start=None, weights=None):
         self.asked.append((n, seed, label, start, weights))
@@ -80,6 +83,46 @@ def test_long_drawing_says_how_far_it_is(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+class Cut(Exception):
+    """Drawing is cut off."""
+
+
+def test_drawing_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    label, first, draws = torch.arange(10), Noise(), []
+
+    def sample(*asked, **options):
+        draws.append(asked)
+        if len(draws) > 2:
+            raise Cut
+        return Noise.sample(first, *asked, **options)
+
+    monkeypatch.setattr(first, "sample", sample)
+    asked = dict(n=10, seed=3, at_once=4, label=label, kept=tmp_path)
+    with pytest.raises(Cut):
+        draw(first, **asked)
+    model = Noise()
+    x = draw(model, **asked)
+    assert [one[:2] for one in model.asked] == [(2, part_seed(3, 2))], "the others were drawn before"
+    assert torch.equal(x, draw(Noise(), 10, seed=3, at_once=4, label=label))
+    (folder,) = tmp_path.iterdir()
+    content = (folder / "rows.f32").read_bytes()
+    x[0] = 7.0  # nothing that is done with it gets to the file
+    assert (folder / "rows.f32").read_bytes() == content and float(x[0, 0]) == 7
+    (folder / "rows.f32").write_bytes(content[:20] + b"\1" + content[21:])
+    model = Noise()
+    assert torch.equal(draw(model, **asked), draw(Noise(), 10, seed=3, at_once=4, label=label)) and len(model.asked) == 1, "a torn part"
+    for other in (dict(seed=4), dict(label=label.flip(0)), dict(at_once=5), dict(n=9, label=label[:9]), dict(model=Noise(1.0))):
+        model = other.pop("model", Noise())
+        draw(model, **(asked | other))
+        assert len(model.asked) > 1, other
+
+
+def test_samples_that_cannot_be_kept_are_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        draw(Noise(), 3, kept=tmp_path / "file")
+
+
 def test_two_processes_draw_what_one_draws(tmp_path):
     model = tw.method("dual/moons", net=tw.nn.build.MLP(width=8, depth=1), seed=0)
     tw.fit(model, tw.data.toy("moons"), tmp_path / "run", images=512, progress=False)
@@ -101,3 +144,5 @@ def test_two_processes_draw_what_one_draws(tmp_path):
     one = draw(tw.load(tmp_path / "run"), 70001, steps=2)
     two = np.load(tmp_path / "two.npz")["x"]
     assert two.shape == (70001, 2) and np.allclose(two, one.numpy(), atol=1e-5)
+    kept = draw(tw.load(tmp_path / "run"), 70001, steps=2, kept=tmp_path / "kept")
+    assert torch.equal(kept, one)

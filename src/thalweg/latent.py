@@ -176,6 +176,11 @@ def image_shape(name: str | Path, latent: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(_loaded(str(name)).decode(torch.zeros(1, *latent)).shape[1:])
 
 
+def _some(z: Tensor) -> tuple[Tensor, ...]:
+    """Latents in parts that are decoded at once: of large images few, as a decoder's inner values are hundreds of times as much."""
+    return z.split(max(1, min(64, 2**16 // max(1, z[0].numel()))))
+
+
 def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
     """A function from latents [B, c, h, w] to images [B, C, H, W] in [−1, 1], for samples; the identity for an empty name.
 
@@ -188,7 +193,7 @@ def decoder(name: str | Path) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def decode(z: Tensor) -> Tensor:
-        images = [autoencoder.to(z.device).decode(part.float()) for part in z.split(64)]
+        images = [autoencoder.to(z.device).decode(part.float()) for part in _some(z)]
         return torch.cat(images).to(z.dtype)
 
     return decode
@@ -229,7 +234,7 @@ class Decoded(nn.Module):
         check_sampling(self.method, options)
         z = self.method.sample(n, seed=seed, **options)
         with torch.no_grad():
-            return torch.cat([self.autoencoder.decode(part.float()) for part in z.split(64)])
+            return torch.cat([self.autoencoder.decode(part.float()) for part in _some(z)])
 
     def energy(self, x: Tensor, **condition: Any) -> Tensor:
         """The energy of the latents of images [B, C, H, W] -> [B], nats."""

@@ -15,6 +15,7 @@ from PIL import Image
 import thalweg as tw
 from thalweg import metrics
 from thalweg.commands.main import main
+from thalweg.methods.egc import EGC
 
 FAST = ["--width", "8", "--blocks", "1", "--levels", "20", "--batch", "16", "--sample-steps", "2", "--threads", "1"]
 FIELDS = dict(width=8, blocks=1, levels=20, batch=16, sample_steps=2)
@@ -204,6 +205,38 @@ def test_one_metric_that_refuses_leaves_the_others(here, capsys):
     assert "test accuracy" in said and "neighbours" in said and (here / "r" / "report.html").exists()
     assert "refused" in found["neighbours"] and found["accuracy"]["n"] == 15
     assert main(["evaluate", "../r", "--metrics", "neighbours", "-n", "30"]) == 2  # nothing was measured
+
+
+def test_an_evaluation_that_was_cut_off_draws_the_rest_only(tmp_path, monkeypatch):
+    """Samples lie in the run's folder until they are measured, all of them, if they are more than there are held-out images."""
+    asked, sample, cut = [], EGC.sample, True
+
+    def cut_off(self, n, **options):
+        asked.append(n)
+        if cut and len(asked) == 3:
+            raise KeyboardInterrupt
+        return sample(self, n, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "cache"))
+    module = sys.modules["thalweg.evaluate.extractor"]
+    monkeypatch.setattr(module, "train_extractor", lambda x, label, name, **_: module.Extractor((1, 8, 8), 10, name=name))
+    assert main(["train", "egc/digits", "--out", "r", "--images", "32", *FAST]) == 0
+    monkeypatch.setattr(EGC, "sample", cut_off)
+    monkeypatch.setattr("thalweg.drawing.NUMBERS", 64 * 100)
+    words = ["evaluate", "r", "--metrics", "fidelity", "-n", "450", "--device", "cpu"]
+    assert main(words) == 130
+    assert asked == [100] * 3 and len(list(Path("r/drawn").rglob("shard-*"))) == 2
+    cut = False
+    assert main([*words, "--out", "o.json"]) == 0
+    assert asked[3:] == [100] * 2 + [50] + [100] * 4 + [50], "of 450 samples the rest, then as many by label"
+    assert not Path("r/drawn").exists()
+    found = read("o.json")["r"]["fidelity"]
+    for kind in ("samples", "guided samples"):
+        assert (found[kind]["n"], found[f"all {kind}"]["n"]) == (359, 450)
+        assert found[kind]["frechet"]["held_out"] is not None and found[f"all {kind}"]["frechet"]["held_out"] is None
+    page = Path("r/report.html").read_text()
+    assert "all samples" in page and "450 samples" in page
 
 
 def test_a_metric_that_breaks_leaves_the_others(here, capsys, monkeypatch):

@@ -7,8 +7,9 @@ import torch
 
 import thalweg as tw
 from thalweg.config import DataNeeds
+from thalweg.data import load
 from thalweg.data.images import convert
-from thalweg.data.prepare import HELD_OUT, held_out, image_size, prepare, sized
+from thalweg.data.prepare import HELD_OUT, everything, held_out, image_size, prepare, sized
 from thalweg.errors import InputError
 
 
@@ -85,3 +86,18 @@ def test_images_for_latents_are_brought_to_the_size_that_the_latents_are_of(monk
     with pytest.raises(InputError, match="the pictures differ"):
         prepare(config("others", (4, 4, 4), autoencoder="eighth"), name, "train")
     latent._loaded.cache_clear()
+
+
+def test_all_of_a_stream_is_read_where_it_fits_into_memory(monkeypatch, tmp_path):
+    from PIL import Image
+
+    for i in range(30):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i:02}.png")
+    stream, held = load(tmp_path, streaming=True), load(tmp_path)
+    assert torch.equal(everything(stream).x, held.all().x)
+    name = str(tmp_path)
+    chosen = held_out(config(name, (1, 8, 8)), name, streaming=True, window=8)
+    assert torch.equal(chosen.x, load(tmp_path, "validation").all().x)
+    monkeypatch.setattr("thalweg.data.prepare.MOST_BYTES", 24 * 4 * 64 - 1)
+    with pytest.raises(InputError, match=r"all 24 pictures of \[1, 8, 8\] take .* GiB in memory"):
+        everything(stream)

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 import thalweg as tw
-from studies.checks import layouts, node, presets
+from studies.checks import layouts, memory, node, presets
 from studies.checks.presets import PAPERS, REASONS, beyond
 from studies.pretend import Operations, operations
 from thalweg import data
@@ -121,9 +122,21 @@ def test_launch_scripts_are_whole():
 
 def test_what_is_said_of_a_failing_machine():
     ends = {"code": 0, "first_difference": None}
-    found = ends | {"kills": 2, "asked": 2, "ranks": [0, 1], "seconds_back": [3.0, 9.0], "images": 100, "signal": ends | {"at": 50}}
-    assert not node.failed(found) and "Killed 2 times (1 times the first process), the run ended bit-equal" in node.said(found)
-    assert node.failed(found | {"kills": 1}) and node.failed(found | {"signal": ends | {"code": 1}})
+    faults = [{"kind": kind, "at": 10} for kind in ("one", "disk", "shard", "one")]
+    found = ends | {"on": "latents", "pictures": 9, "size": 8, "killed_while_encoding": True, "torn_told": 1, "full_told": 1}
+    found |= {"asked": 4, "faults": faults, "seconds_back": [3.0, 9.0], "images": 100, "signal": ends | {"at": 50}}
+    assert not node.failed(found) and node.said(found).startswith(
+        "Two processes on latents of 9 pictures of 8×8, killed first while they encoded, then: SIGKILL of one process 2 times, a full disk "
+        "1 time, an altered shard 1 time. The run ended bit-equal"
+    )
+    for wrong in (
+        {"faults": faults[:3]},
+        {"signal": ends | {"code": 1}},
+        {"torn_told": 0},
+        {"full_told": 0},
+        {"killed_while_encoding": False},
+    ):
+        assert node.failed(found | wrong), wrong
     assert node.failed(found | {"first_difference": "ema/x"}) and "not equal: ema/x" in node.said(found | {"first_difference": "ema/x"})
 
 
@@ -135,3 +148,13 @@ def test_the_processes_of_a_run_are_found():
         child.kill()
         child.wait()
     assert child.pid not in node.ranks(os.getpid())
+
+
+def test_the_stages_of_a_streamed_run_are_measured(tmp_path, monkeypatch):
+    """Small pictures go through all stages, and what each holds at most is told; the check fails above its limit."""
+    monkeypatch.setenv("THALWEG_LATENTS", "")
+    options = SimpleNamespace(images=20, size=16, batch=4, threads=1, seed=0, place=str(tmp_path))
+    rows = [memory.one(SimpleNamespace(**vars(options), one=(stage,))) for stage in memory.STAGES]
+    assert [row["stage"] for row in rows] == ["write", "autoencoder", "encode", "train", "statistics"]
+    assert all(50 < row["peak_mib"] < 10_000 for row in rows) and list(tmp_path.rglob("rows.f32")) and list(tmp_path.rglob("state-*.pt"))
+    assert not memory.failed({"stages": [{"peak_mib": 2047.0}]}) and memory.failed({"stages": [{"peak_mib": 2048.0}]})

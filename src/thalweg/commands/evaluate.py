@@ -1,5 +1,6 @@
 """`thalweg evaluate`: the metrics of one run or several, as a table, as figures on disk, and as a page."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ EXTRACTORS = ("classifier", "efficientnet-lite0", "inception")
 class Options:
     """Measure runs: print a table, write metrics.json and report.html into each, and --out if given.
 
-    Under torchrun processes share the drawing of samples, and the first one writes.
+    Samples are kept in the run's folder while they are drawn, so that the same command goes on where it was cut off. Under torchrun
+    processes share the drawing of samples, and the first one writes.
     """
 
     models: Annotated[tuple[str, ...], "positional"]
@@ -84,6 +86,8 @@ def run(arguments: list[str]) -> None:
         unkept = keep(model, subject, results[model], options.data)
         for line in [*subject.unwritten, *unkept]:
             print(f"thalweg: {line}", file=sys.stderr)
+        if not unkept and subject.kept is not None:
+            shutil.rmtree(subject.kept, ignore_errors=True)
         if not options.compare and not unkept:  # else a report that is there has other figures
             print_next(model)
     if not World.current().first:
@@ -122,7 +126,20 @@ def prepare(
     from thalweg.distributed import World
 
     method = latent.load(model, which=which, device=device, kind=_own(model, kind))
-    return metrics.Subject(method, settings, Path(model) / "report" if _is_run(model) and World.current().first else None, data=data)
+    folder = Path(model) / "report" if _is_run(model) and World.current().first else None
+    return metrics.Subject(method, settings, folder, data=data, kept=_kept(model))
+
+
+def _kept(model: str) -> Path | None:
+    """A folder of the run in which samples are kept until they are measured; None where none can be made."""
+    folder = Path(model) / "drawn"
+    try:
+        if _is_run(model):
+            folder.mkdir(exist_ok=True)
+            return folder
+    except OSError:
+        pass
+    return None
 
 
 def _is_run(model: str) -> bool:

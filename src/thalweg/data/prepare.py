@@ -1,6 +1,7 @@
 """Data as a model takes them: at its size, encoded, with images of a source domain, with several views of an object in a row."""
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from . import NAMES, Unpaired, UnpairedBatch, Views, group_views, load, origin_o
 from . import class_names as names_of
 from . import concepts as concepts_of
 from .base import Batch, Data
-from .door import of
+from .door import MOST_BYTES, of
 from .images import Images, Size, TooFew
 from .plausible import renumbered
 from .record import are, class_names, concepts, fingerprint, origin
+from .stream import Stream
 from .toy import TOYS, toy
 from .vectors import Table
 
@@ -24,7 +26,7 @@ OPTIONAL = (".csv", ".parquet", ".npz", ".npy")  # files that are loaded with mo
 Given = str | Mapping[str, Any]
 """Where data are, a name or path; or what `data.of` takes, by split."""
 _IN_PYTHON = "or in Python tw.metrics.Subject(model, settings, data={'train': …, 'test': …})"
-HELD_OUT = 512  # examples that the best state is chosen by
+HELD_OUT, HELD_OUT_NUMBERS = 512, 2**23  # examples that the best state is chosen by, at most so many, and so many numbers in them
 
 
 def image_size(shape: tuple[int, ...]) -> Size | None:
@@ -178,7 +180,7 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
     if isinstance(found, Unpaired):
         x, start = (everything(part.subset(torch.arange(min(HELD_OUT, len(part))))).x for part in (found.target, found.source))
         return UnpairedBatch(x[: len(start)], None, start[: len(x)]) if len(start) >= 3 else None
-    rows = HELD_OUT // needs.views * needs.views
+    rows = min(HELD_OUT, max(needs.views, HELD_OUT_NUMBERS // math.prod(found.shape))) // needs.views * needs.views
     count = len(found) if hasattr(found, "subset") else len(everything(found).x)
     if count < 3:
         return None
@@ -192,7 +194,15 @@ def held_out(config: Any, name: str, *, size: Size | None = None, device: str = 
 
 
 def everything(data: Any) -> Batch:
-    """Every example once, in order; InputError for a stream."""
+    """Every example once, in order; InputError for a stream without end, and for pictures on the disk that are too many for memory."""
+    if isinstance(data, Stream):
+        size = 4 * len(data) * math.prod(data.shape)
+        if size > MOST_BYTES:
+            raise InputError(
+                f"{data.name}: all {len(data):,} pictures of {list(data.shape)} take {size / 2**30:.3g} GiB in memory, over the bound "
+                f"of {MOST_BYTES / 2**30:.3g} GiB; give fewer of them (--data)"
+            )
+        return data.subset(torch.arange(len(data))).all()
     if not hasattr(data, "all"):
         raise InputError(f"{data.name} is a stream, whose examples are never all there; give data that fit into memory")
     return data.all()

@@ -9,9 +9,8 @@ import math
 import mmap
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -21,6 +20,10 @@ from ..errors import InputError
 MOST_BYTES = 2**25  # of a shard
 ALIGNED = 1024  # rows of a shard divide by so many: shards begin at a page of the file, and machines never write the same one
 READ = 2**22  # bytes read at once
+# a mapping of one's own, for which the system sets no memory aside
+_PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_NORESERVE} if hasattr(mmap, "MAP_NORESERVE") else {"access": mmap.ACCESS_COPY}
+)
 
 
 @final
@@ -118,14 +121,12 @@ class Shards:
                 "else may change it"
             )
         with open(self._path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = mmap.mmap(file.fileno(), 0, **_PRIVATE)
         return self
 
     def mapped(self) -> Tensor:
-        """All rows as a tensor that lies in the file: it must not be written to, and what is read of it may stay in memory."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a tensor cannot be kept from being written to
-            return torch.frombuffer(self._map, dtype=torch.float32, count=math.prod(self.shape)).view(self.shape)
+        """All rows as a tensor that lies in the file, whose pages the system reads and lets go; what is written to it never gets there."""
+        return torch.frombuffer(self._map, dtype=torch.float32, count=math.prod(self.shape)).view(self.shape)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Rows [n, *shape] at the integers `index` [n], copied."""

@@ -23,6 +23,7 @@ from thalweg.random import seeded
 
 METRICS = ("frechet", "kid", "inception_score", "prdc")
 MOST = 10_000  # images of each side in KID and PRDC, whose cost grows with its square
+NUMBERS = 2**23  # in the images that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def fidelity(
     if subsets < 1 or subset_size < 2 or splits < 1 or k < 1:
         raise InputError(f"fidelity: subsets {subsets}, subset_size {subset_size}, splits {splits}, k {k}; need 1, 2, 1 and 1 or more")
 
-    features = {name: _features(extractor, _drawn(images, n, seed)) for name, images in sets.items()}
+    features = {name: _features(extractor, images, n, seed) for name, images in sets.items()}
     found: dict[str, Figure] = {}
     reference = None
     if "frechet" in metrics:
@@ -142,7 +143,7 @@ def fidelity(
     if "inception_score" in metrics:
         found |= _figures(extractor, features, lambda f: {"inception_score": inception_score(_logits(extractor, f), splits, seed)})
     if {"kid", "prdc"} & set(metrics):
-        known = _features(extractor, _drawn(real, compared, seed + 1))
+        known = _features(extractor, real, compared, seed + 1)
         part = {name: f[:compared] for name, f in features.items()}
         if "kid" in metrics:
             found |= _figures(extractor, part, lambda f: {"kid": kernel_distance(known, f, subsets, subset_size, seed)})
@@ -174,7 +175,7 @@ def frechet_distance(
     """
     sets, n = _sets(real, samples, held_out, n, least=extractor.num_features + 1)
     statistics = reference_statistics(real, extractor, cache=cache)
-    scores = [frechet_interval(statistics, _features(extractor, _drawn(images, n, seed))) for images in sets.values()]
+    scores = [frechet_interval(statistics, _features(extractor, images, n, seed)) for images in sets.values()]
     value, low, high = scores[0]
     return FidelityReport(
         name=metric_name("frechet", extractor),
@@ -228,16 +229,13 @@ def _sets(real: Tensor, samples: Tensor, held_out: Tensor | None, n: int | None,
     return sets, n
 
 
-def _drawn(images: Tensor, n: int, seed: int) -> Tensor:
-    return images[torch.randperm(len(images), generator=seeded(seed))[:n].to(images.device)]
-
-
-def _features(extractor: FeatureExtractor, images: Tensor) -> Tensor:
-    features = extractor.features(images)
-    if features.shape != (len(images), extractor.num_features) or not features.isfinite().all():
+def _features(extractor: FeatureExtractor, images: Tensor, n: int, seed: int) -> Tensor:
+    """Features of `n` images that `seed` draws; few images at a time are taken from those, which may lie in a file."""
+    rows = torch.randperm(len(images), generator=seeded(seed))[:n].to(images.device)
+    features = torch.cat([extractor.features(images[part]) for part in rows.split(max(1, min(512, NUMBERS // images[0].numel())))])
+    if features.shape != (n, extractor.num_features) or not features.isfinite().all():
         raise InputError(
-            f"features of '{extractor.name}': shape {list(features.shape)}, NaN or infinity; need finite "
-            f"[{len(images)}, {extractor.num_features}]"
+            f"features of '{extractor.name}': shape {list(features.shape)}, NaN or infinity; need finite [{n}, {extractor.num_features}]"
         )
     return features
 

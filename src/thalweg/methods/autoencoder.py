@@ -7,6 +7,7 @@ The weight w is small: latents are only kept bounded, the prior N(0, I) is not m
 perceptual nor the adversarial loss of the paper: fine texture comes out smooth.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -68,6 +69,11 @@ class Autoencoder(Method):
         """Standard deviation of each channel's posterior means in training, [C, 1, 1], before scaling."""
         return (self.latent_square - self.latent_mean.square()).clamp(min=1e-12).sqrt()
 
+    @property
+    def _at_once(self) -> int:
+        """Images that are coded at once: 256, fewer from 128×128 pixels on."""
+        return max(1, min(256, 2**22 // math.prod(self.config.shape)))
+
     # --- between images and latents
 
     def encode(self, x: Tensor) -> Tensor:
@@ -125,7 +131,7 @@ class Autoencoder(Method):
     @torch.no_grad()
     def criterion(self, held_out: Batch, generator: random.Generator) -> float:
         """Mean squared error of reconstructions of held-out images, per value, in the unit of [−1, 1] squared."""
-        parts = held_out.x.split(256)
+        parts = held_out.x.split(self._at_once)
         return sum(float((self.reconstruct(x) - x).square().sum()) for x in parts) / held_out.x.numel()
 
     # --- sampling
@@ -139,7 +145,7 @@ class Autoencoder(Method):
         """
         device = self.latent_mean.device
         z = random.normal(n, *self.latent_shape, generator=random.seeded(seed, 1, device=device), device=device)
-        return torch.cat([self.decode(part) for part in z.split(256)])
+        return torch.cat([self.decode(part) for part in z.split(self._at_once)])
 
 
 def _list(shape: tuple[int, ...]) -> str:

@@ -37,7 +37,8 @@ class Settings:
 @dataclass
 class Subject:
     """A model under evaluation; what several metrics share is made once. `folder` takes pictures, None for none. `data`: where the data
-    are, if not where the model says, or {"train": …, "test": …} with what `tw.data.of` takes."""
+    are, if not where the model says, or {"train": …, "test": …} with what `tw.data.of` takes. `kept`: a folder in which samples are kept as
+    they are drawn, so that a call that is cut off goes on."""
 
     method: Method
     settings: Settings
@@ -45,6 +46,7 @@ class Subject:
     pictures: list[tuple[str, Path]] = field(default_factory=list)
     data: Given | None = None
     unwritten: list[str] = field(default_factory=list)
+    kept: Path | None = None
 
     def draw(self, caption: str, name: str, picture: Callable[[Path], Path]) -> None:
         """Make a picture in the folder, if there is one, and list it; where it cannot be made or written, `unwritten` says why."""
@@ -95,7 +97,7 @@ class Subject:
     def sample(self, n: int, **options: Any) -> Tensor:
         """Samples, of a model that is given images from test images."""
         seed = self.settings.seed
-        return draw(self.method, n, seed=seed, shown=True, **self.method.starts(n, seed), **options)
+        return draw(self.method, n, seed=seed, shown=True, kept=self.kept, **self.method.starts(n, seed), **options)
 
     @cached_property
     def samples(self) -> Tensor:
