@@ -35,9 +35,10 @@ def peak() -> float:
 
 
 def write(options: Options, home: Path) -> None:
-    """Smooth random pictures, each set by its number."""
-    for number in range(options.images):
-        path = home / "pictures" / f"class{number % CLASSES}" / f"{number:06}.jpg"
+    """Smooth random pictures, each set by its number, and a few to hold out."""
+    for number in range(options.images + CLASSES):
+        split = "train" if number < options.images else "validation"
+        path = home / "pictures" / split / f"class{number % CLASSES}" / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         few = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=seeded(options.seed, number))
         Image.fromarray(few.numpy()).resize((options.size, options.size), Image.Resampling.BICUBIC).save(path, quality=85)

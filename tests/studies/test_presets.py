@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import thalweg as tw
-from studies.checks import layouts, memory, node, presets
+from studies.checks import layouts, memory, node, presets, sharding
 from studies.checks.presets import PAPERS, REASONS, beyond
 from studies.pretend import Operations, operations
 from thalweg import data
@@ -158,3 +158,14 @@ def test_the_stages_of_a_streamed_run_are_measured(tmp_path, monkeypatch):
     assert [row["stage"] for row in rows] == ["write", "autoencoder", "encode", "train", "statistics"]
     assert all(50 < row["peak_mib"] < 10_000 for row in rows) and list(tmp_path.rglob("rows.f32")) and list(tmp_path.rglob("state-*.pt"))
     assert not memory.failed({"stages": [{"peak_mib": 2047.0}]}) and memory.failed({"stages": [{"peak_mib": 2048.0}]})
+
+
+def test_what_is_said_of_sharded_gradients():
+    def shard(x):
+        return SimpleNamespace(full_tensor=lambda: x)
+
+    right = [torch.tensor([1.0, 2.0]), torch.tensor([3.0])]
+    assert sharding.outcome([shard(x) for x in right], right) == "right"
+    assert sharding.outcome([shard(1.5 * x) for x in right], right) == "wrong by 0.5"
+    assert sharding.outcome([shard(right[0]), None], right) == "no gradient of 1 of 2 parameters"
+    assert sharding.outcome(right, right).startswith("gradients of one process's own batch")
