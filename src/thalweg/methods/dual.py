@@ -31,7 +31,7 @@ from thalweg.nn.build import MLP, Network
 from thalweg.nn.layers import frozen
 from thalweg.nn.log_sigma import FadingWaves, see_log_sigma
 from thalweg.nn.log_snr import start_at_zero
-from thalweg.nn.tilt import Base, Tilt
+from thalweg.nn.tilt import Base, Ends, Tilt
 from thalweg.normalising import log_z_by_level
 from thalweg.sample import Constraint, Trace
 
@@ -61,8 +61,9 @@ class Config(Common):
     reference: Literal["diagonal", "full"] = "diagonal"
     """C, covariance of the Gaussian that is tilted: the variances s² alone, or all of the data's; then the network sees the mean of x given
     y under that Gaussian too"""
-    ends: bool = False
-    """see and read out bumps at both ends of the range of grey values, where 8-bit images pile up"""
+    ends: Ends = "none"
+    """how both ends of the range of grey values, where 8-bit images pile up, are seen and read out: as parts of a mixture (bins),
+    as smooth bumps, or not (none); see `nn.tilt`"""
     grey_values: Whole = 0
     """grey values of 8-bit images, over whose bins uniform noise spreads them; 0 for data that are continuous"""
     sigma_min: Positive = 0.03
@@ -124,9 +125,8 @@ class Dual(Method):
         if c.grey_values == 1:
             raise InputError("dual: grey_values must be 2 or more, or 0 for continuous data, got 1")
         self.bin_width = 2 / (c.grey_values - 1) if c.grey_values else None
-        self.tilt = Tilt(
-            c.shape, full=c.reference == "full", ends=self.bin_width if c.ends else None, flatness=c.flatness, least_std=c.least_std
-        )
+        options: dict[str, Any] = dict(ends=c.ends, bin_width=self.bin_width, flatness=c.flatness, least_std=c.least_std)
+        self.tilt = Tilt(c.shape, full=c.reference == "full", **options)
         self.net = self._build_network()
         self.level_log_z: Tensor
         self.register_buffer("level_log_z", torch.zeros((c.classes if c.conditional else 0) + 1, INTERVALS + 1))
@@ -177,9 +177,7 @@ class Dual(Method):
         at = self.tilt(y, log_sigma)
         share = {"share": at.share} if self.config.net.kind == "mlp" else {}
         out = self.net(at.inputs, log_sigma, label, **share) if label is not None else self.net(at.inputs, log_sigma, **share)
-        fields, number = out
-        inner = (at.weights * fields.to(y.dtype).view_as(at.weights)).flatten(1).sum(1)  # sums over pixels lose bits in bf16
-        return at.energy + inner - at.cut * number.to(y.dtype)[:, 0]
+        return at.tilted(*out)
 
     def _log_z_at(self, log_sigma: Tensor, label: Tensor | None) -> Tensor:
         """What `conclude` found to be log Z of `tilted`, [B], between its levels by a line; of each label, the last row for none."""

@@ -5,26 +5,51 @@
     c √d l, c = s̄²/(s̄² + σ²)                              its number
 
 With `ends`, for images of grey values, which pile up at the ends of their range: bumps g = exp(−½ v²) and v g, v the distance of y from an
-end in units of twice the noise, as inputs and as read-outs c ⟨g, m⟩ of their own, and c ⟨1, m⟩. Without them a
-small network does not resolve edges that are one grey value wide.
+end in units of twice the noise, as inputs, and a read-out c ⟨1, m⟩. Without them a small network does not resolve edges that are one grey
+value wide. They are read out too, as "bumps" c ⟨g, m⟩ or, which fits better, as "bins":
+
+    −Σ log [(1 + Σ_e exp(k c m_e) b_e(y)) / (1 + Σ_e b_e(y))]
+
+of each pixel, b_e the grey value e, a bin evenly filled, with the noise, over its own peak. So a pixel whose density is a mixture of its
+two last grey values and of all the rest is one whose logits do not depend on y, sharp edges and all.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+Ends = Literal["none", "bumps", "bins"]
+GAIN = 8.0  # k, as logits of a grey value are larger than what a network puts out
+LEAST_BIN = 0.1  # of the noise: a bin need be no narrower, and its logarithm would drown in rounding
+
 
 class Tilted(NamedTuple):
     """What a network is given at y and what its outputs are multiplied by: `energy` [B] of the Gaussian; `inputs` [B, k·C, ...] ;
-    `weights` [B, maps, *shape] of the map; `cut` [B] of the number; `share` the noise's part of u's deviation."""
+    `weights` [B, maps, *shape] of the map; `cut` [B] of the number; `share` the noise's part of u's deviation; `bins` log b_e
+    [B, 2, *shape], where they are read out, by the last two of the maps."""
 
     energy: Tensor
     inputs: Tensor
     weights: Tensor
     cut: Tensor
     share: Tensor
+    bins: Tensor | None
+
+    def tilted(self, fields: Tensor, number: Tensor) -> Tensor:
+        """U [B] by a network's maps [B, (maps·C), ...] and number [B, 1]."""
+        fields, cut = fields.to(self.energy.dtype), self.cut * number.to(self.energy.dtype)[:, 0]
+        shape, linear = self.weights.shape[2:], self.weights.shape[1]
+        fields = fields.view(len(fields), -1, *shape)
+        inner = self.weights * fields[:, :linear]  # sums over pixels lose bits in bf16
+        found = self.energy + inner.flatten(1).sum(1) - cut
+        if self.bins is None:
+            return found
+        fade = self.cut.view(-1, *[1] * (fields.dim() - 1)) / math.sqrt(math.prod(shape))
+        none = torch.zeros_like(self.bins[:, :1])
+        mixed = torch.cat([none, self.bins + GAIN * fade * fields[:, linear:]], 1).logsumexp(1)
+        return found - (mixed - torch.cat([none, self.bins], 1).logsumexp(1)).flatten(1).sum(1)
 
 
 class Base:
@@ -64,7 +89,8 @@ class Tilt(nn.Module):
     """The Gaussian, fitted once to data, and the read-outs of a network: call it with y [B, *shape] and log σ [B].
 
     `full`: all of the data's covariance, which costs D² numbers and two products with them; then the network also sees the mean of x
-    given y. `ends`: the width of a grey value, None for no bumps. `flatness` is δ, `least_std` the least deviation in any direction.
+    given y. `ends`: how both ends of the range are read out, of grey values `bin_width` wide. `flatness` is δ, `least_std` the least
+    deviation in any direction. `inputs` and `maps` say how many times the data's channels a network takes and gives.
     """
 
     mean: Tensor
@@ -74,11 +100,15 @@ class Tilt(nn.Module):
     basis: Tensor
     fitted: Tensor
 
-    def __init__(self, shape: tuple[int, ...], *, full: bool, ends: float | None, flatness: float, least_std: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], *, full: bool, ends: Ends, bin_width: float | None, flatness: float, least_std: float
+    ) -> None:
         super().__init__()
         dim = math.prod(shape)
-        self.full, self.ends, self.flatness, self.least_std = full, ends, flatness, least_std
-        self.inputs, self.maps = 1 + full + (4 if ends else 0), 1 + (5 if ends else 0)
+        self.full, self.flatness, self.least_std = full, flatness, least_std
+        self.ends: Ends = "none" if bin_width is None else ends
+        self.bin_width = bin_width or 0.0
+        self.inputs, self.maps = 1 + full + (0 if self.ends == "none" else 4), {"none": 1, "bumps": 6, "bins": 4}[self.ends]
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape), persistent=False)
         # of a full covariance its upper triangle is stored, from which the others are made again
@@ -154,24 +184,34 @@ class Tilt(nn.Module):
         energy = 0.5 * (along.square() / noisy + (2 * math.pi * noisy).log()).sum(1)
         cut = self._cut(sigma)
         weights = [self.std / (sigma.square() + (self.flatness * self.std).square()).sqrt() * u]
-        if self.ends:
-            bumps = self._bumps(y, sigma, self.ends)
-            inputs += [cut * bump for bump in bumps]
-            weights += [cut.expand_as(y), *(cut * bump for bump in bumps)]
+        if self.ends != "none":
+            bumps = [cut * bump for bump in self._bumps(y, sigma)]
+            inputs += bumps
+            weights += [cut.expand_as(y), *(bumps if self.ends == "bumps" else [])]
+        bins = self._log_bins(y, sigma) if self.ends == "bins" else None
         root = math.sqrt(y[0].numel())
         stacked = torch.cat(inputs, 1) if len(inputs) > 1 else u
-        return Tilted(energy, stacked, torch.stack(weights, 1), root * cut.flatten(), sigma / deviation)
+        return Tilted(energy, stacked, torch.stack(weights, 1), root * cut.flatten(), sigma / deviation, bins)
 
     def _cut(self, sigma: Tensor) -> Tensor:
         spread = self.std.square().mean()
         return spread / (spread + sigma.square())
 
-    @staticmethod
-    def _bumps(y: Tensor, sigma: Tensor, bin_width: float) -> list[Tensor]:
-        width = 2 * (sigma.square() + bin_width**2 / 12).sqrt()  # of noise and of a grey value that is spread evenly
+    def _bumps(self, y: Tensor, sigma: Tensor) -> list[Tensor]:
+        width = 2 * (sigma.square() + self.bin_width**2 / 12).sqrt()  # of noise and of a grey value that is spread evenly
         found = []
         for end in (-1.0, 1.0):
             distance = (y - end) / width
             bump = torch.exp(-0.5 * distance.square())
             found += [bump, distance * bump]
         return found
+
+    def _log_bins(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """log of b_e(y) = [Φ((y − e + w/2)/σ) − Φ((y − e − w/2)/σ)] / [2 Φ(w/2σ) − 1] for both ends e, [B, 2, *shape]."""
+        half = 0.5 * (self.bin_width**2 + (LEAST_BIN * sigma).square()).sqrt() / sigma
+        found = []
+        for end in (-1.0, 1.0):
+            distance = ((y - end).abs() / sigma).clamp(max=40.0)  # farther there is nothing of the bin
+            inner, outer = (torch.special.log_ndtr(side - distance) for side in (half, -half))
+            found.append(inner + torch.log1p(-(outer - inner).exp()) - torch.erf(half / math.sqrt(2)).log())
+        return torch.stack(found, 1)

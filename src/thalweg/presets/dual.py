@@ -10,7 +10,7 @@ _TOY = dict(
 )  # fmt: skip
 # pictures of 8 bits: half of the levels about 0.4, which decide samples, half of all, which carry the normalisation
 _IMAGES = dict(
-    grey_values=256, reference="full", ends=True, sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
+    grey_values=256, reference="full", ends="bins", sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
     least_std=0.03, calibration=10_000, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
 )  # fmt: skip
 _FASHION = dict(
