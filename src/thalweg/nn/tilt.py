@@ -10,8 +10,8 @@ value wide. They are read out too, as "bumps" c ⟨g, m⟩ or, which fits better
 
     −Σ log [(1 + Σ_e exp(k c m_e) b_e(y)) / (1 + Σ_e b_e(y))]
 
-of each pixel, b_e the grey value e, a bin evenly filled, with the noise, over its own peak: all of 0 where m is. So logits that hardly depend
-on y make the density jump at the edges of the last grey values, as sharply as the noise lets it.
+of each pixel, b_e the grey value e, a bin evenly filled, with the noise, over its own peak: 0 where m is. So logits that hardly
+depend on y make the density jump at the edges of the last grey values, as sharply as the noise lets it.
 """
 
 import math
