@@ -42,11 +42,13 @@ PRESETS = {
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3, class_sigma=1.0),
     # few pictures: mirror images as well, dropout; bumps are what both were measured with
     "emoji-google":  dict(_IMAGES, ends="bumps", data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True,
-                          label_dropping=0.3, lr=1e-3, reference="diagonal", net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05), time_weight=5.0,
+                          label_dropping=0.3, lr=1e-3, reference="diagonal", time_weight=5.0,
+                          net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05),
                           augmentation=Shifts(flip=0.5, shift=0), images=950_000),
     # by kind (cat-face, keycap …), wider where the map is small; no mirror images, which letters and arrows do not stand
     "emoji-google-kinds": dict(_IMAGES, ends="bumps", data="emoji-google-kinds", shape=(3, 32, 32), classes=98, conditional=True,
-                          label_dropping=0.2, lr=1e-3, reference="diagonal", net=PatchUNet(width=48, deep_width=160, hidden=128), time_weight=5.0,
+                          label_dropping=0.2, lr=1e-3, reference="diagonal", time_weight=5.0,
+                          net=PatchUNet(width=48, deep_width=160, hidden=128),
                           guidance=2.0, images=660_000),
     # latents of 28×28 pixels are 4×7×7, of deviation 1; not measured
     "fashion-mnist-latent": dict(data="fashion-mnist", shape=(4, 7, 7), autoencoder="runs/autoencoder", net=MLP(width=512, depth=3),
