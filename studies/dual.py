@@ -588,8 +588,8 @@ HOLES_TEXT = (
 DIGITS_TEXT = (
     "Test images, about {seconds:g} CPU seconds, {seeds_in_words}: bits a dimension by one noise within the bins of grey values and by "
     "the mean probability of eight, both from above; of dual by its own normalisation, and beside it by the likelihood under the flow of "
-    "its gradients (64 images) and with log Z by walks along the levels. With bumps the ends of the range are read out smoothly. The flow is a coupling flow with learned noise within the bins, "
-    "at the best of eight stops for these test images."
+    "its gradients (256 images) and with log Z by walks along the levels. With bumps the ends of the range are read out smoothly. The flow "
+    "is a coupling flow with learned noise within the bins, at the best of eight stops for these test images."
 )
 HALVES_TEXT = (
     "Two models, each of every other image of {data}, planned for {seconds:g} CPU seconds each: on {images} test images their "

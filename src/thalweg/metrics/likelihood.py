@@ -16,9 +16,9 @@ from thalweg.metrics.base import Row, Subject, line
 from thalweg.metrics.outliers import spread
 from thalweg.units import standardised
 
-# of the other ways to a log-likelihood: dimensions up to which a divergence is exact; examples and walks, up to these and beyond; levels
-# of the flow and of the walks
-EXACT, WALKS, FLOW, STEPS = 32, (256, 64), 100, 400
+# of the other ways to a log-likelihood: dimensions up to which a divergence is exact, and up to which there are more examples and walks;
+# their numbers; levels of the flow and of the walks
+EXACT, SMALL, WALKS, FLOW, STEPS = 32, 64, (256, 64), 100, 400
 
 
 def likelihood(s: Subject) -> dict[str, Any]:
@@ -61,8 +61,9 @@ def _other_ways(model: Any, train: Tensor, test: Tensor, bins: ev.Bins | None, s
 
     Flow and energy are asked of the same examples; walks up begin with these and noise of the lowest level, whose density it is.
     """
-    exact = test[0].numel() <= EXACT
-    sigma, few = model.config.sigma_min, spread(test, WALKS[0 if exact else 1]).to(s.device)
+    d = test[0].numel()
+    exact = d <= EXACT
+    sigma, few = model.config.sigma_min, spread(test, WALKS[0 if d <= SMALL else 1]).to(s.device)
     noised = few + sigma * random.normal(*few.shape, generator=random.seeded(s.settings.seed, 13)).to(s.device)
     probes = 0 if exact else 1
     levels = diffusion.sigmas(STEPS, sigma, model.config.sigma_max, curve=math.inf)
@@ -71,7 +72,7 @@ def _other_ways(model: Any, train: Tensor, test: Tensor, bins: ev.Bins | None, s
     flow = torch.cat([model.flow_log_prob(part, steps=FLOW, probes=probes) for part in few.split(256)]).double().cpu()
     gap = flow - own
     bounds = ev.level_bounds(model.energy, model.base, levels, x=noised, walks=len(few), seed=s.settings.seed, device=s.device)
-    d, n = few[0].numel(), len(few)
+    n = len(few)
     return {
         "sigma": sigma,
         "flow": {
