@@ -1,6 +1,8 @@
 """The detector among pictures: every kind of outliers against new pictures of the set that it was fitted to, and the promise.
 
 python -m studies.detector_pictures digits fashion-mnist emoji-google
+python -m studies.detector_pictures digits fashion-mnist emoji-google --features pixels+energies --seconds 240 --most 9000 \
+    --out studies/results/detector_energies.json
 python -m studies.detector_pictures emoji-google --features pixels+efficientnet-lite0 --out studies/results/detector_features.json
 """
 
@@ -19,8 +21,9 @@ from thalweg.evaluate.ood import OUTLIERS, ood, outliers
 
 PLAIN = {"black": -1.0, "grey": 0.0, "white": 1.0}
 OTHERS = ("digits", "fashion-mnist", "mnist-small", "emoji-google")
+MOST_TEST = 5000  # new pictures
 RATES = (0.01, 0.05, 0.1)
-MOST = 2000  # pictures of a kind
+MOST = 1000  # pictures of a kind
 
 
 def strange(data: str, test: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -33,11 +36,11 @@ def strange(data: str, test: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def one(data: str, seed: int, features: str = "pixels", most: int = 10**9) -> Row:
+def one(data: str, seed: int, features: str = "pixels", most: int = 10**9, seconds: float = 60.0) -> Row:
     parts = [tw.data.load(data, split).all().x for split in ("train", "validation")]
-    train, test = torch.cat(parts)[:most], tw.data.load(data, "test").all().x[:most]
+    train, test = torch.cat(parts)[:most], tw.data.load(data, "test").all().x[: min(most, MOST_TEST)]
     started = time.process_time()
-    detector = tw.EnergyDetector(random_state=seed, features=features).fit(train)
+    detector = tw.EnergyDetector(random_state=seed, features=features, seconds=seconds).fit(train)
     fitted = time.process_time() - started
     usual = torch.from_numpy(-detector.score_samples(test))
     started = time.process_time()
@@ -64,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("data", nargs="*", default=["digits", "fashion-mnist"])
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--features", default="pixels", help="such as pixels+efficientnet-lite0")
+    made.add_argument("--seconds", type=float, default=60.0, help="of a fit, about")
     made.add_argument("--most", type=int, default=10**9, help="pictures to learn from and to test")
     made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
     return made
@@ -74,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started, rows = time.monotonic(), []
     for data in options.data:
-        rows.append(one(data, options.seed, options.features, options.most))
+        rows.append(one(data, options.seed, options.features, options.most, options.seconds))
         kinds = {kind: round(found["auroc"], 3) for kind, found in rows[-1]["kinds"].items()}
         print(
             f"{data}: {rows[-1]['fit_seconds']:.0f} s, mean {rows[-1]['mean']:.3f}, {kinds}, {rows[-1]['promise']}, {rows[-1]['choice']}",

@@ -219,7 +219,10 @@ def test_a_wrong_line_of_a_stream_ends_it_with_its_number(home, monkeypatch, cap
         ("fit {home}/normal.csv --out {tmp}/d --false-alarms 5%", "--false-alarms takes a number"),
         ("fit {home}/normal.csv --out {tmp}/d --seconds -1", "--seconds must be above 0"),
         ("fit {home}/normal.csv --out {tmp}/d --features pixel", "did you mean 'pixels'?"),
-        ("fit {home}/normal.csv --out {tmp}/d --features pixels+vgg", "takes pixels, efficientnet-lite0 or pixels+efficientnet-lite0"),
+        (
+            "fit {home}/normal.csv --out {tmp}/d --features pixels+vgg",
+            "takes pixels, energies, efficientnet-lite0, or several with + between",
+        ),
         ("fit {home}/normal.csv --out {tmp}/d --features efficientnet-lite0", "is of pictures"),
         ("fit {home}/normal.csv --out {tmp}/d --size 8", "--size is of pictures"),
         ("fit {home}/normal.csv --out {home}", "holds something else"),

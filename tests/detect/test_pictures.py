@@ -1,13 +1,14 @@
 """Pictures as numbers: what the detector of pictures tells apart, and what it refuses."""
 
 import json
+import time
 
 import numpy
 import pytest
 import torch
 
 import thalweg as tw
-from thalweg.detect import choice, graph, pictures, ship
+from thalweg.detect import choice, energies, graph, pictures, ship
 from thalweg.detect.graph import Look
 from thalweg.detect.pictures import DIRECTIONS, Pictures
 from thalweg.errors import InputError
@@ -156,6 +157,51 @@ def test_every_choice_is_scored_saved_and_loaded(digits, monkeypatch, tmp_path, 
         found = torch.export.load(detector.export(tmp_path / "x.pt2")).module()(new)
         numpy.testing.assert_allclose(found[0].numpy(), detector.score_samples(new), rtol=1e-5)
         assert (found[2].numpy() == (detector.predict(new) == -1)).all()
+
+
+@pytest.fixture(scope="module")
+def by_energies(digits):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energies, "UPDATES", 40)
+        return tw.EnergyDetector(members=2, updates=20, random_state=0, features="energies").fit(digits[1][:120])
+
+
+def test_energies_are_of_pictures_one_by_one_and_come_back_from_disk(by_energies, digits, tmp_path) -> None:
+    train, new = digits[1][:120], digits[1][120:150]
+    assert by_energies.pictures_.features == "energies" and by_energies.n_features_in_ == 18
+    numpy.testing.assert_array_equal(-by_energies.score_samples(train), by_energies.decision_scores_)
+    alone = numpy.concatenate([by_energies.score_samples(new[i : i + 1]) for i in range(30)])
+    numpy.testing.assert_allclose(alone, by_energies.score_samples(new), rtol=1e-5, atol=1e-5)
+    loaded = tw.EnergyDetector.load(by_energies.save(tmp_path / "d"))
+    numpy.testing.assert_array_equal(loaded.score_samples(new), by_energies.score_samples(new))
+
+
+def test_what_energies_say_of_pictures_is_what_the_model_says(by_energies, digits) -> None:
+    known = by_energies.pictures_.along["energies"]
+    x = torch.as_tensor(digits[1][:3]).float()
+    value, by_x, by_level = known.model.slopes(x, sigma=energies.SIGMAS[1])
+    expected = torch.stack([value, by_level, (energies.SIGMAS[1] * by_x).flatten(1).square().sum(1).log()], 1).double()
+    found = known(x)[:, 3:6] * known.unit[3:6] + known.centre[3:6]
+    assert ((found - expected).abs() <= known.unit[3:6] / energies.GRID).all()  # rounded to a grid
+
+
+def test_energies_learn_for_no_longer_than_they_may_and_say_where_they_are(digits) -> None:
+    told: list[float] = []
+    started = time.process_time()
+    pictures.Pictures.fit(torch.as_tensor(digits[1][:60]).float(), "energies", seconds=0.5, note=told.append)
+    assert time.process_time() - started < 20 and told == sorted(told) and told[-1] >= 0.9
+
+
+def test_pictures_too_small_for_energies_and_their_export_are_refused(by_energies, tmp_path) -> None:
+    with pytest.raises(InputError, match="4 × 4 pixels or more"):
+        tw.EnergyDetector(features="energies").fit(torch.zeros(9, 1, 3, 8))
+    with pytest.raises(InputError, match="cannot be exported"):
+        by_energies.export(tmp_path / "x.pt2")
+
+
+def test_larger_pictures_are_brought_to_sides_of_multiples_of_four() -> None:
+    for sides, expected in (((45, 30), (32, 28)), ((8, 8), (8, 8)), ((5, 100), (4, 32))):
+        assert tuple(energies.brought(torch.zeros(2, 3, *sides)).shape[2:]) == expected
 
 
 def test_parts_are_chosen_by_how_well_they_tell_disturbed_pictures() -> None:

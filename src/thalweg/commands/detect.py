@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from thalweg.detect.stream import Watch
 
-FEATURES = ("pixels", "efficientnet-lite0")
+FEATURES = ("pixels", "energies", "efficientnet-lite0")
 PART = 256  # pictures that are looked at together
 SOURCE = "source.json"  # in a detector's folder: what it was fitted on
 USAGE = """usage: thalweg detect fit DATA --out DIR [options]    (thalweg detect fit --help for them)
@@ -46,7 +46,8 @@ class FitOptions:
     seconds: float = 60.0
     """that fitting may take, about"""
     features: str = "pixels"
-    """what of pictures is looked at: pixels, efficientnet-lite0, a frozen network, or pixels+efficientnet-lite0, the better of these"""
+    """what of pictures is looked at: pixels; energies, of a small model that is trained on them, for which 240 seconds are right;
+    efficientnet-lite0, a frozen network; or several with + between, such as pixels+energies, the best of these or all together"""
     size: int | None = None
     """side that pictures are brought to; needed where they differ"""
     seed: int = 0
@@ -103,7 +104,7 @@ def read_options(arguments: Sequence[str]) -> FitOptions | RunOptions | None:
             raise InputError(f"--false-alarms must be above 0 and at most 0.5, got {chosen.false_alarms:g}")
         for name in chosen.features.split("+"):
             if name not in FEATURES:
-                known = f"{', '.join(FEATURES)} or {'+'.join(FEATURES)}"
+                known = f"{', '.join(FEATURES)}, or several with + between"
                 raise InputError(f"--features takes {known}, got {chosen.features!r}{nearest(name, FEATURES)}")
         return chosen
     if word == "run":
@@ -154,7 +155,7 @@ def fit(options: FitOptions) -> None:
         raise InputError(f"--features {options.features} is of pictures, {options.data} is a table")
     held_out = len(items.x) - (described(len(items.x)) if items.kind == "pictures" else 0)
     Conformal(numpy.zeros(max(1, held_out))).check(options.false_alarms)  # each is held out once
-    takes = f"fitting takes {duration(options.seconds)} at most" + ", and what the network has to look at" * (options.features != "pixels")
+    takes = f"fitting takes {duration(options.seconds)} at most" + ", and the looking at pictures" * (options.features != "pixels")
     say(f"{len(items.x):,} {'rows' if items.kind == 'table' else 'pictures'}; {takes}")
     detector = EnergyDetector(
         contamination=options.false_alarms, seconds=options.seconds, random_state=options.seed, features=options.features

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy
 import torch
 
-from thalweg import random
 from thalweg.errors import InputError, require
 
 require("sklearn", "detect")
@@ -21,11 +20,12 @@ from thalweg.detect import choice, density, keep, scores  # noqa: E402
 from thalweg.detect.columns import Columns  # noqa: E402
 from thalweg.detect.density import BLOCK, Training  # noqa: E402
 from thalweg.detect.known import Known  # noqa: E402
-from thalweg.detect.pictures import LEAST, PIXELS, Pictures, checked, described, parts_of  # noqa: E402
+from thalweg.detect.pictures import ENERGIES, PIXELS, Pictures, checked, learned, parts_of  # noqa: E402
 from thalweg.detect.promise import Conformal, least  # noqa: E402
 
 MOST_COLUMNS = 4096  # of numbers
 PATH = 16  # points on the way from a usual row
+ENERGIES_SHARE = 0.7  # of the time, for the training of energies of pictures
 NEVER = 1e30  # a threshold above every strangeness in nats
 
 
@@ -74,7 +74,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
 
     def _fit(self, X: Any, note: Callable[[float], None] = lambda share: None) -> Self:
         self._check()
-        before = 0.0 if self.features == PIXELS else 0.3  # of the time, for what a network says of pictures
+        before = ENERGIES_SHARE if ENERGIES in self.features else 0.3 * (self.features != PIXELS)  # of the time, for networks
         table = self._table(X, reset=True, note=lambda share: note(before * share))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.columns_ = Columns.fit(table)
@@ -85,7 +85,8 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
                 "select columns, or reduce them, as by sklearn.decomposition.PCA"
             )
         x = torch.from_numpy(self.columns_.encode(table)).float()
-        training = Training(members=self.members, updates=self.updates, seconds=self.seconds)
+        left = self.seconds * (1 - ENERGIES_SHARE * (ENERGIES in self.features))
+        training = Training(members=self.members, updates=self.updates, seconds=left)
         widths = [outputs] if self.pictures_ is None else self.pictures_.widths
         self.ensemble_, fold = density.fit_blocks(
             x, widths, training, never=self._described, seed=seed, note=lambda share: note(before + (1 - before) * share)
@@ -308,17 +309,13 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         return X if frame else checked
 
     def _numbers(self, X: Any, reset: bool, note: Callable[[float], None]) -> numpy.ndarray:
-        pictures = self.pictures_ if not reset else None
         if reset:
             # those by which pictures are described cannot be held out too: what is left of them is less than of new ones
-            if len(X) < LEAST:
-                raise InputError(f"pictures: {LEAST} or more are needed to learn from, got {len(X)}")
-            rows = random.rows(described(len(X)), len(X), generator=random.seeded(36))
-            pictures, self._described = Pictures.fit(X[rows], self.features), rows
-        if pictures is None:
+            self.pictures_, self._described, numbers = learned(X, self.features, ENERGIES_SHARE * self.seconds, note)
+            return numbers
+        if self.pictures_ is None:
             raise InputError(f"the detector was fitted to a table of {len(self.columns_.names)} columns, got pictures {list(X.shape)}")
-        self.pictures_ = pictures
-        return pictures.encode(X, note)
+        return self.pictures_.encode(X, note)
 
     def _encoded(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)

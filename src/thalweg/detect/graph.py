@@ -16,8 +16,10 @@ from thalweg.detect import scale, scores
 from thalweg.detect.column import spread
 from thalweg.detect.columns import Columns
 from thalweg.detect.density import LEVELS, Blocks, Ensemble, log_z_at
+from thalweg.detect.energies import PictureEnergies
 from thalweg.detect.pictures import PIXELS, Along, Pictures, Pixels, network
 from thalweg.detect.scores import Usual
+from thalweg.errors import InputError
 
 
 class Constants(nn.Module):
@@ -77,10 +79,11 @@ class Look(Constants):
 
     def __init__(self, pictures: Pictures) -> None:
         super().__init__()
-        parts = [
-            Pixels(pictures.shape, along) if part == PIXELS else Seen(network(part), pictures.shape, along)
-            for part, along in pictures.along.items()
-        ]
+        parts: list[nn.Module] = []
+        for part, along in pictures.along.items():
+            if isinstance(along, PictureEnergies):
+                raise InputError("a detector that looks at energies of pictures cannot be exported: they need gradients; fit one by pixels")
+            parts.append(Pixels(pictures.shape, along) if part == PIXELS else Seen(network(part), pictures.shape, along))
         self.parts = nn.ModuleList(parts)
         self.keep(centre=pictures.centre, unit=pictures.unit)
 

@@ -5,7 +5,8 @@
     mean, logarithm of the variance, and the square roots of the shares of pixels in eight parts of the range of brightness
 
 The first alone call a black picture usual among pictures with dark backgrounds; the others know that none of these was black all over.
-Of a frozen network: coordinates along the directions in which its features vary most, and the logarithm of what is left.
+Of a frozen network: coordinates along the directions in which its features vary most, and the logarithm of what is left. Of energies, those
+of a small model that was trained on pictures of the fit: see `detect.energies`.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thalweg import random
+from thalweg.detect.energies import PictureEnergies
 from thalweg.detect.scale import compress
 from thalweg.errors import InputError, nearest
 from thalweg.evaluate.extractor import check_range
 
-PIXELS = "pixels"
+PIXELS, ENERGIES = "pixels", "energies"
 NETWORKS = ("efficientnet-lite0",)
+PARTS = (PIXELS, ENERGIES, *NETWORKS)
 SIDE = 32  # to which larger pictures are brought for what they show
 DIRECTIONS, EXPLAINED = 64, 0.9  # as many as hold this share of the variance, at most so many
 SEEN, LEAST = 5000, 4  # pictures by which the others are described, at most; pictures of a fit, at least
@@ -50,6 +54,14 @@ class Along(nn.Module):
         shares = lengths.square().cumsum(0) / lengths.square().sum().clamp_min(1e-12)
         count = max(1, min(DIRECTIONS, len(rows) // 4, int((shares < EXPLAINED).sum()) + 1, len(directions)))
         return cls(mean, directions[:count].T.contiguous())
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+        return self.basis.shape[1] + 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "basis": self.basis}
 
     def forward(self, rows: Tensor) -> Tensor:
         centred = rows.double() - self.mean
@@ -82,23 +94,33 @@ class Pixels(nn.Module):
 class Pictures:
     """What pictures of a fit were: `Pictures.fit(x).encode(x)`.
 
-    `shape` (C, H, W); `along`, by part (pixels, or a network), the directions of what it says; `centre`, `unit` [D] of the numbers before
-    they are standardised, which are those of one part after the other.
+    `shape` (C, H, W); `along`, by part (pixels, energies, a network), what makes numbers of it: for pixels and networks the directions of
+    what they say; `centre`, `unit` [D] of the numbers before they are standardised, which are those of one part after the other.
     """
 
-    def __init__(self, shape: tuple[int, ...], along: dict[str, Along], centre: Tensor, unit: Tensor) -> None:
+    def __init__(self, shape: tuple[int, ...], along: dict[str, Along | PictureEnergies], centre: Tensor, unit: Tensor) -> None:
         self.shape, self.along, self.centre, self.unit = shape, along, centre, unit
 
     @classmethod
-    def fit(cls, x: Any, features: str = PIXELS) -> "Pictures":
-        """Learn from pictures x [N, C, H, W] in [−1, 1], N ≥ 2. Raises InputError for anything else."""
+    def fit(
+        cls, x: Any, features: str = PIXELS, *, seconds: float = 60.0, note: Callable[[float], None] = lambda share: None
+    ) -> "Pictures":
+        """Learn from pictures x [N, C, H, W] in [−1, 1], N ≥ 2. Raises InputError for anything else.
+
+        `seconds`: that energies may be trained for, about; `note` is told the share that is done of it.
+        """
         pictures, parts = checked(x), parts_of(features)
         if len(pictures) < 2:
             raise InputError("pictures: 2 or more are needed to learn from")
         shape = tuple(pictures.shape[1:])
-        looks: dict[str, Any] = {part: Pixels(shape, None).small if part == PIXELS else partial(features_of, part) for part in parts}
-        rows = {part: torch.cat([look(some) for some in pictures.split(AT_ONCE)]) for part, look in looks.items()}
-        found = cls(shape, {part: Along.fit(rows[part]) for part in parts}, torch.zeros(()), torch.ones(()))
+        along: dict[str, Along | PictureEnergies] = {}
+        for part in parts:
+            if part == ENERGIES:
+                along[part] = PictureEnergies.fit(pictures, seconds, note)
+                continue
+            look = Pixels(shape, None).small if part == PIXELS else partial(features_of, part)
+            along[part] = Along.fit(torch.cat([look(some) for some in pictures.split(AT_ONCE)]))
+        found = cls(shape, along, torch.zeros(()), torch.ones(()))
         numbers = torch.cat([found._numbers(some) for some in pictures.split(AT_ONCE)])
         found.centre, found.unit = numbers.mean(0), numbers.std(0, correction=0).clamp_min(LEAST_DEVIATION)
         return found
@@ -110,8 +132,8 @@ class Pictures:
     @property
     def widths(self) -> list[int]:
         """How many numbers each part gives."""
-        networks = [along.basis.shape[1] + 1 for part, along in self.along.items() if part != PIXELS]
-        return [len(self.centre) - sum(networks)] * (PIXELS in self.along) + networks
+        others = [along.width for part, along in self.along.items() if part != PIXELS]
+        return [len(self.centre) - sum(others)] * (PIXELS in self.along) + others
 
     def only(self, part: str) -> "Pictures":
         """One of the parts."""
@@ -134,27 +156,52 @@ class Pictures:
         return compress(((torch.cat(found) - self.centre) / self.unit).numpy())
 
     def _numbers(self, x: Tensor) -> Tensor:
-        parts = [
-            Pixels(self.shape, along)(x) if part == PIXELS else along(features_of(part, x)) for part, along in self.along.items()
-        ]  # fmt: skip
-        return torch.cat(parts, 1)
+        return torch.cat([self._numbers_of(part, along, x) for part, along in self.along.items()], 1)
+
+    def _numbers_of(self, part: str, along: Along | PictureEnergies, x: Tensor) -> Tensor:
+        if isinstance(along, PictureEnergies):
+            return along(x)
+        return Pixels(self.shape, along)(x) if part == PIXELS else along(features_of(part, x))
 
     def tensors(self) -> dict[str, Tensor]:
         """What `of_tensors` needs."""
-        known = {f"{part}.{name}": getattr(along, name) for part, along in self.along.items() for name in ("mean", "basis")}
+        known = {
+            f"{part}.{name}": value
+            for part, along in self.along.items()
+            for name, value in (
+                along.tensors() if isinstance(along, PictureEnergies) else {"mean": along.mean, "basis": along.basis}
+            ).items()
+        }
         return {"shape": torch.tensor(self.shape), "centre": self.centre, "unit": self.unit} | known
 
     @classmethod
     def of_tensors(cls, stored: dict[str, Tensor]) -> "Pictures":
         """What `tensors` gave."""
-        parts = [part for part in (PIXELS, *NETWORKS) if f"{part}.mean" in stored]
-        along = {part: Along(stored[f"{part}.mean"], stored[f"{part}.basis"]) for part in parts}
+        along: dict[str, Along | PictureEnergies] = {}
+        for part in PARTS:
+            own = {key.removeprefix(f"{part}."): value for key, value in stored.items() if key.startswith(f"{part}.")}
+            if own:
+                along[part] = PictureEnergies.of_tensors(own) if part == ENERGIES else Along(own["mean"], own["basis"])
         return cls(tuple(stored["shape"].tolist()), along, stored["centre"].double(), stored["unit"].double())
+
+
+def learned(
+    x: Any, features: str, seconds: float, note: Callable[[float], None] = lambda share: None
+) -> tuple[Pictures, Tensor, numpy.ndarray]:
+    """`Pictures` of some of x [N, C, H, W], which these are, [M], and the numbers of all, [N, D]; see `Pictures.fit`, `encode`.
+
+    Raises InputError for less than 4 pictures.
+    """
+    if len(x) < LEAST:
+        raise InputError(f"pictures: {LEAST} or more are needed to learn from, got {len(x)}")
+    rows, training = random.rows(described(len(x)), len(x), generator=random.seeded(36)), 0.8 * (ENERGIES in features)
+    pictures = Pictures.fit(x[rows], features, seconds=seconds, note=lambda share: note(training * share))
+    return pictures, rows, pictures.encode(x, lambda share: note(training + (1 - training) * share))
 
 
 def parts_of(features: Any) -> tuple[str, ...]:
     """The parts of `features`, such as pixels+efficientnet-lite0, in their order. Raises InputError for others."""
-    known = (PIXELS, *NETWORKS)
+    known = PARTS
     given = features.split("+") if isinstance(features, str) else [features]
     for name in given:
         if name not in known:
