@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg import random
-from thalweg.data.shards import Shards
+from thalweg.data.shards import Shards, Unwritten
 from thalweg.distributed import World
 from thalweg.errors import InputError
 from thalweg.progress import Work
@@ -54,7 +54,7 @@ def draw(
     if stored is None:
         return torch.cat(world.in_turn(parts))
     if told := world.in_turn(trouble):
-        raise InputError(told[0])
+        raise Unwritten(told[0])
     found = stored.open().mapped()
     world.any(False)  # all have it open, before anybody clears the folder
     return found

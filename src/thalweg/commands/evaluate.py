@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from thalweg.methods.base import Method
     from thalweg.metrics import Settings, Subject
 
+DRAWN = "drawn"  # in a run's folder: samples that are not measured yet
 EXTRACTORS = ("classifier", "efficientnet-lite0", "inception")
 
 
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> None:
     _check(options)
     from thalweg import metrics
     from thalweg.commands.report import print_comparison, print_next, print_table
+    from thalweg.data.shards import Unwritten
     from thalweg.distributed import World
 
     wanted, kind = metrics.check_metrics(options.metrics), method_class(options.kind)
@@ -78,6 +80,8 @@ def run(arguments: list[str]) -> None:
             results[model] = metrics.measure(subject, wanted)
         except InputError as error:  # which does not take the figures of the others with it
             trouble = trouble or error
+            if not isinstance(error, Unwritten) and _is_run(model) and World.current().first:
+                shutil.rmtree(Path(model) / DRAWN, ignore_errors=True)  # the same call would be refused again
             continue
         if not World.current().first:
             continue
@@ -132,7 +136,7 @@ def prepare(
 
 def _kept(model: str) -> Path | None:
     """A folder of the run in which samples are kept until they are measured; None where none can be made."""
-    folder = Path(model) / "drawn"
+    folder = Path(model) / DRAWN
     try:
         if _is_run(model):
             folder.mkdir(exist_ok=True)

@@ -26,6 +26,10 @@ _PRIVATE: dict[str, Any] = (
 )
 
 
+class Unwritten(InputError):
+    """Rows that could not be put on the disk; those before them are there."""
+
+
 @final
 class Shards:
     """`count` rows of `shape`, float32, in the files of `folder`; `rows` of them are a shard, by default as many as have about 32 MB.
@@ -108,7 +112,7 @@ class Shards:
                 os.fsync(file.fileno())
             os.replace(partial, mark)
         except OSError as error:
-            raise InputError(
+            raise Unwritten(
                 f"cannot write {self._path}: {error.strerror or error}. What is there is kept, and the same command goes on from it"
             ) from None
 
