@@ -1,8 +1,8 @@
 """The detector among pictures: every kind of outliers against new pictures of the set that it was fitted to, and the promise.
 
 python -m studies.detector_pictures digits fashion-mnist emoji-google
-python -m studies.detector_pictures fashion-mnist --features pixels+energies --seconds 900 --most 6000 \
-    --out studies/results/detector_energies.json
+python -m studies.detector_pictures fashion-mnist --features pixels+energies --seconds 900 --most 6000 --new 5000 \
+    --strange 1000 --out studies/results/detector_energies.json
 python -m studies.detector_pictures emoji-google --features pixels+efficientnet-lite0 --out studies/results/detector_features.json
 """
 
@@ -21,24 +21,25 @@ from thalweg.evaluate.ood import OUTLIERS, ood, outliers
 
 PLAIN = {"black": -1.0, "grey": 0.0, "white": 1.0}
 OTHERS = ("digits", "fashion-mnist", "mnist-small", "emoji-google")
-MOST_TEST = 5000  # new pictures
 RATES = (0.01, 0.05, 0.1)
-MOST = 1000  # pictures of a kind
+STRANGE = 2000  # pictures of a kind
 
 
-def strange(data: str, test: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Outliers by kind, in the shape of test pictures [N, C, H, W]."""
-    found = {kind: outliers(kind, test, min(MOST, len(test))) for kind in OUTLIERS}
+def strange(data: str, test: torch.Tensor, count: int = STRANGE) -> dict[str, torch.Tensor]:
+    """Outliers by kind, `count` of each at most, in the shape of test pictures [N, C, H, W]."""
+    found = {kind: outliers(kind, test, min(count, len(test))) for kind in OUTLIERS}
     found |= {name: torch.full((50, *test.shape[1:]), value) for name, value in PLAIN.items()}
     for name in OTHERS:
         if name != data:
-            found[name] = tw.data.load(name, "test", size=test.shape[-1], channels=test.shape[1]).all().x[:MOST]
+            found[name] = tw.data.load(name, "test", size=test.shape[-1], channels=test.shape[1]).all().x[:count]
     return found
 
 
-def one(data: str, seed: int, features: str = "pixels", most: int = 10**9, seconds: float = 60.0) -> Row:
+def one(
+    data: str, seed: int, features: str = "pixels", most: int = 10**9, seconds: float = 60.0, new: int = 10**9, count: int = STRANGE
+) -> Row:
     parts = [tw.data.load(data, split).all().x for split in ("train", "validation")]
-    train, test = torch.cat(parts)[:most], tw.data.load(data, "test").all().x[: min(most, MOST_TEST)]
+    train, test = torch.cat(parts)[:most], tw.data.load(data, "test").all().x[: min(most, new)]
     started = time.process_time()
     detector = tw.EnergyDetector(random_state=seed, features=features, seconds=seconds).fit(train)
     fitted = time.process_time() - started
@@ -50,9 +51,9 @@ def one(data: str, seed: int, features: str = "pixels", most: int = 10**9, secon
         "score_seconds_1000": (time.process_time() - started) * 1000 / min(1000, len(test)), "kinds": {}, "promise": [],
         "features": features, "choice": detector.choice_, "judged_by": detector.pictures_.features,
     }  # fmt: skip
-    for kind, x in strange(data, test).items():
+    for kind, x in strange(data, test, count).items():
         scores = detector.score_samples(x)
-        found, flagged = ood(usual[:MOST], torch.from_numpy(-scores)), float((scores < detector.offset_).mean())
+        found, flagged = ood(usual[:count], torch.from_numpy(-scores)), float((scores < detector.offset_).mean())
         row["kinds"][kind] = {"auroc": found.auroc, "interval": list(found.auroc_interval), "flagged": flagged, "n": len(x)}
     row["mean"] = sum(found["auroc"] for found in row["kinds"].values()) / len(row["kinds"])
     p = detector.p_value(test)
@@ -69,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--features", default="pixels", help="such as pixels+efficientnet-lite0")
     made.add_argument("--seconds", type=float, default=60.0, help="of a fit, about")
     made.add_argument("--most", type=int, default=10**9, help="pictures to learn from and to test")
+    made.add_argument("--new", type=int, default=10**9, help="new pictures of the set at most")
+    made.add_argument("--strange", type=int, default=STRANGE, help="outliers of a kind at most")
     made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")
     return made
 
@@ -78,7 +81,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started, rows = time.monotonic(), []
     for data in options.data:
-        rows.append(one(data, options.seed, options.features, options.most, options.seconds))
+        rows.append(one(data, options.seed, options.features, options.most, options.seconds, options.new, options.strange))
         kinds = {kind: round(found["auroc"], 3) for kind, found in rows[-1]["kinds"].items()}
         print(
             f"{data}: {rows[-1]['fit_seconds']:.0f} s, mean {rows[-1]['mean']:.3f}, {kinds}, {rows[-1]['promise']}, {rows[-1]['choice']}",

@@ -227,6 +227,8 @@ def test_an_evaluation_that_was_cut_off_draws_the_rest_only(tmp_path, monkeypatc
     words = ["evaluate", "r", "--metrics", "fidelity", "-n", "450", "--device", "cpu"]
     assert main(words) == 130
     assert asked == [100] * 3 and len(list(Path("r/drawn").rglob("shard-*"))) == 2
+    assert main(["evaluate", "r", "--metrics", "fidelity", "--extractor", "inception", "--weights", "none.pth"]) == 2
+    assert asked == [100] * 3 and len(list(Path("r/drawn").rglob("shard-*"))) == 2  # refused before a draw; what is there stays
     cut = False
     assert main([*words, "--out", "o.json"]) == 0
     assert asked[3:] == [100] * 2 + [50] + [100] * 4 + [50], "of 450 samples the rest, then as many by label"

@@ -46,7 +46,7 @@ class FitOptions:
     seconds: float = 60.0
     """that fitting may take, about"""
     features: str = "pixels"
-    """what of pictures is looked at: pixels; energies, of a small model that is trained on them, for which 240 seconds are right;
+    """what of pictures is looked at: pixels; energies, of a small model that is trained on them, for minutes: give --seconds 240;
     efficientnet-lite0, a frozen network; or several with + between, such as pixels+energies, the best of these or all together"""
     size: int | None = None
     """side that pictures are brought to; needed where they differ"""

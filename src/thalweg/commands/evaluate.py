@@ -75,13 +75,15 @@ def run(arguments: list[str]) -> None:
     device = usable(options.device)
     results, trouble = {}, None
     for model in options.models:
+        kept_before = (Path(model) / DRAWN).is_dir()
         try:
             subject = prepare(model, settings, which=options.which, device=device, kind=kind, data=options.data)
             results[model] = metrics.measure(subject, wanted)
         except InputError as error:  # which does not take the figures of the others with it
             trouble = trouble or error
-            if not isinstance(error, Unwritten) and _is_run(model) and World.current().first:
-                shutil.rmtree(Path(model) / DRAWN, ignore_errors=True)  # the same call would be refused again
+            # the same call would be refused again; what one before it has drawn may be of use to another
+            if not (kept_before or isinstance(error, Unwritten)) and _is_run(model) and World.current().first:
+                shutil.rmtree(Path(model) / DRAWN, ignore_errors=True)
             continue
         if not World.current().first:
             continue

@@ -113,5 +113,5 @@ def brought(x: Tensor) -> Tensor:
 
 def _faster() -> AbstractContextManager[Any]:
     """Convolutions in bfloat16 where the processor has instructions for them."""
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast("cpu", torch.bfloat16) if fast else nullcontext()

@@ -12,8 +12,9 @@ from thalweg.metrics.base import Row, Subject, line
 
 
 def fidelity(s: Subject) -> dict[str, Any]:
-    kinds = {"samples": s.samples} | ({"guided samples": s.guided} if s.takes_labels else {})
+    # the extractor first: where it cannot be had, nothing has been drawn in vain
     found: dict[str, Any] = {"extractor_test_accuracy": getattr(s.extractor, "test_accuracy", None)}
+    kinds = {"samples": s.samples} | ({"guided samples": s.guided} if s.takes_labels else {})
     for kind, x in kinds.items():
         # the first ones, not a random draw: labels go round, so that as many of each class are compared as there are in the test set
         every, x = x, x[: len(s.test.x)]
