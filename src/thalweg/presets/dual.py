@@ -10,7 +10,7 @@ _TOY = dict(
 )  # fmt: skip
 # pictures of 8 bits: half of the levels about 0.4, which decide samples, half of all, which carry the normalisation
 _IMAGES = dict(
-    grey_values=256, reference="full", ends="bins", sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
+    grey_values=256, reference="full", ends="bumps", sigma_min=0.002, sigma_max=20.0, focus=0.5, focus_sigma=0.4, focus_spread=1.2,
     least_std=0.03, calibration=10_000, batch=64, lr=2e-3, ema=0.9995, sample_steps=40,
 )  # fmt: skip
 _FASHION = dict(
@@ -36,17 +36,18 @@ PRESETS = {
     # standardised tables of one's own, whose shape is the data's
     "vectors":       dict(_TOY, data="", sigma_min=0.03, sigma_max=5.0, images=1_000_000),
     # 1,259 images: dropout, and no longer than the loss of test images falls (studies/dual digits)
-    "digits":        dict(_IMAGES, data="digits", shape=(1, 8, 8), classes=10, grey_values=17, sigma_min=0.01, batch=128, images=160_000,
+    "digits":        dict(_IMAGES, ends="bins", data="digits", shape=(1, 8, 8), classes=10, grey_values=17, sigma_min=0.01,
+                          batch=128, images=160_000,
                           net=PatchUNet(width=32, deep_width=64, hidden=64, blocks=1, deep_blocks=2, dropout=0.2)),
     "fashion-mnist": dict(_FASHION, classes=10),
     "fashion-mnist-conditional": dict(_FASHION, classes=10, conditional=True, label_dropping=0.3, class_sigma=1.0),
-    # few pictures: mirror images as well, dropout; bumps are what both were measured with
-    "emoji-google":  dict(_IMAGES, ends="bumps", data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True,
+    # few pictures: mirror images as well, dropout
+    "emoji-google":  dict(_IMAGES, data="emoji-google", shape=(3, 32, 32), classes=9, conditional=True,
                           label_dropping=0.3, lr=1e-3, reference="diagonal", time_weight=5.0,
                           net=PatchUNet(width=48, deep_width=96, hidden=128, dropout=0.05),
                           augmentation=Shifts(flip=0.5, shift=0), images=950_000),
     # by kind (cat-face, keycap …), wider where the map is small; no mirror images, which letters and arrows do not stand
-    "emoji-google-kinds": dict(_IMAGES, ends="bumps", data="emoji-google-kinds", shape=(3, 32, 32), classes=98, conditional=True,
+    "emoji-google-kinds": dict(_IMAGES, data="emoji-google-kinds", shape=(3, 32, 32), classes=98, conditional=True,
                           label_dropping=0.2, lr=1e-3, reference="diagonal", time_weight=5.0,
                           net=PatchUNet(width=48, deep_width=160, hidden=128),
                           guidance=2.0, images=660_000),
