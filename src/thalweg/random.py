@@ -5,6 +5,8 @@ draws its share from generator (seed, r, images); one process that is given all 
 that a data-parallel run and its single-process twin see the same noise.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -68,3 +70,16 @@ def normal_like(x: Tensor, generator: Generator = None) -> Tensor:
         flat = normal(rows, height, width, channels, generator=generator, device=x.device, dtype=x.dtype)
         return flat.permute(0, 3, 1, 2)
     return normal(*x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def each_share(work: Callable[..., Tensor], *rows: Tensor, generator: Generator = None) -> Tensor:
+    """`work(*rows, generator)` -> [B, ...] for the rows [B, ...] of each share with its own generator, joined.
+
+    For work whose count of draws depends on what it has drawn before, so that joined rows would not divide over the generators.
+    """
+    each = generator if isinstance(generator, tuple) else (generator,)
+    if len(each) == 1:
+        return work(*rows, generator)
+    if len(rows[0]) % len(each):
+        raise ValueError(f"{len(rows[0])} rows do not divide over {len(each)} generators")
+    return torch.cat([work(*parts, one) for *parts, one in zip(*(part.chunk(len(each)) for part in rows), each)])

@@ -297,6 +297,20 @@ def test_negatives_start_from_views_with_probability_p(learner):
         assert ((ends - start)[changed].abs() < 2 / 128).all()  # a view by noise
 
 
+@pytest.mark.parametrize("learner", ["em", "ejm"])
+def test_a_process_that_stands_for_two_draws_the_negatives_of_each(learner):
+    """How many rows of a share start from a view is random, so that joined rows need not divide over the shares."""
+    m, start, refined = plane(augmented_starts=0.3, generator_training=learner), points(16), points(16, 1)
+    for key in range(4):
+        joined = random.each_share(m.negatives, start, refined, generator=(random.seeded(40, key), random.seeded(41, key)))
+        halves = [m.negatives(start[i : i + 8], refined[i : i + 8], random.seeded(40 + i // 8, key)) for i in (0, 8)]
+        torch.testing.assert_close(joined, torch.cat(halves), rtol=0, atol=0)
+        update = Once()
+        update.generator = (random.seeded(42, key), random.seeded(43, key))
+        m.step(Batch(points(16), torch.arange(16) % 3), update)
+        assert update.losses["energy"].isfinite()
+
+
 def test_chains_of_negatives_are_shared_with_the_generator(monkeypatch):
     """Of eq. 9 and the negatives only rows with views have chains of their own."""
     rows = []

@@ -370,7 +370,7 @@ class LIEBM(Method):
         update("generator", self.generator_loss(m, refined, x, z, g))  # 6 to 12
         if self.inference is not None and c.generator_training != "erm":
             update("inference", self.inference_loss(x, z, g))  # eq. 26
-        negative = self.negatives(start, refined, g)  # 13, 14
+        negative = random.each_share(self.negatives, start, refined, generator=g)  # 13, 14
         loss, figures = self.energy_loss(x, z, negative, g)  # 15
         update("energy", loss)  # 16
         if c.cotraining:
