@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
 from studies.coopflow import DRAWN, bits_of
-from studies.measures import Bare, means, noise_errors, parameters, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
+from studies.measures import Bare, means, noise_errors, parameters, peak, precisely, psnr_hidden, ratio, seconds_in_turn, sets_of, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
 from studies.tables import Picture, Section, Shown, Table
 from thalweg.checkpoint import read_stats
@@ -285,17 +285,6 @@ class Denoiser(Dual):
         fields, _ = self.net(at.inputs, log_sigma)
         error = (fields.float()[:, : x.shape[1]] - z).flatten(1).square().mean(1)
         return error, torch.zeros_like(error), torch.zeros_like(error)
-
-
-def peak(precision: str) -> float:
-    """GFLOP a second that one thread reaches on 3×3 convolutions, the best of several sizes."""
-    found = []
-    for size, channels in ((14, 96), (14, 256), (28, 128)):
-        layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last).requires_grad_(False)
-        x = torch.zeros(64, channels, size, size).to(memory_format=torch.channels_last)
-        _, seconds = seconds_in_turn({"conv": precisely(partial(layer, x), precision)}, 10)
-        found.append(2 * 9 * channels**2 * x.shape[0] * size**2 / statistics.median(seconds["conv"]) / 1e9)
-    return max(found)
 
 
 def cost(options: Options) -> Row:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,17 @@ def precisely(run: Callable[[], Any], precision: str) -> Callable[[], None]:
             run()
 
     return ran
+
+
+def peak(precision: str) -> float:
+    """GFLOP a second that one thread reaches on 3×3 convolutions, the best of several sizes."""
+    found = []
+    for size, channels in ((14, 96), (14, 256), (28, 128)):
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last).requires_grad_(False)
+        x = torch.zeros(64, channels, size, size).to(memory_format=torch.channels_last)
+        _, seconds = seconds_in_turn({"conv": precisely(partial(layer, x), precision)}, 10)
+        found.append(2 * 9 * channels**2 * x.shape[0] * size**2 / statistics.median(seconds["conv"]) / 1e9)
+    return max(found)
 
 
 # --- over seeds
