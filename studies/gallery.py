@@ -82,6 +82,8 @@ ENTRIES = (
           "row.egc.cpu_seconds"),
     Entry("egc/emoji-google", "egc_samples_emoji-google_egcseparatepasses.png", "egc_classifiers_emoji-google",
           "Accuracy {row[egc, separate passes][accuracy]:.1f %}, Fréchet {row[egc, separate passes][frechet]:.1f}.", "runs.0.cpu_seconds"),
+    Entry("ddpm/fashion-mnist", "arena_fashion-mnist_ddpm_samples.png", "arena",
+          "No energy, for comparison: Fréchet {row[ddpm][frechet]:.2f}, floor {row[ddpm][floor]:.2f}.", "row.ddpm.cpu_seconds"),
     Entry("cdrl/25gaussians", "cdrl_25gaussians.png", "cdrl_toys", "KL(truth‖model) {median_kl[25gaussians]:.4f} nats.",
           "budget_cpu_seconds.25gaussians"),
     Entry("cdrl/checkerboard", "cdrl_checkerboard.png", "cdrl_toys", "KL(truth‖model) {median_kl[checkerboard]:.4f} nats.",

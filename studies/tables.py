@@ -27,7 +27,7 @@ SECTIONS = (
     "checks.quickstart", "arena", "checks.density", "checks.fidelity", "checks.ood", "checks.likelihood", "dual", "cdrl",
     "egc", "coopflow", "cf_ebm",
     "ddaebm", "liebm", "nerf_lebm", "checks.speed", "checks.cost", "detector", "detector_pictures", "checks.detector_export",
-    "checks.detector_stream", "checks.precision",
+    "checks.detector_stream", "checks.detector_cost", "checks.precision",
     "checks.streaming", "checks.memory", "checks.resume", "checks.startup", "checks.clock", "checks.wheel",
 )  # fmt: skip
 DATA = ("digits", "fashion-mnist", "emoji", "emoji-google", "emoji-google-kinds")
