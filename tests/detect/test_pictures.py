@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.detect import choice, energies, graph, pictures, ship
+from thalweg.detect import choice, density, energies, graph, pictures, ship
 from thalweg.detect.graph import Look
 from thalweg.detect.pictures import DIRECTIONS, Pictures
 from thalweg.errors import InputError
@@ -275,3 +275,15 @@ def test_four_pictures_are_enough_to_begin_with(digits) -> None:
     with pytest.warns(UserWarning, match="needs at least 19 rows, there are 2"):
         detector = tw.EnergyDetector(members=2, updates=2, random_state=0).fit(digits[1][:4])
     assert numpy.isfinite(detector.score_samples(digits[1])).all()
+
+
+def test_what_energies_were_trained_on_is_learned_from_by_no_member():
+    """Rows that are apart lie at 50 deviations: members that had learned from them would call a row there usual."""
+    x, training = torch.randn(120, 2, generator=torch.Generator().manual_seed(0)), density.Training(members=2, updates=20)
+    x[:40] += 50
+    energies = {}
+    for apart in (False, True):
+        ensemble, fold = density.fit(x, training, never=torch.arange(40), apart=apart)
+        assert (fold[:40] == -1).all() and (fold[40:] >= 0).all()
+        energies[apart] = ensemble.energies(x[:5])[:, -1].mean()  # of the Gaussian of the rows that were learned from
+    assert energies[True] > energies[False] + 100

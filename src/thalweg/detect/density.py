@@ -136,12 +136,14 @@ def _energies(model: Any, log_z: list[float], x: Tensor) -> Tensor:
 
 
 def fit(
-    x: Tensor, training: Training, *, never: Tensor | None = None, seed: int = 0, note: Callable[[float], None] = lambda share: None
-) -> tuple[Ensemble, Tensor]:
+    x: Tensor, training: Training, *, never: Tensor | None = None, apart: bool = False, seed: int = 0,
+    note: Callable[[float], None] = lambda share: None,
+) -> tuple[Ensemble, Tensor]:  # fmt: skip
     """Members trained on rows x [N, D] of columns of deviation 1, and the member that left each row out, [N] in {0, …, members − 1}.
 
-    N ≥ 2; `never` [M]: rows that no member leaves out, whose fold is −1. `note` is told the share of the work that is done. There is no
-    early stopping: that the loss of left-out rows rises again on small tables does not make their energies worse detectors.
+    N ≥ 2; `never` [M]: rows that no member leaves out, whose fold is −1; with `apart` none learns from them either. `note` is told the
+    share of the work that is done. There is no early stopping: that the loss of left-out rows rises again on small tables does not make
+    their energies worse detectors.
     """
     t = training
     open_to_all = torch.ones(len(x), dtype=torch.bool)
@@ -158,20 +160,24 @@ def fit(
         def told(share: float, member: int = member) -> None:
             note((member + share) / members)
 
-        models.append(_train(x[fold != member], t, seed + member, left / (members - member), told))
+        learned = x[(fold != member) & (open_to_all | (not apart))]
+        models.append(_train(learned, t, seed + member, left / (members - member), told))
     return Ensemble(models), fold
 
 
 def fit_blocks(
-    x: Tensor, widths: Sequence[int], training: Training, *, never: Tensor | None = None, seed: int = 0,
+    x: Tensor, widths: Sequence[int], training: Training, *, never: Tensor | None = None, apart: Sequence[bool] = (False,), seed: int = 0,
     note: Callable[[float], None] = lambda share: None,
 ) -> tuple[Ensemble | Blocks, Tensor]:  # fmt: skip
-    """`fit` of each of several groups of columns, in the same folds; all have the time of one."""
+    """`fit` of each of several groups of columns, in the same folds, `apart` or not; all have the time of one."""
     if len(widths) == 1:
-        return fit(x, training, never=never, seed=seed, note=note)
+        return fit(x, training, never=never, apart=apart[0], seed=seed, note=note)
     share, parts, blocks = replace(training, seconds=training.seconds / len(widths)), x.split(list(widths), 1), []
     for i, part in enumerate(parts):
-        one, fold = fit(part, share, never=never, seed=seed, note=lambda done, i=i: note((i + done) / len(parts)))  # type: ignore[misc]
+        one, fold = fit(
+            part, share, never=never, apart=apart[i], seed=seed,
+            note=lambda done, i=i: note((i + done) / len(parts)),  # type: ignore[misc]
+        )  # fmt: skip
         blocks.append(one)
     return Blocks(blocks, list(widths)), fold
 

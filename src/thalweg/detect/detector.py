@@ -87,9 +87,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):
         x = torch.from_numpy(self.columns_.encode(table)).float()
         left = self.seconds * (1 - ENERGIES_SHARE * (ENERGIES in self.features))
         training = Training(members=self.members, updates=self.updates, seconds=left)
-        widths = [outputs] if self.pictures_ is None else self.pictures_.widths
+        widths, apart = ([outputs], [False]) if self.pictures_ is None else (self.pictures_.widths, self.pictures_.apart)
         self.ensemble_, fold = density.fit_blocks(
-            x, widths, training, never=self._described, seed=seed, note=lambda share: note(before + (1 - before) * share)
+            x, widths, training, never=self._described, apart=apart, seed=seed, note=lambda share: note(before + (1 - before) * share)
         )
         energies, held_out = self.ensemble_.left_out(x, fold), fold >= 0
         self.choice_: dict[str, float] = {}

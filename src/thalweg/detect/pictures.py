@@ -135,6 +135,11 @@ class Pictures:
         others = [along.width for part, along in self.along.items() if part != PIXELS]
         return [len(self.centre) - sum(others)] * (PIXELS in self.along) + others
 
+    @property
+    def apart(self) -> list[bool]:
+        """Which parts say other things of the pictures that they were learned from than of new ones."""
+        return [part == ENERGIES for part in self.along]
+
     def only(self, part: str) -> "Pictures":
         """One of the parts."""
         start = sum(self.widths[: list(self.along).index(part)])
