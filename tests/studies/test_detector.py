@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 import thalweg as tw
-from studies import detector_pictures
+from studies import detector, detector_pictures
 from studies.checks import detector_stream
 from thalweg.detect import pictures
 
@@ -28,3 +28,11 @@ def test_a_stream_is_measured(monkeypatch) -> None:
         assert row["rows"] == row["answers"] == 250 and row["rows_a_second"] > 100 and row["most_mib"] > row["beyond_mib"] >= 0
     assert not detector_stream.failed({"runs": [row]}) and detector_stream.failed({"runs": [row | {"answers": 249}]})
     assert detector_stream.failed({"runs": [row | {"within_limit": False}]})
+
+
+def test_some_tasks_are_spread_evenly():
+    names = [f"{i:03d}" for i in range(182)]
+    found = detector.spread(names)
+    assert sorted(found) == names and sorted(found[:91]) == names[::2] and sorted(found[:46]) == names[::4]
+    places = sorted(int(name) for name in found[:110])
+    assert max(b - a for a, b in zip(places, places[1:])) == 2
