@@ -141,6 +141,8 @@ def toy_one(row: str, seed: int, options: Options) -> Row:
         x = toy.sample(100_000, generator=tw.random.seeded(seed, 77))
         with torch.no_grad():
             found["kl_own"] = float((toy.log_prob(x).double() + model.energy(x).double()).mean())
+    if method == "dual" and seed == 0:
+        tw.plot.density({"exp(−U)": model.energy}, toy, options.pictures / f"dual_{name}.png", samples=model.sample(2000, seed=1))
     return found
 
 

@@ -73,6 +73,13 @@ ENTRIES = (
           "One of each of 98 kinds. By kind at guidance 1: Fréchet {samples[guidance 1][frechet]:.1f}, floor "
           "{samples[guidance 1][floor]:.1f}.",
           "train_seconds"),
+    Entry("dual/checkerboard", "dual_checkerboard.png", "dual_toys",
+          "A normalised density: KL(truth‖model) {row[checkerboard: dual][kl_own]:.4f} nats by its own normalisation, median of "
+          "{row[checkerboard: dual][seeds]}.", "row.checkerboard: dual.cpu_seconds"),
+    Entry("dual/25gaussians", "dual_25gaussians.png", "dual_toys",
+          "KL(truth‖model) {row[25gaussians: dual][kl_own]:.4f} nats by its own normalisation, which is off by "
+          "{row[25gaussians: dual][log_z]:.4f} in log Z, so that it may be below 0; {row[25gaussians: dual][kl_on_grid]:.4f} with that put "
+          "right.", "row.25gaussians: dual.cpu_seconds"),
     Entry("egc/digits", "quickstart.png", "quickstart",
           "Digits on request, and energies of digits and of what is none: accuracy {metrics[accuracy][value]:.1f %}, Fréchet by label "
           "{metrics[fidelity][guided samples][frechet][value]:.2f}, floor {metrics[fidelity][guided samples][frechet][held_out]:.2f}. "
