@@ -1,9 +1,10 @@
 """CDRL: its components at equal CPU time, and trained models on toys, digits, guidance by label, composition, inpainting and latents.
 
-`toys` and `ablation` train their own models, for a bounded CPU time. `ablation`: the rows of Tables 5.9 and 5.10 of the thesis on
-digits, the same networks (`cdrl/digits`, 256 wide, eager, constant rate) with the row's change: Fréchet distances in the features of
-the digits' own classifier, averaged over draws, paired with the full model's at the same seed; `holds` where the mean difference has
-the paper's sign by more than two standard errors over seeds. The full models are then sampled with fewer steps a level (Table 5.2).
+`toys` and `ablation` train their own models, for a bounded CPU time, `ablation` for `--updates` where they are given. `ablation`: the
+rows of Tables 5.9 and 5.10 of the thesis, the same networks (`cdrl/digits`, 256 wide for 8×8 pixels and 512 for more, eager, constant
+rate) with the row's change: Fréchet distances in the features of the data's own classifier, averaged over draws, paired with the full
+model's at the same seed; `holds` where the mean difference has the paper's sign by more than two standard errors over seeds. The full
+models are then sampled with fewer steps a level (Table 5.2).
 The other parts measure runs, below `--runs`:
 
     thalweg train cdrl/digits --out runs/cdrl-digits --compile true --precision bf16 --threads 1
@@ -14,18 +15,22 @@ The other parts measure runs, below `--runs`:
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m studies.cdrl toys digits conditional composition inpainting latent
     python -m studies.cdrl ablation --seconds 60 --precision bf16
+    python -m studies.cdrl ablation --data fashion-mnist --size 14 --updates 5000 --batch 128
+    python -m studies.cdrl handover --data fashion-mnist --seconds 600 --precision bf16
     python -m studies.cdrl levels --rows cdrl-digits cdrl-fashion-mnist
 
 `levels` takes any runs below `--runs`, those of `--rows`: at each level the errors of proposals and of refined draws, the displacement of
-the chains, the gap of the energies, and how far samples are from the data. `handover`: small models (digits, 128 wide) learn from the data
-and then from refined draws, in the ways of its rows; the criterion along each.
+the chains, the gap of the energies, and how far samples are from the data, also those whose last level is a denoiser. `handover`: models
+learn from the data and then from refined draws, in the ways of its rows; the criterion along each. On digits they are small (128 wide) and
+see equally many images; on other data they are the preset's, and each sees as many images as `--seconds` allow it.
 """
 
+import argparse
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +40,10 @@ from torch import Tensor
 
 import thalweg as tw
 from studies.measures import ENDLESS, Judge, auroc_of, mean, means, paired, psnr_hidden, ratio, sets_of, standard_error, trained
-from studies.runner import Options, Part, Row, Study, table
+from studies.runner import Options, Part, Row, Study, name_of, precise, table
 from studies.tables import Each, Picture, Section, Shown, Table, shown
 from thalweg import tasks
+from thalweg.arena.price import images_for
 from thalweg.checkpoint import read_stats
 from thalweg.data import attributes
 
@@ -52,6 +58,7 @@ WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"u
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 SHARED = dict(net=dict(width=256), initializer=dict(width=256), lr_end=1.0)
+LARGER = dict(net=dict(width=512), initializer=dict(width=512))  # for more pixels
 FULL = "full"
 # row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for rows that the paper does not have
 ROWS: dict[str, tuple[dict, float | None]] = {
@@ -77,12 +84,25 @@ HANDED = dict(
     net=dict(width=128), initializer=dict(width=128), batch=128, images=57_600, data_first=0.6, lr_end=1.0, warm_up=50, ahead=25, ema=0.95,
 )  # fmt: skip
 STOPS = 15
-HANDOVER = {
+TWIN = dict(slow_proposals=True)
+HANDOVER: dict[str, dict[str, Any]] = {
     "y of pairs with one noise": dict(data_target="y"),
     "mean given x0": dict(),
-    "mean given x0, proposals of the EMA twin": dict(slow_proposals=True),
+    "mean given x0, proposals of the EMA twin": TWIN,
     "mean given x0, never handed over": dict(data_first=1.0),
+    "handed over within 0.3": dict(hand_over=0.3),
+    "half of the targets refined": dict(refined_share=0.5),
+    "the twin's proposals, never handed over": TWIN | dict(data_first=1.0),
+    "the twin's proposals, handed over within 0.3": TWIN | dict(hand_over=0.3),
+    "the twin's proposals, half of the targets refined": TWIN | dict(refined_share=0.5),
+    "the twin's proposals, means of chains": TWIN | dict(refined_target="mean"),
+    "the twin's proposals, means by the level above": TWIN | dict(refined_target="above"),
+    "the twin's proposals and chains": TWIN | dict(refined_target="slow"),
 }
+BASE = "mean given x0, proposals of the EMA twin"
+OF_PRESET = dict(data_first=0.6, slow_proposals=False)  # of `HANDED`, where networks, batches, rates and the twin are a preset's
+PRICE = 600.0  # CPU seconds of a model on other data than digits
+COMPARED = 256  # held-out images of the criterion, at most
 STEPS = (15, 8, 5, 3)  # of a level, Table 5.2
 ABLATION_DRAWS = 4
 BUDGET = 90.0  # CPU seconds of training a row
@@ -155,16 +175,20 @@ def toy_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 
 def ablation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
-    return "cdrl/digits", {"images": ENDLESS, **SHARED, **ROWS[row][0]}
+    fields = ROWS[row][0]
+    shared = SHARED if options.data == "digits" and options.size is None else SHARED | LARGER
+    batch = options.batch or tw.methods.preset("cdrl/digits")[1].batch
+    return "cdrl/digits", {"images": options.updates * batch if options.updates else ENDLESS, "batch": batch, **shared, **fields}
 
 
 def ablation_one(row: str, seed: int, options: Options) -> Row:
     options.precision = "bf16"
-    train, test = sets_of(options, "digits")
-    model, found = trained(ablation_settings(row, options), train, seed, options, seconds=options.seconds or BUDGET)
+    train, test = sets_of(options)
+    seconds = options.seconds if options.updates else options.seconds or BUDGET
+    model, found = trained(ablation_settings(row, options), train, seed, options, seconds=seconds)
     if model is None:
         return found
-    judge = Judge.of("digits", train, test)
+    judge = Judge.of(options.data, train, test, most=1000)
 
     def figures(**asked: Any) -> Row:
         sets, seconds = sampled(model, judge, seed, options.precision, ABLATION_DRAWS, **asked)
@@ -203,8 +227,8 @@ def ablation_more(options: Options, rows: list[Row]) -> dict[str, Any]:
         if found and all(f["frechet"] is not None for f in found)
     }
     print("\n" + table([{"samples by": name, **figures} for name, figures in sampling.items()]))
-    floor, budget = mean(row.get("floor") for row in rows), options.seconds or BUDGET
-    return {"floor": floor, "sampling": sampling, "budget_cpu_seconds": budget, "shared": SHARED}
+    floor, budget = mean(row.get("floor") for row in rows), None if options.updates else options.seconds or BUDGET
+    return {"floor": floor, "sampling": sampling, "budget_cpu_seconds": budget, "updates": options.updates, "batch": options.batch}
 
 
 # --- digits
@@ -349,8 +373,8 @@ def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]
 
 
 def inpainting(options: Options) -> dict[str, Any]:
-    """Held-out digits with 25 % and 50 % of the pixels missing: one completion, the mean of eight, and two baselines."""
-    model, judge = tw.load(options.runs / "cdrl-digits"), digits_judge()
+    """Held-out images with 25 % and 50 % of the pixels missing: one completion, the mean of eight, and two baselines."""
+    model, judge = tw.load(options.runs / f"cdrl-{options.data}"), Judge.of(options.data, *sets_of(options))
     x, train, extractor = judge.held_out[:200], judge.train, judge.extractor
     shape = tuple(x.shape[1:])
     masks = {
@@ -376,7 +400,9 @@ def inpainting(options: Options) -> dict[str, Any]:
         found["rows"].append(row)
         print(name, kept, row["diversity"], {k: v["psnr_hidden"] for k, v in row.items() if isinstance(v, dict)}, flush=True)
         shown = torch.cat([x[None, :8], torch.where(hidden, -1.0, x[:8])[None], filled[:6, :8]]).transpose(0, 1).flatten(0, 1)
-        tw.plot.grid(shown, options.pictures / f"cdrl_inpaint_{name.replace(' %', '').replace(' ', '_')}.png", columns=8)
+        tw.plot.grid(
+            shown, options.pictures / f"{name_of('cdrl_inpaint', options.data)}_{name.replace(' %', '').replace(' ', '_')}.png", columns=8
+        )
     return found
 
 
@@ -406,23 +432,54 @@ def latent(options: Options) -> dict[str, Any]:
 
 
 def handover_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
-    return "cdrl/digits", HANDED | HANDOVER[row]
+    if options.data == "digits":
+        return "cdrl/digits", HANDED | HANDOVER[row]
+    return f"cdrl/{options.data}", OF_PRESET | HANDOVER[row]
+
+
+def images_of(settings: tuple[str, dict[str, Any]], data: Any, options: Options) -> int:
+    """How many images a model of these settings sees in `--seconds`: before the hand-over a step may cost less than after it."""
+    assert options.seconds is not None
+    name, fields = settings
+    of_whole = [  # images, if all steps were of one kind
+        images_for(tw.method(name, seed=0, data=data, **fields | more), data, options.seconds, precision=options.precision)
+        for more in (dict(data_first=1.0), dict(data_first=0.0, hand_over=0.0))
+    ]
+    first = tw.method(name, seed=0, data=data, **fields).config.data_first
+    return round(1 / (first / of_whole[0] + (1 - first) / of_whole[1]))
 
 
 def handover_one(row: str, seed: int, options: Options) -> Row:
-    held = tw.data.load("digits", "validation").all().x.flatten(1)
+    settings, (train, test) = handover_settings(row, options), sets_of(options)
+    held = tw.data.load(options.data, "validation", size=options.size).all().x[:COMPARED].flatten(1)
+    judge = None if options.data == "digits" else Judge.of(options.data, train, test, most=1000)
+    if judge is not None:
+        options.seconds = options.seconds or PRICE
+        settings = settings[0], settings[1] | {"images": images_of(settings, train, options)}
 
     def criterion(twin: Any, last: bool) -> Row:
-        return {"criterion": float(tw.evaluate.energy_distance(twin.sample(len(held), seed=1).flatten(1), held))}
+        with precise(options.precision):
+            x = twin.sample(len(held), seed=1).float()
+        return {"criterion": float(tw.evaluate.energy_distance(x.flatten(1), held))}
 
-    _, found = trained(handover_settings(row, options), tw.data.load("digits"), seed, options, stops=STOPS, look=criterion)
+    twin, found = trained(settings, train, seed, options, stops=STOPS, look=criterion)
     values = [point["criterion"] for point in found["along"]]
+    if twin is None:
+        return found
     before = round(HANDED["data_first"] * STOPS)  # stops until the hand-over
-    return found | {"before": values[before - 1], "worst": max(values[before:]), "end": values[-1]}
+    found |= {"before": values[before - 1], "worst": max(values[before:]), "end": values[-1]}
+    return found if judge is None else found | {"floor": judge.floor, "frechet": judge.distance(twin, seed, options.precision)}
 
 
 def handover_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
-    return means(mine, ("before", "worst", "end", "cpu_seconds")) | {"jump": mean(row["worst"] / row["before"] for row in mine)}
+    gap, error = paired(rows, name, BASE, "frechet")
+    jump = mean(row["worst"] / row["before"] for row in mine if "worst" in row)
+    found = means(mine, ("before", "worst", "end", "cpu_seconds", "images", "frechet"))
+    return found | {"jump": jump, "difference": gap, "standard_error": error}
+
+
+def handover_more(options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {} if options.data == "digits" else {"floor": mean(row.get("floor") for row in rows), "seconds": options.seconds or PRICE}
 
 
 # --- what each level does
@@ -467,8 +524,19 @@ def level_figures(model: Any, x0: Tensor, label: Tensor | None = None, seed: int
     return found
 
 
+@dataclass(frozen=True)
+class DenoisedLast:
+    """A model whose last level is a denoiser: samples of level 1, less their noise by Tweedie's formula."""
+
+    model: Any
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        signal, sigma = self.model.schedule.signal[1], self.model.schedule.noise[1]
+        return self.model.denoise(self.model.sample(n, seed=seed, down_to=1) / signal, sigma / signal).clamp(-1, 1)
+
+
 def levels(options: Options) -> dict[str, Any]:
-    """`level_figures` of runs, on 500 held-out images."""
+    """`level_figures` of runs, on 500 held-out images, and of images the Fréchet distance with and without the lowest level's chain."""
     found: dict[str, Any] = {}
     for name in options.rows or ["cdrl-digits"]:
         model = tw.load(options.runs / name)
@@ -478,7 +546,18 @@ def levels(options: Options) -> dict[str, Any]:
             "levels": level_figures(model, batch.x, batch.label if model.config.conditional else None),
         }
         print("\n" + name + "\n" + table(found[name]["levels"]), flush=True)
+        if len(batch.x.shape) == 4 and not model.config.conditional and not model.config.autoencoder:
+            judge = Judge.of(model.config.data, *(tw.data.load(model.config.data, split) for split in ("train", "test")), most=1000)
+            found[name] |= {"floor": judge.floor, "frechet": judge.distance(model, 0)}
+            found[name]["frechet_denoised_last"] = judge.distance(DenoisedLast(model), 0)
+            print({key: value for key, value in found[name].items() if isinstance(value, float)}, flush=True)
     return {"runs": found}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained runs")
+    parser.add_argument("--updates", type=int, help="updates of each model of the ablation, in place of a time")
+    parser.add_argument("--batch", type=int, help="images of each, the preset's by default")
 
 
 OF_RUNS = {
@@ -494,12 +573,12 @@ STUDY = Study(
     __doc__,
     {
         "toys": Part(TOYS, toy_one, toy_line, toy_settings, lambda options, rows: {"budget_cpu_seconds": TOYS}),
-        "handover": Part(HANDOVER, handover_one, handover_line, handover_settings),
+        "handover": Part(HANDOVER, handover_one, handover_line, handover_settings, handover_more),
         "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, ablation_more),
         **OF_RUNS,
     },
     of_run=tuple(OF_RUNS),
-    add=lambda parser: parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained runs"),
+    add=add,
 )
 
 # --- the page
@@ -559,7 +638,7 @@ COMPOSITION = [
 ]
 FILLS = ("one completion", "mean of 8", "mean fill", "nearest fill")
 INPAINTING = [
-    "Inpainting {n} held-out digits, PSNR over the missing pixels in dB:",
+    "Inpainting {n} held-out {what}, PSNR over the missing pixels in dB:",
     Table(
         [
             "missing = mask",
@@ -580,7 +659,7 @@ LATENT = [
     ),
 ]
 ABLATION = [
-    "Digits, {budget_cpu_seconds:.0f} CPU seconds per row and seed, {seeds} seeds. The Fréchet distance is in the features of the digits' "
+    "{what}, {length} per row and seed, {seeds} seeds. The Fréchet distance is in the features of the {whose} "
     "classifier (floor {floor:.2f}); the difference is from the full model at the same seed, with its standard error over seeds. In the "
     "paper every row is worse than the full model; *holds* says whether ours is.",
     Table(
@@ -604,26 +683,47 @@ def of_composition(r: dict[str, Any]) -> dict[str, Any]:
     return {"sets": [{"name": name, "judges": shares(found["judge_accuracy"]), **found} for name, found in r["results"].items()]}
 
 
+BY_FRECHET = "Fréchet distance = frechet:.1f | minus that of the twin's proposals = difference ± standard_error:+.1f | images = images:,.0f"
 OF_HANDOVER = [
-    "The initializer learns from the data for 0.6 of the updates, and then from refined draws: digits, 450 updates of 128 images, networks "
-    "128 wide, constant rates, {seeds_in_words}. Energy distance of 179 samples to validation digits, of EMA twins:",
+    "The initializer learns from the data for 0.6 of the updates, and then from refined draws: {how}, {seeds_in_words}. Energy distance of "
+    "{compared}, of EMA twins:",
     Table(
-        "row | before the hand-over = before:.3f | worst after it = worst:.3f | at the end = end:.3f | worst by before = jump:.1f | "
-        "CPU seconds = cpu_seconds:.0f"
+        lambda r: [
+            "row | before the hand-over = before:.3f | worst after it = worst:.3f | at the end = end:.3f | worst by before = jump:.1f",
+            *([BY_FRECHET] if r.get("floor") else []),
+            "CPU seconds = cpu_seconds:.0f",
+        ]
     ),
 ]
+
+
+def of_ablation(r: dict[str, Any]) -> dict[str, Any]:
+    digits, updates = r.get("data", "digits") == "digits", r.get("updates")
+    length = f"{updates:,} updates" if updates else f"{r['budget_cpu_seconds']:.0f} CPU seconds"
+    what = f"{'Digits' if digits else r['data']}{r['at_size']}"
+    return {"what": what, "length": length, "whose": "digits'" if digits else "data's", "withdrawn": r.get("withdrawn", "")}
+
+
+def of_handover(r: dict[str, Any]) -> dict[str, Any]:
+    if r["data"] == "digits":
+        how = "digits, 450 updates of 128 images, networks 128 wide, constant rates"
+        return {"how": how, "compared": "179 samples to validation digits"}
+    how = f"{r['data']}{r['at_size']}, the preset's networks, {r['seconds']:.0f} CPU seconds a model"
+    return {"how": how, "compared": f"{COMPARED} samples to validation images; the floor of the Fréchet distance is {r['floor']:.1f}"}
+
+
 PARTS = (
     Shown("cdrl_toys", TOY),
     Shown("cdrl_digits", DIGITS, lambda r: {"aurocs": ", ".join(f"{kind} {found['auroc']:.3f}" for kind, found in r["auroc"].items())}),
     Shown("cdrl_conditional", CONDITIONAL),
     Shown("cdrl_composition", COMPOSITION, of_composition),
-    Shown("cdrl_inpainting", INPAINTING),
+    Shown("cdrl_inpainting", INPAINTING, lambda r: {"what": "digits" if r["data"] == "digits" else f"images, {r['data']}"}),
     Shown("cdrl_latent", LATENT),
 )
 PAGE = [
     Section("CDRL", PARTS, "± is the standard error over draws of one trained model, unless said otherwise."),
-    Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION, lambda r: {"withdrawn": r.get("withdrawn", "")})]),
-    Section("Hand-over of CDRL", [Shown("cdrl_handover", OF_HANDOVER)]),
+    Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION, of_ablation)]),
+    Section("Hand-over of CDRL", [Shown("cdrl_handover", OF_HANDOVER, of_handover)]),
 ]
 
 if __name__ == "__main__":

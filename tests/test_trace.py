@@ -5,7 +5,7 @@ import torch
 from helpers import Recorder
 
 import thalweg as tw
-from thalweg import random
+from thalweg import random, sample
 from thalweg.data.base import Batch
 from thalweg.sample import Trace
 from thalweg.trace import roughness
@@ -53,3 +53,12 @@ def test_methods_with_chains_of_images_log_what_chains_do(name):
     method.step(Batch(x, torch.arange(8) % max(1, method.config.classes)), update)
     assert {"energy_data", "energy_samples", "displacement", "roughness"} <= set(update.logged)
     assert float(update.logged["displacement"].mean()) > 0 and float(update.logged["roughness"]) > 0
+
+
+def test_the_mean_is_that_of_the_states_after_the_second_half_of_the_steps():
+    """A chain that is given the trace again begins it anew."""
+    trace, x = Trace(keep=8, average=True), torch.tensor([[1.0, 2.0]])
+    for start in (5 * x, x):
+        sample.langevin(lambda x: 0.5 * x.square().sum(1), start, steps=7, step=0.5, noise=0.0, trace=trace)
+    torch.testing.assert_close(trace.mean, trace.states[4:].mean(0))
+    torch.testing.assert_close(trace.states[:, 0, 0], 0.875 ** torch.arange(8.0))

@@ -135,21 +135,14 @@ def posterior_mean(
     """
     if not std > 0 or steps < 1:
         raise InputError(f"posterior_mean needs std above 0 and 1 step or more, got std = {std} and steps = {steps}")
-    y = y.detach()
-    total, done = torch.zeros_like(y), 0
+    y, trace = y.detach(), Trace(average=True)
 
     def posterior(x: Tensor) -> Tensor:
         return energy(x) + (x - y).flatten(1).square().sum(1) / (2 * std**2)
 
-    def sum_second_half(x: Tensor) -> Tensor:
-        nonlocal done
-        done += 1
-        if done > steps // 2:
-            total.add_(x)
-        return x
-
-    langevin(posterior, y, steps=steps, step=step, project=sum_second_half, generator=generator)
-    return total / (steps - steps // 2)
+    langevin(posterior, y, steps=steps, step=step, generator=generator, trace=trace)
+    assert trace.mean is not None  # of a step or more
+    return trace.mean
 
 
 def annealed_langevin(

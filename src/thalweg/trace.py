@@ -19,21 +19,26 @@ class Trace:
 
     `keep` states at most, evenly spaced from the start to the end (1: the end), on the CPU whatever the chain's length: `states`
     [≤ keep, B, ...] and their step numbers `at`; a chain that is given a trace again begins it anew. `acceptance` [B] is the accepted
-    share of each MALA or HMC chain, `displacement` [B] the distance from the start to the end, per square root of the dimension.
+    share of each MALA or HMC chain, `displacement` [B] the distance from the start to the end, per square root of the dimension. With
+    `average`, `mean` [B, ...] is that of the states after the second half of the steps.
     """
 
     keep: int = 0
+    average: bool = False
     at: list[int] = field(default_factory=list)
     _states: list[Tensor] = field(default_factory=list, repr=False)
     acceptance: Tensor | None = None
     displacement: Tensor | None = None
+    mean: Tensor | None = None
 
     @property
     def states(self) -> Tensor:
         return torch.stack(self._states)
 
     def record(self, step: int, steps: int, x: Tensor) -> None:
-        """Keep x as the state after `step` of `steps` if that is one of the evenly spaced ones."""
+        """Keep x as the state after `step` of `steps` if that is one of the evenly spaced ones, and take it into the mean."""
+        if self.average and (after := step - steps // 2) > 0:
+            self.mean = x if after == 1 or self.mean is None else self.mean.lerp(x, 1 / after)
         if not self.keep:
             return
         if step == 0:

@@ -1,6 +1,7 @@
 """CDRL and DRL: constants of the thesis, closed forms on Gaussian data, the recovery gradient, guidance and composition."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -373,6 +374,49 @@ def test_slow_proposals_are_those_of_the_twin(slow):
     method.step(Gaussian().batch(0, 64, 1), update)
     assert (float(starts[0].mean()) > 90) == slow and not starts[0].requires_grad
     assert float(update.losses["initializer"].detach()) < 10
+
+
+def test_targets_pass_from_the_data_to_refined_draws_over_the_hand_over():
+    method = toy(data_first=0.5, hand_over=0.2, refined_share=0.8, images=1000)
+    assert [method.refined_share(images) for images in (0, 499, 500, 600, 700, 1000)] == pytest.approx([0, 0, 0, 0.4, 0.8, 0.8])
+    found = {}
+    for share in (0.5, 1.0):
+        method, update = toy(refined_share=share), Recorder(8)
+        method.refine = lambda y, *_, **options: torch.full_like(y, 50.0)
+        method.step(Gaussian().batch(0, 400, 1), update)
+        found[share] = float(update.losses["initializer"].detach())
+    assert abs(found[0.5] / found[1.0] - 0.5) < BOUND * 0.5 / math.sqrt(400)
+
+
+def test_the_energy_of_the_level_above_gives_the_mean_of_refined_draws():
+    """E[y_t | x_{t+1}] of Gaussian data; at the top, where x_T is pure noise, the chain's end stands in."""
+    method, t = quadratic(), torch.arange(6)
+    method.config = replace(method.config, refined_target="above")
+    x, end = random.normal(6, DIM, generator=random.seeded(33)), torch.full((6, DIM), 50.0)
+    found = method.refined_target(end, end, x, t, None, tw.sample.Trace(), Recorder())
+    signal, sigma = method.schedule.signal, method.schedule.noise
+    variance = [(a * STD) ** 2 + b**2 for a, b in zip(signal, sigma)]
+    shares = torch.tensor([(signal[i + 1] / signal[i]) ** 2 * variance[i] / variance[i + 1] for i in range(5)])
+    torch.testing.assert_close(found[:5], shares[:, None] * x[:5], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[5], end[5])
+
+
+@pytest.mark.parametrize("kind", ["end", "mean", "slow"])
+def test_what_of_refined_draws_the_initializer_learns(kind):
+    """50 where it is asked for, 0 elsewhere; a chain of the twin is on the twin's energies."""
+    method, update = toy(refined_target=kind), Recorder(34)
+    update.ema = toy()
+
+    def refine(y, x_next, t, *, energy=None, trace=None, **options):
+        assert energy is None or energy.func == update.ema.marginal
+        if trace is not None:
+            assert trace.average == (kind == "mean")
+            trace.mean = (50.0 if kind == "mean" else 0.0) / (method.table.step[t] * method.step_size.size[t])[:, None].expand_as(y)
+        return torch.full_like(y, 50.0 if kind == ("end" if energy is None else "slow") else 0.0)
+
+    method.refine = refine
+    method.step(Gaussian().batch(0, 64, 1), update)
+    assert float(update.losses["initializer"].detach()) > 2000
 
 
 def test_steps_adapt_at_each_level_to_the_wanted_acceptance():

@@ -1,10 +1,13 @@
 """What the study of CDRL says of each level."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import thalweg as tw
+from studies import cdrl
 from studies.cdrl import HANDED, HANDOVER, level_figures
 
 
@@ -18,8 +21,38 @@ def test_figures_of_the_levels_of_an_untrained_model():
         assert row["noise"] / 2 < row["displacement"] < 2 * row["noise"]
         assert row["proposed"] > 0.9 * row["least"] and all(math.isfinite(value) for value in row.values())
         assert row["floor"] < row["distance"]
+    # the last level as a denoiser; an untrained energy is that of N(0, s² I), whose posterior mean is linear
+    above, signal, sigma = model.sample(5, seed=1, down_to=1), model.schedule.signal[1], model.schedule.noise[1]
+    variance = (signal * model.config.data_std) ** 2
+    expected = above / signal * variance / (variance + sigma**2)
+    torch.testing.assert_close(cdrl.DenoisedLast(model).sample(5, seed=1), expected.clamp(-1, 1), rtol=1e-3, atol=1e-4)
 
 
 def test_rows_of_the_hand_over_are_settings_of_the_preset():
     for fields in HANDOVER.values():
         assert tw.method("cdrl/digits", **HANDED | fields).config.images == HANDED["images"]
+
+
+def test_the_hand_over_at_equal_time(monkeypatch):
+    """Images by what steps cost before the hand-over and after it; on other data also a distance of the samples."""
+    load, options = tw.data.load, cdrl.STUDY.parser().parse_args(["handover", "--data", "fashion-mnist", "--seconds", "60"])
+    monkeypatch.setattr(tw.data, "load", lambda name, split="train", size=None: load("digits", split))
+    monkeypatch.setattr(cdrl, "images_for", lambda trial, data, seconds, precision: 200 if trial.config.data_first == 1 else 100)
+    monkeypatch.setattr(cdrl.Judge, "of", lambda *_, **asked: SimpleNamespace(floor=1.0, distance=lambda twin, *_: 7.0))
+    small = dict(net=dict(width=8, blocks=1), initializer=dict(width=8, blocks=1), batch=8, steps=1)
+    monkeypatch.setattr(cdrl, "OF_PRESET", cdrl.OF_PRESET | small)
+    monkeypatch.setattr(cdrl, "STOPS", 3)
+    row = cdrl.handover_one("the twin's proposals, means of chains", 0, options)
+    assert row["images"] == 144 and row["frechet"] == 7.0 and len(row["along"]) == 3  # 143 of them: 1/(0.6/200 + 0.4/100)
+    assert row["before"] == row["along"][1]["criterion"] and row["end"] == row["worst"] == row["along"][2]["criterion"]
+    line = cdrl.handover_line("x", [row], [{**row, "row": "x", "seed": 0}])
+    assert line["jump"] == pytest.approx(row["end"] / row["before"]) and line["difference"] is None
+
+
+def test_the_ablation_by_updates_on_more_pixels():
+    words = ["ablation", "--data", "fashion-mnist", "--size", "14", "--updates", "5000", "--batch", "64"]
+    asked = [cdrl.ablation_settings(row, cdrl.STUDY.parser().parse_args(words)) for row in cdrl.ROWS]
+    assert {name for name, _ in asked} == {"cdrl/digits"}
+    assert all(fields["images"] == 5000 * 64 and fields["batch"] == 64 and fields["net"] == {"width": 512} for _, fields in asked)
+    usual = cdrl.ablation_settings(cdrl.FULL, cdrl.STUDY.parser().parse_args([]))[1]
+    assert usual["images"] == cdrl.ENDLESS and usual["net"] == {"width": 256}

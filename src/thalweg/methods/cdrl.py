@@ -12,6 +12,7 @@ term, α_T = 1. Without an initializer chains start at x_{t+1}: this is DRL (Gao
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -85,6 +86,13 @@ class Config(Common):
     data_target: Literal["mean", "y"] = "mean"
     """what it then learns: the mean of q(y_t | x_{t+1}, x_0) (ours), or y_t itself (Table 5.9), from which proposals are too wide where
     y_t and x_{t+1} have one noise"""
+    hand_over: Fraction = 0.0
+    """share of training, after `data_first`, over which ever more of a batch learn the refined ỹ; 0 for all at once (ours)"""
+    refined_share: Fraction = 1.0
+    """share of a batch that does so in the end; the others go on with the data (ours)"""
+    refined_target: Literal["end", "mean", "above", "slow"] = "end"
+    """what they learn: the chain's end (paper); ours are the mean of its second half, the mean of y_t given x_{t+1} by the energy of the
+    level above, and the end of a chain of the EMA twin from the same start"""
     slow_proposals: bool = False
     """chains of training start at proposals of the EMA twin, as those of samples do; without, energies follow an initializer that moves as
     fast as they do, and `data_first` ends in a break (ours)"""
@@ -285,7 +293,7 @@ class CDRL(Method):
         return c.rate(images, images / c.batch + (c.ahead if name == "initializer" else 0))
 
     def step(self, batch: Batch, update: Update) -> None:
-        c, g, x0, trace = self.config, update.generator, batch.x, Trace()
+        c, g, x0, trace = self.config, update.generator, batch.x, Trace(average=self.config.refined_target == "mean")
         t = random.integers(len(x0), 0, c.levels, generator=g, device=x0.device)
         label = some_left_out(batch.label, c.label_dropping, g) if c.conditional else None
         e = random.normal_like(x0, g)
@@ -299,11 +307,33 @@ class CDRL(Method):
         loss, data, samples = recovery(self.marginal, y, refined, weight, t, label)
         update("energy", loss)  # eq. 5.5
         if mean is not None:
-            first = update.images < c.data_first * c.images
-            target = refined if not first else y if c.data_target == "y" else self.data_mean(x0, x_next, t)
+            target, share = y if c.data_target == "y" else self.data_mean(x0, x_next, t), self.refined_share(update.images)
+            if share:
+                learned = self.refined_target(refined, start, x_next, t, label, trace, update)
+                chosen = None if share == 1 else _rows(random.uniform(len(y), generator=g, device=y.device) < share, y)
+                target = learned if chosen is None else torch.where(chosen, learned, target)
             update("initializer", squared_error(mean, target))  # eq. 5.6 without its weight
         update.log(energy_data=data, energy_samples=samples, **trace.figures(y, refined))
         self.step_size.adapt(trace, update, t)
+
+    def refined_share(self, images: int) -> float:
+        """Share of a batch whose initializer learns from refined draws after `images` images."""
+        c, after = self.config, images - self.config.data_first * self.config.images
+        return 0.0 if after < 0 else c.refined_share * (min(1.0, after / (c.hand_over * c.images)) if c.hand_over else 1.0)
+
+    def refined_target(self, end: Tensor, start: Tensor, x_next: Tensor, t: Tensor, label, trace: Trace, update: Update) -> Tensor:
+        """What the initializer learns from the energies, [B, ...]: `end` is that of the chain from `start`."""
+        kind, pull = self.config.refined_target, _rows(self.table.pull[t], end)
+        if kind == "mean":
+            return _rows(self.table.step[t] * self.step_size.size[t], end) * trace.mean
+        if kind == "slow":
+            return self.refine(start, x_next, t, energy=partial(update.ema.marginal, label=label), generator=update.generator)
+        if kind == "end":
+            return end
+        above = (t + 1).clamp(max=self.config.levels - 1)  # Tweedie's formula, as x_{t+1} = y_t + σ_{t+1} ε is of that level
+        with frozen(self.net):
+            slope = score(lambda x: self.marginal(_rows(self.table.alpha[above], x) * x, above, label), x_next)
+        return torch.where(pull > 0, x_next + slope / pull, end)
 
     # --- sampling
 
