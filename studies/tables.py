@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "studies" / "results", ROOT / "docs"
 # the order of the page, and that of data sets within a section
 SECTIONS = (
-    "checks.quickstart", "arena", "checks.density", "checks.fidelity", "checks.ood", "checks.likelihood", "dual", "cdrl",
-    "egc", "coopflow", "cf_ebm",
+    "checks.quickstart", "arena", "checks.density", "checks.fidelity", "checks.ood", "checks.likelihood", "dual", "short_run",
+    "cdrl", "egc", "coopflow", "cf_ebm",
     "ddaebm", "liebm", "nerf_lebm", "checks.speed", "checks.cost", "detector", "detector_pictures", "checks.detector_export",
     "checks.detector_stream", "checks.detector_cost", "checks.precision",
     "checks.streaming", "checks.memory", "checks.resume", "checks.startup", "checks.clock", "checks.wheel",

@@ -22,6 +22,9 @@ class Recorder:
     def log(self, **values) -> None:
         self.logged.update(values)
 
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
 
 class Gaussians:
     """Data N(mean_k, std² I) with k, the label, drawn evenly; one mean for data without labels. Also its exact density."""

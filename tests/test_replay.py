@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import Recorder
 
 import thalweg as tw
 from thalweg import random
@@ -80,6 +81,31 @@ def test_chains_begin_at_blurred_data(name):
     plain = tw.method(preset, seed=0, **METHODS[name])
     plain.prepare(x)
     assert float((plain._fresh(500, random.seeded(3)).mean(0) - x.mean(0)).abs().max()) > 0.5, "uniform noise knows nothing of the data"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_steps_in_units_of_the_gradient_are_the_same_for_flat_and_steep_energies(name):
+    """A chain of one step moves by 0.1; then its s is that of the mean gradient, and its noise what it was."""
+    preset = {"short_run": "short_run/pictures", "jem": "jem/digits"}[name]
+    fields = METHODS[name] | {"chain.step": 0.5, "chain.noise": 0.0, "move": 0.1}
+    for scale in (1e-5, 1.0, 1e4):
+        method, update = tw.method(preset, seed=0, **fields), Recorder(5)
+        method.energy = lambda x, scale=scale, **condition: scale * x.flatten(1).sum(1)
+        assert method.gradient_step.of(0.5, 0.4) == {"step": 0.5, "noise": 0.4}, "before the first gradients"
+        method.step(tw.data.load("digits").batch(0, 16, 0), update)
+        torch.testing.assert_close(update.logged["displacement"], torch.full((16,), 0.1), rtol=1e-4, atol=0)
+        found = method.gradient_step.of(0.5, 0.4)
+        assert found["step"] == pytest.approx((2 * 0.1 / scale) ** 0.5) and found["step"] * found["noise"] == pytest.approx(0.2)
+    method.gradient_step.follow(torch.full((4, 2), 3e4), update)  # of mean square 9 times as large
+    assert method.gradient_step.of(0.5, 0.4)["step"] == pytest.approx((2 * 0.1 / (scale * 1.8**0.5)) ** 0.5, rel=1e-5)
+
+
+def test_new_chains_may_begin_at_normal_noise():
+    method = tw.method("short_run/pictures", seed=0, start_law="normal", start_range=0.3, **METHODS["short_run"])
+    x = method._fresh(500, random.seeded(3))
+    assert float(x.std()) == pytest.approx(0.3, rel=0.03) and float(x.abs().max()) > 0.9
+    with pytest.raises(InputError, match="move needs a chain of kind 'langevin'"):
+        tw.method("short_run/toy", move=0.1)
 
 
 def test_a_reference_has_starts_of_its_own():

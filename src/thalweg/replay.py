@@ -118,6 +118,30 @@ def k_means(x: Tensor, centres: Tensor, rounds: int = 10) -> Tensor:
     return cluster
 
 
+class GradientStep(nn.Module):
+    """A chain's step s in units of the gradient: s²/2 times the gradients' root mean square is `move`, however steep the energy is.
+
+    Gradients are those at the starts of training chains, their mean square a running mean. Before the first of them s is `first`.
+    """
+
+    def __init__(self, move: float, first: float) -> None:
+        super().__init__()
+        self.move, self.first = move, first
+        self.square: Tensor
+        self.register_buffer("square", torch.tensor(0.0))
+
+    def follow(self, slope: Tensor, update) -> None:
+        """Take gradients [B, ...] into the mean, the same on every rank."""
+        square = update.mean(slope.float().square().mean())
+        self.square.copy_(torch.where(self.square > 0, self.square.lerp(square, 0.1), square))
+
+    def of(self, step: float, noise: float) -> dict[str, float]:
+        """Options of a Langevin chain: s, and the weight of noise that keeps the standard deviation of `step` times `noise` a step."""
+        slope = float(self.square.sqrt())
+        size = math.sqrt(2 * self.move / slope) if slope > 0 else self.first
+        return {"step": size, "noise": step * noise / size}
+
+
 class AdaptiveStep(nn.Module):
     """A chain's step that moves towards a wanted acceptance; of `levels` noise levels, each by itself."""
 

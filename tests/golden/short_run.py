@@ -17,4 +17,4 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
         chain |= {"noise": old["noise"], "clip": old["clip_move"], "clamp": old["clamp"], "compile": old["compile"]}
     else:
         chain |= {key: old[key] for key in ("target_acceptance", "jumps", "jump_every")}
-    return new | {"chain": chain, "start_law": "uniform"}
+    return new | {"chain": chain, "start_law": "uniform", "move": 0.0}

@@ -94,7 +94,7 @@ def test_chains_go_back_to_their_rows_and_some_are_renewed(monkeypatch):
     chains = method.replay.chains
     chains += 100 * torch.arange(4000)[:, None]  # each row knows its number
     before = chains.clone()
-    method._negative(2000, random.seeded(1))
+    method._negative(2000, Recorder(1))
     moved = (chains != before).any(1)
     went_on = moved & ((chains - before - 10).abs() < 0.1).all(1)
     assert int(moved.sum()) == 2000

@@ -1,6 +1,7 @@
-"""The study of chains beyond their training: its rows, and that its MALA corrects the chain of training."""
+"""The study of chains: its rows beyond training, that its MALA corrects the chain of training, and its trainings by starts and steps."""
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,3 +45,23 @@ def test_the_correction_proposes_what_the_chain_moves_to(model):
     own = sample.langevin(model.energy, x, steps=1, step=c.step, noise=c.noise, generator=random.seeded(3))
     tempered = short_run.temper(model.energy, c.noise**2)
     torch.testing.assert_close(sample.langevin(tempered, x, steps=1, step=c.step * c.noise, generator=random.seeded(3)), own)
+
+
+def test_a_training_by_its_start_and_step(monkeypatch, tmp_path):
+    """At tiny settings, on images that need no features: as many of them as the price allows, figures of the chains, a picture."""
+    words = ["starts", "--data", "digits", "--preset", "pictures", "--seconds", "60", "--pictures", str(tmp_path)]
+    options = short_run.STUDY.parser().parse_args(words)
+    small = dict(widths=(4, 8), batch=8, buffer=16, steps=2)
+    own = short_run.starts_settings
+    monkeypatch.setattr(short_run, "starts_settings", lambda row, options: (own(row, options)[0], own(row, options)[1] | small))
+    monkeypatch.setattr(short_run, "images_for", lambda trial, data, seconds, precision: 64)
+    judge = SimpleNamespace(
+        floor=1.0, held_out=tw.data.load("digits", "test").all().x[:20], frechet=lambda x: float(x.mean()), distance=lambda *_, **asked: 2.0
+    )
+    monkeypatch.setattr(short_run.Judge, "of", lambda *_, **asked: judge)
+    row = short_run.starts_one("uniform noise, in units of the gradient", 0, options)
+    assert row["images"] == 64 and len(row["along"]) == 4 and row["frechet"] == 2.0
+    assert row["step"] > 0 and 0 < row["displacement"] < 1 and row["roughness"] > 0 and abs(row["starts"]) < 0.3
+    assert len(list(tmp_path.glob("short_run_digits_*.png"))) == 1
+    line = short_run.starts_line("x", [row], [{**row, "row": "x", "seed": 0}])
+    assert line["step"] == row["step"] and line["difference"] is None

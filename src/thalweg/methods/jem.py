@@ -22,11 +22,12 @@ from thalweg.chain import Langevin
 from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, Fraction, NotNegative, Positive
 from thalweg.data.base import Batch
+from thalweg.energy import score
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update, class_labels, finished
 from thalweg.nn.build import Network, PatchNet
 from thalweg.nn.layers import frozen
-from thalweg.replay import DataMixture, Replay
+from thalweg.replay import DataMixture, GradientStep, Replay
 from thalweg.sample import Trace
 
 
@@ -46,6 +47,9 @@ class Config(Common):
     """ρ, share of a batch of chains that starts anew from U(−1, 1)"""
     start_law: Literal["uniform", "mixture"] = "uniform"
     """where new chains begin: U(−1, 1), or a mixture of Gaussians that is fitted to the data (JEM++: one a class)"""
+    move: NotNegative = 0.0
+    """root mean square of the move along the gradient with which a training chain begins, before `clip`: s follows the gradients so that it
+    stays the same, and noise has the standard deviation of `chain.step` times `chain.noise` still. 0 for s as it is (ours)"""
     data_noise: NotNegative = 0.03
     """standard deviation of Gaussian noise added to data"""
     sample_steps: Count = 100
@@ -76,6 +80,7 @@ class JEM(Method):
         self.net = c.net.build(c.shape, out=c.classes)
         self.start_law = DataMixture(c.shape) if c.start_law == "mixture" else None
         self.compiled = Faster.of(c.chain)
+        self.gradient_step = GradientStep(c.move, c.chain.step) if c.move else None
         self.replay = Replay(c.buffer, self._fresh, renew=c.renew)
 
     @property
@@ -116,7 +121,7 @@ class JEM(Method):
         x = batch.x + c.data_noise * random.normal_like(batch.x, g) if c.data_noise else batch.x
         x = x.clamp(-1, 1) if c.chain.clamp else x
         # classes and energies are read from the same logits, data and samples in one batch
-        samples = self._negative(len(x), g, trace) if c.likelihood_weight else x[:0]
+        samples = self._negative(len(x), update, trace) if c.likelihood_weight else x[:0]
         logits = self.logits(torch.cat([x, samples]))
         of_data = logits[: len(x)]
         loss = cross_entropy = F.cross_entropy(of_data, batch.label)
@@ -127,10 +132,13 @@ class JEM(Method):
         update("energy", loss)
         update.log(cross_entropy=cross_entropy, accuracy=(of_data.argmax(1) == batch.label).float())
 
-    def _negative(self, n: int, generator: random.Generator, trace: Trace | None = None) -> Tensor:
+    def _negative(self, n: int, update: Update, trace: Trace | None = None) -> Tensor:
         """`n` chains of the buffer a chain further, some of them renewed before."""
-        start, rows = self.replay.start(n, generator)
-        negative = self._chain(start, generator, trace=trace, compile=self.compiled)
+        start, rows = self.replay.start(n, update.generator)
+        if self.gradient_step is not None:
+            with frozen(self.net):
+                self.gradient_step.follow(score(self.energy, start), update)
+        negative = self._chain(start, update.generator, trace=trace, compile=self.compiled)
         self.replay.write(rows, negative)
         return negative
 
@@ -141,6 +149,8 @@ class JEM(Method):
 
     def _chain(self, x: Tensor, generator: random.Generator, label: Tensor | None = None, **options: Any) -> Tensor:
         condition = {} if label is None else {"label": label}
+        if self.gradient_step is not None:
+            options |= self.gradient_step.of(self.config.chain.step, self.config.chain.noise)
         with frozen(self.net):
             return self.config.chain(self.energy, x, generator=generator, **options, **condition)
 

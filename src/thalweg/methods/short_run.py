@@ -26,7 +26,7 @@ from thalweg.methods.base import Method, Update, check_start, class_labels, fini
 from thalweg.nn.build import MLP, Network
 from thalweg.nn.layers import frozen
 from thalweg.objective import contrastive
-from thalweg.replay import AdaptiveStep, DataMixture, Replay
+from thalweg.replay import AdaptiveStep, DataMixture, GradientStep, Replay
 from thalweg.sample import Constraint, Trace, posterior_mean
 
 
@@ -41,9 +41,12 @@ class Config(Common):
     start: Literal["noise", "persistent", "data"] = "persistent"
     """where training chains start: noise (short-run), a replay buffer, or data (CD-k)"""
     start_range: Positive = 1.0
-    """start noise is uniform in ± this; with a reference it is drawn from the reference"""
-    start_law: Literal["uniform", "mixture"] = "uniform"
-    """where new chains begin: uniform noise, or a mixture of Gaussians that is fitted to the data"""
+    """start noise is uniform in ± this, or has this standard deviation; with a reference it is drawn from the reference"""
+    start_law: Literal["uniform", "normal", "mixture"] = "uniform"
+    """where new chains begin: uniform noise, normal noise, or a mixture of Gaussians that is fitted to the data"""
+    move: NotNegative = 0.0
+    """root mean square of the move along the gradient with which a training chain begins, before `clip`: s follows the gradients so that it
+    stays the same, and noise has the standard deviation of `chain.step` times `chain.noise` still. 0 for s as it is (ours)"""
     buffer: Count = 10_000
     """chains in the replay buffer"""
     renew: Fraction = 0.05
@@ -85,12 +88,15 @@ class ShortRun(Method):
             raise InputError("short_run: jumps are drawn from the Gaussian reference; set reference_std above 0, or jumps = 0")
         if c.reference_std and c.start_law != "uniform":
             raise InputError("short_run: with a reference new chains begin at its draws; leave start_law = 'uniform', or reference_std = 0")
+        if c.move and adjusted:
+            raise InputError("short_run: move needs a chain of kind 'langevin'; a step of MALA adapts by target_acceptance")
         classes = c.classes if c.conditional else 0
         self.start_law = DataMixture(c.shape) if c.start_law == "mixture" else None
         self.compiled = Faster.of(c.chain)
         self.net = c.net.build(c.shape, classes=classes)
         self.replay = Replay(c.buffer, self._fresh, renew=c.renew, classes=classes) if c.start == "persistent" else None
         self.sharded = ("replay.chains", "replay.labels") if self.replay is not None else ()
+        self.gradient_step = GradientStep(c.move, c.chain.step) if c.move else None
         first, target = c.chain.step, c.chain.target_acceptance if adjusted else 0.0
         self.step_size = AdaptiveStep(first, target, low=1e-3 * first, high=10 * first) if adjusted else None
 
@@ -130,6 +136,9 @@ class ShortRun(Method):
         x = self._noised(batch.x, g)
         label = batch.label if c.conditional else None
         start, rows, label_negative = self._start(x, label, g)
+        if self.gradient_step is not None:
+            with frozen(self.net):
+                self.gradient_step.follow(score(self.energy, start, **({} if label is None else {"label": label_negative})), update)
         negative = self._chain(start, label_negative, g, trace=trace, compile=self.compiled)
         if rows is not None:
             self.replay.write(rows, negative)
@@ -153,6 +162,8 @@ class ShortRun(Method):
             return self.start_law(random.normal(n, *c.shape, generator=generator, device=device))
         if c.reference_std:
             return c.reference_std * random.normal(n, *c.shape, generator=generator, device=device)
+        if c.start_law == "normal":
+            return c.start_range * random.normal(n, *c.shape, generator=generator, device=device)
         return random.uniform(n, *c.shape, low=-c.start_range, high=c.start_range, generator=generator, device=device)
 
     def _start(self, x: Tensor, label: Tensor | None, generator: random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -169,6 +180,8 @@ class ShortRun(Method):
         if self.step_size is not None:
             jump = Jump(lambda n: self._fresh(n, generator, device), lambda x: gaussian(x, c.reference_std)) if c.reference_std else None
             options |= {"step": float(self.step_size.size), "jump": jump}
+        if self.gradient_step is not None and isinstance(c.chain, Langevin):
+            options |= self.gradient_step.of(c.chain.step, c.chain.noise)
         condition = {} if label is None else {"label": label}
         with frozen(self.net):
             return c.chain(self.energy, x, generator=generator, **options, **condition)
