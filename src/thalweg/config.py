@@ -27,14 +27,15 @@ STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 class DataNeeds(NamedTuple):
     """What a model's data must be prepared with: an autoencoder whose latents it sees, a source domain that it translates from, how many
-    views of an object stand next to each other in a batch, how many of them are read (None for all), and the share of each image that is
-    hidden."""
+    views of an object stand next to each other in a batch, how many of them are read (None for all), the share of each image that is
+    hidden, and the side in pixels of the middle square that is cut out of pictures before they are resized (0 for all of them)."""
 
     autoencoder: str = ""
     source: str = ""
     views: int = 1
     read_views: int | None = None
     missing: float = 0.0
+    middle: int = 0
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -14,6 +14,7 @@ from thalweg.commands.files import read_images
 from thalweg.commands.main import main
 from thalweg.data import SPLITS, load
 from thalweg.data.images import TooFew, partition
+from thalweg.data.prepare import prepare, trained_data
 from thalweg.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -180,3 +181,30 @@ def test_a_model_learns_from_very_few_pictures(tmp_path, monkeypatch, count):
     fast = ["--images", "128", "--batch", "64", "--width", "16", "--blocks", "1", "--sample-steps", "3", "--threads", "1"]
     assert main(["train", "egc/digits", "--data", "few", "--out", "run", *fast]) == 0
     assert tw.load("run").sample(2).shape == (2, 1, 8, 8)
+
+
+def test_the_middle_of_faces_before_they_are_resized(tmp_path):
+    """In CelebA's layout, a folder of pictures of 178×218 pixels: what lies outside of the middle 140×140 leaves no trace."""
+    values = np.zeros((218, 178, 3), dtype=np.uint8)
+    values[39:179, 19:159] = 200  # and the paper's crop, in whole pixels
+    for k in range(12):
+        picture(tmp_path / "img_align_celeba" / f"{k:06}.png", values=values)
+    root = tmp_path / "img_align_celeba"
+    whole, cut = load(root, size=16), load(root, size=16, middle=140)
+    assert whole.shape == cut.shape == (3, 16, 16)
+    assert int(whole.x.min()) < 100 and bool((cut.x == 200).all())
+    assert load(root, middle=140).shape == (3, 140, 140)
+    stream = load(root, size=16, middle=140, streaming=True)
+    assert (
+        torch.equal(stream.batch(0, 8, 0).x, cut.batch(0, 8, 0).x) and stream.fingerprint != load(root, size=16, streaming=True).fingerprint
+    )
+    fields = dict(middle=140, batch=4, images=8, stage_steps=(1, 1), stage_images=(4, 4), **{"net.width": 2})
+    config = tw.method("cf_ebm/digits", data=cut, **fields).config
+    data = prepare(config, str(root), "train", size=16)
+    assert torch.equal(data.x, cut.x)
+    model = tw.fit(tw.method("cf_ebm/digits", data=data, **fields), data, progress=False)
+    assert bool((trained_data(model, "test").x == 200).all()), "the model knows how its data were read"
+    with pytest.raises(InputError, match=r"000000\.png is of 178×218 pixels, of which no middle square of 200 can be cut out"):
+        load(root, size=16, middle=200)
+    with pytest.raises(InputError, match="not of 'digits'; leave middle out"):
+        load("digits", middle=4)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from thalweg.data import NAMES, SPLITS, Images, Stream, attributes, fashion_mnist, folder, folders, load, sources
+from thalweg.data.record import fingerprint
 from thalweg.distributed import World
 from thalweg.errors import InputError
 
@@ -482,6 +483,9 @@ def test_hub_names_are_passed_on(saved, monkeypatch):
     assert [len(load("hf:someone/pictures", split)) for split in SPLITS] == [20, 1, 6], "nothing of train is held out"
     assert load("hf:someone/pictures:small", streaming=True).shape == (1, 4, 5)
     assert asked == [(("someone/pictures", None), {})] * 3 + [(("someone/pictures", "small"), {})]
+    cut = load("hf:someone/pictures", streaming=True, middle=2)
+    assert cut.shape == (1, 2, 2) and load("hf:someone/pictures", middle=2).shape == (1, 2, 2)
+    assert fingerprint(cut) != fingerprint(load("hf:someone/pictures", streaming=True, size=2))
 
     def unreachable(*given, **options):
         raise ConnectionError("no route\nto the hub")

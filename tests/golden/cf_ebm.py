@@ -12,4 +12,4 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new["net"] = {"kind": "expanding"} | {key: old[key] for key in ("width", "activation", "spectral_norm", "residual")}
     new |= {"lr": 1e-3, "stage_lr_factors": [round(rate / 1e-3, 9) for rate in old["stage_lr"]]}
     # the paper's coefficient of the gradient is s²/2
-    return new | {"step": math.sqrt(2 * old["step"]), "chain_noise": old["noise"], "compile": False}
+    return new | {"step": math.sqrt(2 * old["step"]), "chain_noise": old["noise"], "compile": False, "middle": 0}

@@ -112,6 +112,7 @@ def load(
     label: str | None = None,
     values: tuple[float, float] | None = None,
     views: int | None = None,
+    middle: int | None = None,
 ) -> Data:
     """Data by name (one of `NAMES`, or hf:NAME[:CONFIGURATION]) or path: a folder, also of objects, a .npz, .npy, .csv or .parquet file.
 
@@ -119,12 +120,12 @@ def load(
     `split`: train, validation or test; a toy has one endless stream for all. `size`: pixels of the square that images are
     brought to, or (height, width); `channels`: 1 or 3; `streaming`: pictures stay on the disk and are read as they are needed (hub sets and
     folders), shuffled in windows of `window`; `label`: the column of labels of a .csv or .parquet file; `values`: black and white of a
-    NumPy file or of pictures; `views`: images of each object at most, of a folder in the layout of ShapeNet-SRN and of procedural objects.
+    NumPy file or of pictures; `views`: images of each object at most, of a folder in the layout of ShapeNet-SRN and of procedural objects;
+    `middle`: the side in pixels of the middle square that is cut out of pictures of hub sets and folders before they are resized.
     Raises InputError for an unknown name, a missing path and options that the data does not have.
     """
-    options = {
-        key: value for key, value in (("window", window), ("label", label), ("values", values), ("views", views)) if value is not None
-    }
+    given = dict(window=window, label=label, values=values, views=views, middle=middle)
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     options |= {"streaming": True} if streaming else {}
     found: Any = _load(name_or_path, split, size=size, channels=channels, **options)
     found.origin, found.options = origin_of(name_or_path), options  # what a run keeps of where its data are
@@ -140,7 +141,7 @@ def origin_of(name_or_path: str | Path) -> str:
 
 def _load(
     name_or_path: str | Path, split: str, *, size: Size | None, channels: int | None, streaming: bool = False, window: int | None = None,
-    label: str | None = None, values: tuple[float, float] | None = None, views: int | None = None,
+    label: str | None = None, values: tuple[float, float] | None = None, views: int | None = None, middle: int | None = None,
 ) -> Data:  # fmt: skip
     check_split(split)
     name = str(name_or_path)
@@ -158,8 +159,12 @@ def _load(
     stored = name.startswith("hf:") or _saved_by_datasets(path)
     if streaming and not stored and (not path.is_dir() or layout(path) is not None):
         raise InputError(f"streaming is for hf:NAME, folders of pictures and folders written by the package datasets, not for '{name}'")
+    if middle is not None and not stored and (not path.is_dir() or layout(path) is not None):
+        raise InputError(
+            f"a middle square is cut out of pictures of hf:NAME and of folders, not of '{name}'; leave middle out (0 in a config)"
+        )
     if stored:
-        return hub(name, split, size=size, channels=channels, streaming=streaming, window=window)
+        return hub(name, split, size=size, channels=channels, middle=middle, streaming=streaming, window=window)
     if name in TOYS:
         if size is not None or channels is not None:
             raise InputError(f"'{name}' is a toy of points in the plane: it has no size and no channels")
@@ -176,7 +181,7 @@ def _load(
         reader = layout(path)
         if reader is not None:
             return reader(path, split, size=size, channels=channels, **few)
-        return folder(path, split, size=size, channels=channels, values=values, streaming=streaming, window=window)
+        return folder(path, split, size=size, channels=channels, values=values, middle=middle, streaming=streaming, window=window)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return array_file(path, split, size=size, channels=channels, values=values)
     if table:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, require
-from .images import Images, Size, check_size, check_split, convert, partition
+from .images import Images, Size, check_size, check_split, convert, middle_square, partition
 from .plausible import depth, mapped
 from .stream import Stream
 from .tables import TABLE, read_table
@@ -37,6 +37,7 @@ def folder(
     size: Size | None = None,
     channels: int | None = None,
     values: Values | None = None,
+    middle: int | None = None,
     streaming: bool = False,
     window: int | None = None,
 ) -> Images | Stream:
@@ -47,9 +48,10 @@ def folder(
     hidden (.ipynb_checkpoints, ._x.png, __MACOSX) is left out. `size`: see `convert`, required where the pictures differ in size;
     `channels`: 3 unless all pictures are grey; both are settled by all pictures of all splits. With attributes.csv (see
     `tables.read_table`) the pictures are those that it lists, the split is seeded, and subfolders mean nothing. `values`: the numbers of
-    black and white, where they are not those of the files' type, such as (0, 4095) of 12 bits. All are held in memory as uint8, but with
-    `streaming`, when they are read as batches need them, shuffled in windows of `window`. Raises InputError for a folder without pictures
-    and for a picture that cannot be decoded, naming it.
+    black and white, where they are not those of the files' type, such as (0, 4095) of 12 bits. `middle`: the side of the middle square
+    that is cut out of each picture before it is resized. All are held in memory as uint8, but with `streaming`, when they are read as
+    batches need them, shuffled in windows of `window`. Raises InputError for a folder without pictures and for a picture that cannot be
+    decoded or is smaller than `middle`, naming it.
     """
     check_split(split)
     check_size(size, channels)
@@ -59,11 +61,12 @@ def folder(
         raise InputError(f"there is no folder {root}")
 
     def made(files: list[Path], every: list[Path], label: Tensor | None, **names: Any) -> Images | Stream:
-        settled, name = _settled(every, size, channels), f"{root.name}/{split}"
+        settled, name = _settled(every, size or middle, channels), f"{root.name}/{split}"
         if not streaming:
-            return Images(decode_all(files, size, settled, values), label, **names, name=name)
-        known = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files] + [str(values)]
-        read = lambda row: decode(files[row], str(files[row]), size, settled, values)  # noqa: E731
+            return Images(decode_all(files, size, settled, values, middle), label, **names, name=name)
+        known = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
+        known += [str(values), *([] if middle is None else [f"middle {middle}"])]
+        read = lambda row: decode(files[row], str(files[row]), size, settled, values, middle)  # noqa: E731
         return Stream(read, len(files), label, **names, name=name, window=window, content=known)
 
     if (root / TABLE).is_file():
@@ -194,11 +197,13 @@ def _settled(files: list[Path], size: Size | None, channels: int | None) -> int:
     return channels
 
 
-def decode_all(files: list[Path], size: Size | None, channels: int | None, values: Values | None = None) -> Tensor:
+def decode_all(
+    files: list[Path], size: Size | None, channels: int | None, values: Values | None = None, middle: int | None = None
+) -> Tensor:
     """Pictures of one size as uint8 [N, C, H, W]; InputError where they differ or one cannot be decoded."""
     images = []
     for file in files:
-        image = decode(file, str(file), size, channels, values)
+        image = decode(file, str(file), size, channels, values, middle)
         if images and image.shape != images[0].shape:
             shapes = [f"{list(part.shape)} ({name})" for part, name in ((images[0], files[0].name), (image, file.name))]
             raise InputError(f"the pictures differ: {shapes[0]} and {shapes[1]} [C, H, W]; give size to resize them")
@@ -222,10 +227,13 @@ def decode_all(files: list[Path], size: Size | None, channels: int | None, value
     return x
 
 
-def decode(source, name: str, size: Size | None = None, channels: int | None = None, values: Values | None = None) -> Tensor:
+def decode(
+    source, name: str, size: Size | None = None, channels: int | None = None, values: Values | None = None, middle: int | None = None
+) -> Tensor:
     """One picture, a path or a binary file, as uint8 [C, H, W], on white where it is transparent; InputError where it is corrupt.
 
-    `values`: the numbers of black and white, by default 0 and 255, of 16-bit pictures 0 and 65535.
+    `values`: the numbers of black and white, by default 0 and 255, of 16-bit pictures 0 and 65535. `middle`: of its middle square of that
+    side alone, before it is resized; InputError where it is smaller.
     """
     from PIL import Image, ImageOps
 
@@ -245,4 +253,4 @@ def decode(source, name: str, size: Size | None = None, channels: int | None = N
         pixels = (pixels.astype(numpy.int64) // 256).clip(0, 255).astype(numpy.uint8)
     x = torch.from_numpy(pixels)
     x = x[None, None] if grey else x.permute(2, 0, 1)[None]
-    return convert(x, size, channels)[0].contiguous()
+    return convert(middle_square(x, middle, name), size, channels)[0].contiguous()

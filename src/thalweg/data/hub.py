@@ -31,6 +31,7 @@ def hub(
     *,
     size: Size | None = None,
     channels: int | None = None,
+    middle: int | None = None,
     streaming: bool = False,
     window: int | None = None,
 ) -> Images | Stream:
@@ -38,8 +39,9 @@ def hub(
 
     The first image column is x and the first column of class labels is the label. A missing validation split is a seeded
     tenth of train, of the hub's sets a tenth of test: no best state is looked for there, so that train stays whole. A set without splits
-    is cut 80/10/10. With `streaming` pictures stay on the disk, to which sets of the hub are fetched once, and are shuffled in windows of
-    `window`. Raises InputError where the set, its split or an image column is missing.
+    is cut 80/10/10. `middle`: the side of the middle square that is cut out of each picture before it is resized. With `streaming` pictures
+    stay on the disk, to which sets of the hub are fetched once, and are shuffled in windows of `window`. Raises InputError where the set,
+    its split or an image column is missing.
     """
     check_split(split)
     require("PIL", "images")
@@ -50,7 +52,7 @@ def hub(
 
     def read(numbered: tuple[int, dict]) -> Tensor:
         number, item = numbered
-        return decode(_content(item), f"{source.name}: image {number}", size, settled)
+        return decode(_content(item), f"{source.name}: image {number}", size, settled, middle=middle)
 
     def picture(row: int) -> Tensor:
         return read((row, source.rows[row][source.image]))
@@ -62,7 +64,9 @@ def hub(
     index = torch.arange(count) if source.carve is None else partition(split, count, source.carve, label)
     label = None if label is None else label[index]
     if streaming:
-        known = () if str(name_or_path).startswith("hf:") else (f"{opened[0]._fingerprint} {split}",)  # `record` goes by a name of the hub
+        cut = () if middle is None else (f"middle {middle}",)
+        of_hub = (f"{name_or_path}", *cut) if cut else ()  # `record` goes by a name of the hub otherwise
+        known = of_hub if str(name_or_path).startswith("hf:") else (f"{opened[0]._fingerprint} {split}", *cut)
         return Stream(lambda i: picture(int(index[i])), len(index), label, source.classes, name=source.name, window=window, content=known)
     return _in_memory(source, index, label, picture)
 

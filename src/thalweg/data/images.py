@@ -187,6 +187,17 @@ def convert(x: Tensor, size: Size | None = None, channels: int | None = None) ->
     return torch.cat(parts)
 
 
+def middle_square(x: Tensor, side: int | None, name: str) -> Tensor:
+    """The middle `side`×`side` pixels of images [N, C, H, W], all of them for None; InputError where they are fewer."""
+    if side is None:
+        return x
+    height, width = x.shape[2:]
+    if side < 1 or min(height, width) < side:
+        raise InputError(f"{name} is of {width}×{height} pixels, of which no middle square of {side} can be cut out")
+    top, left = (height - side) // 2, (width - side) // 2
+    return x[:, :, top : top + side, left : left + side]
+
+
 def _with_channels(x: Tensor, channels: int) -> Tensor:
     if x.shape[1] == 1:
         return x.expand(-1, channels, -1, -1).contiguous()

@@ -65,7 +65,8 @@ def prepare(
         from ..latent import image_shape
 
         size = image_size(image_shape(needs.autoencoder, config.shape))
-    found = sized(config, name, split, size=size, **options | ({} if needs.read_views is None else {"views": needs.read_views}))
+    cut = {"middle": needs.middle} if needs.middle else {}
+    found = sized(config, name, split, size=size, **options | cut | ({} if needs.read_views is None else {"views": needs.read_views}))
     where = origin(found)
     if needs.autoencoder:
         from ..latent import wrap
@@ -74,7 +75,7 @@ def prepare(
     elif latent_views > 1:
         raise InputError("views of latents are for a model of latents, with an autoencoder")
     if needs.source:
-        found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0]))
+        found = Unpaired(found, load(needs.source, split, size=image_size(found.shape), channels=found.shape[0], **cut))
     given = getattr(found, "options", {})
     found = group_views(found, needs.views)
     if needs.missing and isinstance(found, Views):
@@ -111,7 +112,8 @@ def trained_data(method: Any, split: str, given: Given | None = None) -> Data:
     source, found, config = trained_source(method, given), method.trained_on, method.config
     size = None if source in TOYS or config.data_needs.autoencoder else image_size(config.shape)
     options = dict(found.get("options", {})) if found else {}
-    if not (str(source).endswith(OPTIONAL) or Path(str(source)).is_dir() or "streaming" in options):
+    of_hub = str(source).startswith("hf:") and "middle" in options
+    if not (str(source).endswith(OPTIONAL) or Path(str(source)).is_dir() or "streaming" in options or of_hub):
         options = {}
     if source is None:
         source = config.data if config.data in NAMES and are(found, load(config.data, "train", size=size)) else None
@@ -218,4 +220,8 @@ def source_images(method: Any, split: str, n: int, seed: int = 0) -> Tensor:
     """`n` images of the domain that a translation starts from, in the shape of its config: [n, C, H, W]."""
     config, found = method.config, (method.trained_on or {}).get("source_domain")
     name = (found and found["source"]) or config.data_needs.source
-    return load(name, split, size=image_size(config.shape), channels=config.shape[0]).batch(0, n, seed=seed).x
+    return (
+        load(name, split, size=image_size(config.shape), channels=config.shape[0], middle=config.data_needs.middle or None)
+        .batch(0, n, seed=seed)
+        .x
+    )

@@ -43,6 +43,8 @@ class Config(Common):
     """shape of one example, [C, H, W]; the last stage's size"""
     source: str = ""
     """name of the source domain's data (sec. 3.3), empty for a model that draws images from noise; `data` is then the target"""
+    middle: Whole = 0
+    """side in pixels of the middle square that is cut out of pictures before they are resized (sec. A.2: 140 of CelebA's), 0 for none"""
     net: ExpandingNet = ExpandingNet(width=16)
     """the energy's network"""
     coarse_to_fine: bool = True
@@ -86,7 +88,7 @@ class Config(Common):
 
     @property
     def data_needs(self) -> DataNeeds:
-        return DataNeeds(source=self.source)
+        return DataNeeds(source=self.source, middle=self.middle)
 
 
 class CFEBM(Method):

@@ -49,7 +49,7 @@ PRESETS = {
     # sec. A.2, c = 32 (Table 6); nothing from here on was run
     "cifar10":         dict(_paper(3), data="hf:uoft-cs/cifar10", shape=(3, 32, 32), net=ExpandingNet(width=32)),
     "imagenet-32":     dict(_paper(3), data="hf:ILSVRC/imagenet-1k", shape=(3, 32, 32), net=ExpandingNet(width=48)),  # Table 7: c = 48
-    # the first column of Table 2, pictures as they are; for the other one a folder of their middle 140×140, by --data
+    # the first column of Table 2, pictures as they are; the other one has their middle 140×140: --middle 140
     "celeba-64":       dict(_paper(4), data="hf:flwrlabs/celeba", shape=(3, 64, 64), net=ExpandingNet(width=32)),
     "celebahq-128":    dict(_paper(5), data="hf:korexyz/celeba-hq-256x256", shape=(3, 128, 128), net=ExpandingNet(width=32)),
     # Figure 13
