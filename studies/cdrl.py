@@ -17,12 +17,14 @@ The other parts measure runs, below `--runs`:
     python -m studies.cdrl ablation --seconds 60 --precision bf16
     python -m studies.cdrl ablation --data fashion-mnist --size 14 --updates 5000 --batch 128
     python -m studies.cdrl handover --data fashion-mnist --seconds 600 --precision bf16
+    python -m studies.cdrl sizes --data fashion-mnist --seconds 600 --precision bf16
     python -m studies.cdrl levels --rows cdrl-digits cdrl-fashion-mnist
 
 `levels` takes any runs below `--runs`, those of `--rows`: at each level the errors of proposals and of refined draws, the displacement of
 the chains, the gap of the energies, and how far samples are from the data, also those whose last level is a denoiser. `handover`: models
 learn from the data and then from refined draws, in the ways of its rows; the criterion along each. On digits they are small (128 wide) and
-see equally many images; on other data they are the preset's, and each sees as many images as `--seconds` allow it.
+see equally many images; on other data they are the preset's, and each sees as many images as `--seconds` allow it. `sizes`: networks of
+finer patches, more and fewer levels, longer and shorter chains at equal CPU time, where the initializer learns from the data throughout.
 """
 
 import argparse
@@ -46,6 +48,7 @@ from thalweg import tasks
 from thalweg.arena.price import images_for
 from thalweg.checkpoint import read_stats
 from thalweg.data import attributes
+from thalweg.nn.build import PatchNet, PatchUNet
 
 TOYS = {"checkerboard": 330.0, "25gaussians": 800.0}  # CPU seconds of training at most
 DRAWS = 5
@@ -103,6 +106,19 @@ BASE = "mean given x0, proposals of the EMA twin"
 OF_PRESET = dict(data_first=0.6, slow_proposals=False)  # of `HANDED`, where networks, batches, rates and the twin are a preset's
 PRICE = 600.0  # CPU seconds of a model on other data than digits
 COMPARED = 256  # held-out images of the criterion, at most
+# what may hold a preset back where its initializer learns from the data throughout: resolution of the networks, levels, chains
+FINER = PatchNet(width=32, blocks=4, patch=2, precise_first=True)
+TWO = PatchUNet(width=32, deep_width=64, hidden=96, precise_first=True)
+PRESET = "as the preset"
+SIZES: dict[str, dict[str, Any]] = {
+    PRESET: {},
+    "patches of 2": dict(net=FINER, initializer=FINER),
+    "two resolutions": dict(net=TWO, initializer=TWO),
+    "two resolutions, the initializer alone": dict(initializer=TWO),
+    **{f"T = {levels}": dict(levels=levels) for levels in (4, 10)},
+    **{f"K = {steps}": dict(steps=steps) for steps in (5, 30)},
+}
+FIGURED = 500  # held-out images of the figures of levels
 STEPS = (15, 8, 5, 3)  # of a level, Table 5.2
 ABLATION_DRAWS = 4
 BUDGET = 90.0  # CPU seconds of training a row
@@ -441,12 +457,14 @@ def images_of(settings: tuple[str, dict[str, Any]], data: Any, options: Options)
     """How many images a model of these settings sees in `--seconds`: before the hand-over a step may cost less than after it."""
     assert options.seconds is not None
     name, fields = settings
-    of_whole = [  # images, if all steps were of one kind
-        images_for(tw.method(name, seed=0, data=data, **fields | more), data, options.seconds, precision=options.precision)
-        for more in (dict(data_first=1.0), dict(data_first=0.0, hand_over=0.0))
-    ]
     first = tw.method(name, seed=0, data=data, **fields).config.data_first
-    return round(1 / (first / of_whole[0] + (1 - first) / of_whole[1]))
+    shares = ((first, dict(data_first=1.0)), (1 - first, dict(data_first=0.0, hand_over=0.0)))
+    of_whole = [  # a share over the images of a training in which all steps are of its kind
+        share / images_for(tw.method(name, seed=0, data=data, **fields | more), data, options.seconds, precision=options.precision)
+        for share, more in shares
+        if share
+    ]
+    return round(1 / sum(of_whole))
 
 
 def handover_one(row: str, seed: int, options: Options) -> Row:
@@ -480,6 +498,41 @@ def handover_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 def handover_more(options: Options, rows: list[Row]) -> dict[str, Any]:
     return {} if options.data == "digits" else {"floor": mean(row.get("floor") for row in rows), "seconds": options.seconds or PRICE}
+
+
+# --- sizes
+
+
+def sizes_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
+    return f"cdrl/{options.data}", {"data_first": 1.0} | SIZES[row]
+
+
+def sizes_one(row: str, seed: int, options: Options) -> Row:
+    """A model at the price of `--seconds`: its samples, those whose last level is a denoiser, and what each level does."""
+    settings, (train, test) = sizes_settings(row, options), sets_of(options)
+    options.seconds = options.seconds or PRICE
+    settings = settings[0], settings[1] | {"images": images_of(settings, train, options)}
+    twin, found = trained(settings, train, seed, options)
+    if twin is None:
+        return found
+    judge, last = Judge.of(options.data, train, test, most=1000), DenoisedLast(twin)
+    found |= {key: judge.distance(one, seed, options.precision) for key, one in (("frechet", twin), ("frechet_denoised_last", last))}
+    return found | {"floor": judge.floor, "levels": level_figures(twin, test.all().x[:FIGURED], seed=seed)}
+
+
+def sizes_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Means over seeds; by level the proposal's error over the linear guess's, and the chain's displacement over its noise's."""
+    gap, error = paired(rows, name, PRESET, "frechet")
+    known = [row["levels"] for row in mine if "levels" in row]
+    by_level = {
+        key: [mean(level[key] / level[base] for level in one) for one in zip(*known)]
+        for key, base in (("error", "linear"), ("displacement", "noise"))
+    }
+    return means(mine, ("frechet", "frechet_denoised_last", "images")) | {"difference": gap, "standard_error": error} | by_level
+
+
+def sizes_more(options: Options, rows: list[Row]) -> dict[str, Any]:
+    return {"floor": mean(row.get("floor") for row in rows), "seconds": options.seconds or PRICE}
 
 
 # --- what each level does
@@ -574,6 +627,7 @@ STUDY = Study(
     {
         "toys": Part(TOYS, toy_one, toy_line, toy_settings, lambda options, rows: {"budget_cpu_seconds": TOYS}),
         "handover": Part(HANDOVER, handover_one, handover_line, handover_settings, handover_more),
+        "sizes": Part(SIZES, sizes_one, sizes_line, sizes_settings, sizes_more),
         "ablation": Part(ROWS, ablation_one, ablation_line, ablation_settings, ablation_more),
         **OF_RUNS,
     },
@@ -697,6 +751,21 @@ OF_HANDOVER = [
 ]
 
 
+OF_SIZES = [
+    "{data}{at_size}, initializers that learn from the data throughout, {seconds:.0f} CPU seconds a model; the floor of the Fréchet "
+    "distance is {floor:.1f}. By level from the data up: the error of the proposal's mean over the best linear guess's, and the chain's "
+    "displacement over that of its noise alone.",
+    Table(
+        [
+            "row | seeds | Fréchet distance = frechet:.1f | minus the preset's = difference ± standard_error:+.1f | "
+            "with a denoiser last = frechet_denoised_last:.1f | images = images:,.0f",
+            ("error by level", lambda row: ", ".join(f"{value:.2f}" for value in row["error"])),
+            ("displacement by level", lambda row: ", ".join(f"{value:.2f}" for value in row["displacement"])),
+        ]
+    ),
+]
+
+
 def of_ablation(r: dict[str, Any]) -> dict[str, Any]:
     digits, updates = r.get("data", "digits") == "digits", r.get("updates")
     length = f"{updates:,} updates" if updates else f"{r['budget_cpu_seconds']:.0f} CPU seconds"
@@ -723,6 +792,7 @@ PARTS = (
 PAGE = [
     Section("CDRL", PARTS, "± is the standard error over draws of one trained model, unless said otherwise."),
     Section("Ablation of CDRL", [Shown("cdrl_ablation", ABLATION, of_ablation)]),
+    Section("Sizes of CDRL", [Shown("cdrl_sizes", OF_SIZES)]),
     Section("Hand-over of CDRL", [Shown("cdrl_handover", OF_HANDOVER, of_handover)]),
 ]
 

@@ -42,11 +42,30 @@ def test_the_hand_over_at_equal_time(monkeypatch):
     small = dict(net=dict(width=8, blocks=1), initializer=dict(width=8, blocks=1), batch=8, steps=1)
     monkeypatch.setattr(cdrl, "OF_PRESET", cdrl.OF_PRESET | small)
     monkeypatch.setattr(cdrl, "STOPS", 3)
+    monkeypatch.setattr(cdrl, "COMPARED", 16)
     row = cdrl.handover_one("the twin's proposals, means of chains", 0, options)
     assert row["images"] == 144 and row["frechet"] == 7.0 and len(row["along"]) == 3  # 143 of them: 1/(0.6/200 + 0.4/100)
     assert row["before"] == row["along"][1]["criterion"] and row["end"] == row["worst"] == row["along"][2]["criterion"]
     line = cdrl.handover_line("x", [row], [{**row, "row": "x", "seed": 0}])
     assert line["jump"] == pytest.approx(row["end"] / row["before"]) and line["difference"] is None
+
+
+def test_sizes_at_equal_time(monkeypatch):
+    """Samples, also of a denoiser as the last level, and figures of each level of as many as a row has."""
+    words = ["sizes", "--seconds", "60", "--data", "digits"]
+    options, own, small = cdrl.STUDY.parser().parse_args(words), cdrl.sizes_settings, dict(net=dict(width=8), initializer=dict(width=8))
+    monkeypatch.setattr(cdrl, "images_for", lambda trial, data, seconds, precision: 32)
+    monkeypatch.setattr(cdrl, "FIGURED", 16)
+    monkeypatch.setattr(
+        cdrl, "sizes_settings", lambda row, options: (own(row, options)[0], own(row, options)[1] | small | {"batch": 16, "steps": 1})
+    )
+    drawn = []
+    judge = SimpleNamespace(floor=1.0, distance=lambda model, *_: drawn.append(model.sample(2, seed=0)) or 2.0)
+    monkeypatch.setattr(cdrl.Judge, "of", lambda *_, **asked: judge)
+    row = cdrl.sizes_one("T = 4", 0, options)
+    assert row["images"] == 32 and row["frechet"] == 2.0 and len(row["levels"]) == 4 and not torch.equal(*drawn)
+    line = cdrl.sizes_line("x", [row], [{**row, "row": "x", "seed": 0}])
+    assert len(line["error"]) == len(line["displacement"]) == 4 and all(0.5 < value < 2 for value in line["error"])
 
 
 def test_the_ablation_by_updates_on_more_pixels():
