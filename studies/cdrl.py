@@ -15,7 +15,7 @@ The other parts measure runs, below `--runs`:
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m studies.cdrl toys digits conditional composition inpainting latent
     python -m studies.cdrl ablation --seconds 60 --precision bf16
-    python -m studies.cdrl ablation --data fashion-mnist --size 14 --updates 5000 --batch 128
+    python -m studies.cdrl ablation --data fashion-mnist --size 14 --updates 5000 --batch 64 --width 256
     python -m studies.cdrl handover --data fashion-mnist --seconds 600 --precision bf16
     python -m studies.cdrl sizes --data fashion-mnist --seconds 600 --precision bf16
     python -m studies.cdrl levels --rows cdrl-digits cdrl-fashion-mnist
@@ -60,8 +60,6 @@ BEST = ("initializer", 0.75)
 WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
-SHARED = dict(net=dict(width=256), initializer=dict(width=256), lr_end=1.0)
-LARGER = dict(net=dict(width=512), initializer=dict(width=512))  # for more pixels
 FULL = "full"
 # row: (fields, the paper's FID on CIFAR-10); none for T = 4, which did not converge, and for rows that the paper does not have
 ROWS: dict[str, tuple[dict, float | None]] = {
@@ -192,7 +190,8 @@ def toy_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
 
 def ablation_settings(row: str, options: Options) -> tuple[str, dict[str, Any]]:
     fields = ROWS[row][0]
-    shared = SHARED if options.data == "digits" and options.size is None else SHARED | LARGER
+    width = options.width or (256 if options.data == "digits" and options.size is None else 512)
+    shared = dict(net=dict(width=width), initializer=dict(width=width), lr_end=1.0)
     batch = options.batch or tw.methods.preset("cdrl/digits")[1].batch
     return "cdrl/digits", {"images": options.updates * batch if options.updates else ENDLESS, "batch": batch, **shared, **fields}
 
@@ -611,6 +610,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trained runs")
     parser.add_argument("--updates", type=int, help="updates of each model of the ablation, in place of a time")
     parser.add_argument("--batch", type=int, help="images of each, the preset's by default")
+    parser.add_argument(
+        "--width", type=int, help="units of the ablation's networks, 256 for digits of 8×8 pixels, 512 for others by default"
+    )
 
 
 OF_RUNS = {

@@ -37,14 +37,14 @@ def test_the_hand_over_at_equal_time(monkeypatch):
     """Images by what steps cost before the hand-over and after it; on other data also a distance of the samples."""
     load, options = tw.data.load, cdrl.STUDY.parser().parse_args(["handover", "--data", "fashion-mnist", "--seconds", "60"])
     monkeypatch.setattr(tw.data, "load", lambda name, split="train", size=None: load("digits", split))
-    monkeypatch.setattr(cdrl, "images_for", lambda trial, data, seconds, precision: 200 if trial.config.data_first == 1 else 100)
+    monkeypatch.setattr(cdrl, "images_for", lambda trial, data, seconds, precision: 20 if trial.config.data_first == 1 else 10)
     monkeypatch.setattr(cdrl.Judge, "of", lambda *_, **asked: SimpleNamespace(floor=1.0, distance=lambda twin, *_: 7.0))
-    small = dict(net=dict(width=8, blocks=1), initializer=dict(width=8, blocks=1), batch=8, steps=1)
+    small = dict(net=dict(width=8, blocks=1), initializer=dict(width=8, blocks=1), batch=2, steps=1)
     monkeypatch.setattr(cdrl, "OF_PRESET", cdrl.OF_PRESET | small)
     monkeypatch.setattr(cdrl, "STOPS", 3)
     monkeypatch.setattr(cdrl, "COMPARED", 16)
     row = cdrl.handover_one("the twin's proposals, means of chains", 0, options)
-    assert row["images"] == 144 and row["frechet"] == 7.0 and len(row["along"]) == 3  # 143 of them: 1/(0.6/200 + 0.4/100)
+    assert row["images"] == 14 and row["frechet"] == 7.0 and len(row["along"]) == 3  # 1/(0.6/20 + 0.4/10)
     assert row["before"] == row["along"][1]["criterion"] and row["end"] == row["worst"] == row["along"][2]["criterion"]
     line = cdrl.handover_line("x", [row], [{**row, "row": "x", "seed": 0}])
     assert line["jump"] == pytest.approx(row["end"] / row["before"]) and line["difference"] is None
