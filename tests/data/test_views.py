@@ -38,6 +38,7 @@ def test_each_image_comes_once_an_epoch():
     for epoch in range(2):
         batch = data.batch(12 * epoch, 12, seed=3)
         assert sorted(numbers(batch.x)) == list(range(12))
+        assert batch.row.tolist() == numbers(batch.x)
         for number, view, item in zip(numbers(batch.x), batch.camera, batch.item):
             assert torch.equal(view, data.camera[number]) and item == data.item[number]
     assert numbers(data.batch(0, 12, 3).x) != numbers(data.batch(12, 12, 3).x) != numbers(data.batch(12, 12, 4).x)

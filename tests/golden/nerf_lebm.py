@@ -13,6 +13,7 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     rays = ("near", "far", "ball", "focal", "samples", "importance", "rays", "chunk", "background")
     new["renderer"] = {"kind": "rays"} | {key: old[key] for key in rays}
     new["renderer"] |= {"sub_pixels": 1, "stop": 0.0}
+    new["field"]["annealing"] = 0.0
     if old["prior"] == "energy":
         chain = {"kind": "langevin", "steps": old["prior_steps"], "step": old["prior_step"], "noise": old["prior_noise"]}
         new["prior"] = {"kind": "energy"} | {key: old[f"prior_{key}"] for key in ("width_appearance", "width_shape", "depth")}
@@ -34,4 +35,5 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
         learner["posterior_chain"] = posterior_chain(old["posterior_steps"], old["posterior_step"])
         learner["infer_chain"] = posterior_chain(old["infer_steps"], old["infer_step"])
     search = {"kind": "likeliest", "candidates": old["pose_candidates"], "same_shape": old["pose_first"]}
+    search |= {"side": 0, "silhouettes": 0.0, "kept": 0, "renew": 0.5, "even": 0.0}
     return new | {"pose_search": search if old["pose_candidates"] else None}

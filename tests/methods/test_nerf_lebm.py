@@ -349,7 +349,8 @@ def test_the_likeliest_pose_is_taken_and_learned():
     truth = camera.orbit(*vectors, distance=4.0, focal=m.optics.focal)
     drawn = m.render(*m.split(z), truth).x.detach()[:, None]
     which = choose(6, 64, 0, random.seeded(1), torch.device("cpu"))
-    (found, cameras, _, divergence), loss = m._by_search(Given(drawn, None, None, None, which), True, random.seeded(2))
+    given = Given(drawn, None, None, None, which)
+    (found, cameras, _, divergence), loss = m._by_search(given, given, True, Losses(m))
     assert not m.split(found)[1].any() and divergence.shape == loss.shape == (6,)
 
     def miss(camera: Tensor) -> Tensor:
@@ -372,6 +373,54 @@ def test_at_first_shapes_are_alike_and_priors_wait():
     assert set(early.values) == {"generator"} and set(late.values) == {"appearance", "shape", "generator"}
     heads = [i for i, p in enumerate(early.parameters["generator"]) if p is m.inference.heads["shape"][-1].weight]
     assert early.gradients["generator"][heads[0]] is None and late.gradients["generator"][heads[0]].abs().max() > 0
+
+
+def test_at_first_images_are_silhouettes():
+    """The generator is compared with black on white, the inference network sees the images; later both see these."""
+    m, batch = method(poses="unknown", pose_search=PoseSearch(candidates=2, silhouettes=0.25), rays=0), views().batch(0, 4, 0)
+    batch = batch._replace(x=torch.where(batch.x > 0, 1.0, batch.x))
+    seen, told, search = [], [], m._by_search
+    m._by_search = lambda given, outlines, *rest: seen.append(outlines.x) or told.append(given.x) or search(given, outlines, *rest)
+    early, late = Losses(m), Losses(m)
+    late.images = 16  # of 64
+    for losses in (early, late):
+        m.step(batch, losses)
+    covered = (batch.x < 0.9).any(1, keepdim=True)
+    assert 0.1 < float(covered.float().mean()) < 0.99
+    torch.testing.assert_close(seen[0][:, 0], torch.where(covered, -1.0, 1.0).expand(-1, 3, -1, -1))
+    assert torch.equal(told[0][:, 0], batch.x) and torch.equal(seen[1][:, 0], batch.x)
+
+
+BALLS = (((0.0, 0.0, -0.1), 0.45), ((0.65, 0.0, 0.1), 0.3), ((0.0, 0.55, -0.35), 0.22))  # which have no symmetry
+
+
+def test_kept_poses_are_found_with_the_shape():
+    """Of one object from 60 sides, from silhouettes alone, up to one rotation and mirror; shuffled poses have 0.18."""
+    angles = [random.uniform(60, high=high, generator=random.seeded(180, i)) for i, high in enumerate((1.0, 6.28))]
+    view = camera.orbit(*map(camera.unit_vector, angles), distance=4.0, focal=1.866)
+    origins, directions = camera.rays(view, 12, 12)
+    hit = sum(torch.linalg.cross(origins - torch.tensor(at), directions).norm(dim=-1) < radius for at, radius in BALLS) > 0
+    x = torch.where(hit.view(60, 1, 12, 12), torch.tensor([200, 30, 30])[:, None, None], 255).to(torch.uint8)
+    search = PoseSearch(candidates=12, side=6, kept=60, same_shape=1.0, silhouettes=1.0, even=0.3)
+    m = method(
+        shape=(3, 12, 12), field=TriPlane(resolution=8, channels=4, width=16, base=8, mapping=8, mapping_layers=1), prior=GaussianPrior(),
+        renderer=Rays(samples=6, rays=72), poses="unknown", pose_search=search, batch=12, images=12 * 140, lr_generator=1e-2,
+    )  # fmt: skip
+    trained = tw.fit(m, Views(x, view, torch.arange(60)), progress=False)
+    window, found = math.radians(30), 0
+    for sign in (1, -1):
+        turn = torch.remainder(sign * trained.candidates.angles[:, 0, 1] - angles[1], 2 * math.pi)
+        found = max(found, *(int((torch.remainder(turn - first, 2 * math.pi) <= window).sum()) for first in turn))
+    assert found > 0.6 * 60
+
+
+def test_frequencies_come_in_over_a_share_of_training():
+    m, losses = method(**{"field.annealing": 0.5}), None
+    for images, wanted in ((0, 0.0), (16, 0.5), (48, 1.0)):
+        losses = Losses(m)
+        losses.images = images
+        m.step(views().batch(0, 4, 0), losses)
+        assert float(m.field.revealed) == pytest.approx(wanted)
 
 
 # --- use

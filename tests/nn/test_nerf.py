@@ -332,6 +332,18 @@ def test_concatenation_is_what_the_layers_compute():
     torch.testing.assert_close(halves, wanted)
 
 
+def test_octaves_come_in_one_after_the_other():
+    x = random.normal(5, 3, generator=random.seeded(181))
+    whole, share = nerf.positional_encoding(x, 4), torch.tensor(1.0)
+    torch.testing.assert_close(nerf.positional_encoding(x, 4, share), whole)
+    waves = nerf.positional_encoding(x, 4, torch.tensor(0.625))[:, 3:].view(5, 2, 3, 4)  # two octaves and half of the third
+    torch.testing.assert_close(waves, whole[:, 3:].view(5, 2, 3, 4) * torch.tensor([1.0, 1.0, 0.5, 0.0]))
+    net, plain = field_of(annealed=True), field_of()
+    assert "revealed" in net.state_dict() and "revealed" not in plain.state_dict()
+    net.reveal(2.0)
+    assert float(net.revealed) == 1
+
+
 def test_film_scales_and_shifts_what_the_layers_compute():
     net = field_of(conditioning="film", depth=5)
     z_a, z_s = random.normal(2, 5, generator=random.seeded(8)), random.normal(2, 6, generator=random.seeded(9))

@@ -14,14 +14,16 @@ from .unread import Unread
 
 
 class ViewBatch(NamedTuple):
-    """A `Batch` of images with `camera` [B, 3, 5] (see `thalweg.camera`), `item` [B] int64, the object's number in the set, and
-    `visible` [B, 1, H, W] bool where images are incomplete: False where `x` shows noise."""
+    """A `Batch` of images with `camera` [B, 3, 5] (see `thalweg.camera`), `item` [B] int64, the object's number in the set,
+    `visible` [B, 1, H, W] bool where images are incomplete: False where `x` shows noise, and `row` [B] int64, the image's number in the
+    set."""
 
     x: Tensor
     label: None
     camera: Tensor
     item: Tensor
     visible: Tensor | None = None
+    row: Tensor | None = None
 
 
 @final
@@ -139,7 +141,7 @@ class Views:
 
     def _rows(self, rows: Tensor) -> ViewBatch:
         visible = None if self.visible is None else self.visible[rows]
-        return ViewBatch(to_unit(self.x[rows]), None, self.camera[rows], self.item[rows], visible)
+        return ViewBatch(to_unit(self.x[rows]), None, self.camera[rows], self.item[rows], visible, rows)
 
     def _grouped(self, rows: Tensor) -> Tensor:
         """`rows` in groups of `views` of one object, [G, views], object by object."""

@@ -23,6 +23,7 @@ from thalweg import random
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data import ViewBatch
 from thalweg.data.base import Batch
+from thalweg.energy import Energy, combine
 from thalweg.errors import InputError
 from thalweg.methods.base import Method, Update
 from thalweg.nn import inference, von_mises
@@ -30,6 +31,7 @@ from thalweg.nn.layers import frozen
 from thalweg.nn.nerf import Rendering
 from thalweg.scene import poses
 from thalweg.scene.chains import ObjectChains
+from thalweg.scene.checks import check
 from thalweg.scene.fields import RadianceField, SceneField
 from thalweg.scene.rays import Given, Pixels, choose, observe
 from thalweg.scene.specs import (
@@ -135,7 +137,7 @@ class NeRFLEBM(Method):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         c = config
-        _check(c)
+        check(c)
         self.appearance, self.shape = c.prior.build(c.dim_appearance, c.dim_shape)
         self.field = c.field.build(c.dim_appearance, c.dim_shape)
         known, dims = c.poses == "known", dict(zip(LATENTS, (c.dim_appearance, c.dim_shape)))
@@ -145,6 +147,7 @@ class NeRFLEBM(Method):
         g = random.seeded(0)
         keeps = isinstance(c.learner, Persistent | SemiAmortized)
         self.kept = ObjectChains(self._reference(c.learner.chains, g)) if keeps else None
+        self.candidates = None if c.pose_search is None else c.pose_search.build()
         altitude = random.uniform(CAMERAS, high=poses.HIGHEST, generator=g)
         azimuth = random.uniform(CAMERAS, high=2 * math.pi, generator=g)
         # of training, the newest in place of the oldest; before that from above, all around
@@ -182,11 +185,13 @@ class NeRFLEBM(Method):
         """G_θ at `pixels`: latents [N, d] -> [N, Q, 3] in [−1, 1]."""
         return 2 * self._render(z, pixels).colour - 1
 
+    def misfit(self, z: Tensor, pixels: Pixels) -> Tensor:
+        """Squared error of each pixel times its weight, 0 where an image is not visible: [N, d] -> [N, Q]."""
+        return (self.generate(z, pixels) - pixels.x).square().sum(-1) * pixels.weight
+
     def residual(self, z: Tensor, pixels: Pixels) -> Tensor:
         """−log p(I | z) in nats up to its constant, over visible pixels, divided by T: [N, d] -> [N] (eq. 3.3)."""
-        c = self.config
-        error = (self.generate(z, pixels) - pixels.x).square().sum(-1) * pixels.weight
-        return error.sum(1) / (2 * c.residual_std**2 * c.likelihood_temperature)
+        return self.misfit(z, pixels).sum(1) / (2 * self.config.residual_std**2 * self.config.likelihood_temperature)
 
     def posterior_energy(self, z: Tensor, pixels: Pixels) -> Tensor:
         """−log p(I, z) in nats up to its constant: latents [N, d] -> [N]."""
@@ -212,6 +217,8 @@ class NeRFLEBM(Method):
 
     def step(self, batch: Batch | ViewBatch, update: Update) -> None:
         """Algorithms 1 and 2, which differ in line 4; one with searched poses is ours."""
+        if isinstance(self.config.field, RadianceField) and self.config.field.annealing:
+            self.field.reveal(update.images / (self.config.field.annealing * self.config.images))
         if self.config.pose_search is not None:
             self._step_with_search(batch, update)
             return
@@ -282,27 +289,37 @@ class NeRFLEBM(Method):
 
     def _step_with_search(self, batch: Batch | ViewBatch, update: Update) -> None:
         """Algorithm 2 with the likeliest poses (`scene.poses`, ours); while all shapes are one, z^s = 0, the priors wait."""
-        given = self._given(batch, update.generator)
-        same_shape = update.images < self.config.pose_search.same_shape * self.config.images
+        given, search = self._given(batch, update.generator), self.config.pose_search
+        same_shape, outlines = (update.images < share * self.config.images for share in (search.same_shape, search.silhouettes))
         negative = None if same_shape else self._negative(len(given.x), update)
-        found, pose_loss = self._by_search(given, same_shape, update.generator)
+        seen = given.silhouettes(self.config.renderer.background) if outlines else given
+        found, pose_loss = self._by_search(given, seen, same_shape, update)
         if negative is not None:
             self._learn_priors(found.z, negative, update)
         self._learn_generator(found, update, pose_loss)
 
-    def _by_search(self, given: Given, same_shape: bool, generator: random.Generator) -> tuple[Posterior, Tensor]:
-        """As `_by_inference`, with the likeliest cameras; and the loss of their posteriors, [N]."""
+    def _by_search(self, given: Given, seen: Given, same_shape: bool, update: Update) -> tuple[Posterior, Tensor]:
+        """As `_by_inference`, with the likeliest cameras of what is `seen` of the images; and the loss of their posteriors, [N]."""
+        generator, row = update.generator, None if given.row is None else given.row[:, 0]
         heads = self._heads(given.x.flatten(0, 1))
         (z_a, of_appearance), (z_s, of_shape) = (self._draw(heads[name], generator) for name in LATENTS)
         z = torch.cat([z_a, torch.zeros_like(z_s) if same_shape else z_s], 1)
 
-        def residual(rows: Tensor, camera: Tensor) -> Tensor:
-            return self.residual(z[rows], self._look(given.few(rows, poses.PIXELS), camera))
+        side, n = self.config.pose_search.side, len(z)
+        compared = seen.coarse(side) if side else seen
+
+        def misfit(camera: Tensor) -> Tensor:
+            few = compared.again(camera.shape[1], side**2 or poses.PIXELS)
+            return self.misfit(z, self._look(few, camera)).unflatten(1, (camera.shape[1], -1)).sum(2)
 
         posteriors = [inference.direction(heads[name]) for name in ANGLES]
-        options = dict(distance=self.optics.distance, focal=self.optics.focal, generator=generator)
-        camera, loss = poses.search(posteriors, residual, self.config.pose_search.candidates, **options)
-        pixels = self._look(given, camera, generator)
+        candidates = self.candidates.propose(row, n, generator, z.device)
+        camera, loss, best = poses.search(
+            posteriors, misfit, candidates, distance=self.optics.distance, focal=self.optics.focal,
+            own=not self.candidates.images, penalty=self.candidates.penalty,
+        )  # fmt: skip
+        self.candidates.keep(row, best, update.mean)
+        pixels = self._look(seen, camera, generator)
         return Posterior(z, camera, pixels, of_appearance if same_shape else of_appearance + of_shape), loss
 
     def _given(self, batch: Batch | ViewBatch, generator: random.Generator) -> Given:
@@ -323,12 +340,29 @@ class NeRFLEBM(Method):
         return torch.cat([prior.draw_reference(n, generator, device) for prior in (self.appearance, self.shape)], 1)
 
     def draw_prior(
-        self, n: int, generator: random.Generator = None, steps: int | None = None, *, compile: bool = False
+        self,
+        n: int,
+        generator: random.Generator = None,
+        steps: int | None = None,
+        *,
+        compile: bool = False,
+        factor: Energy | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`n` draws of z^a [n, d_a] and z^s [n, d_s] from the priors, by chains of K⁻ steps unless `steps` are given (eq. 3.10, 3.11)."""
+        """`n` draws of z^a [n, d_a] and z^s [n, d_s] from the priors, by chains of K⁻ steps unless `steps` are given (eq. 3.10, 3.11).
+
+        With the energy `factor` of latents [n, d_a + d_s] as many steps follow on E(z^a) + E(z^s) + `factor`, those of
+        `EnergyPrior` where the prior is Gaussian: ours.
+        """
         options = dict(steps=steps, compile=compile, generator=generator, device=self.cameras.device)
         chain = self.config.prior.chain
-        return self.appearance.sample(n, chain, **options), self.shape.sample(n, chain, **options)
+        found = self.appearance.sample(n, chain, **options), self.shape.sample(n, chain, **options)
+        if factor is None:
+            return found
+        with torch.no_grad(), frozen(self), torch.autocast(self.device.type, enabled=False):
+            z = (chain or EnergyPrior().chain)(
+                combine([self.energy, factor]), torch.cat(found, 1), steps=steps, project=self.appearance.inside, generator=generator
+            )
+        return self.split(z)
 
     def run_chain(
         self,
@@ -482,26 +516,3 @@ class NeRFLEBM(Method):
         found = self.infer(x, camera, visible=visible, steps=min(LOOKED_STEPS, self.config.learner.infer_chain.steps))
         error = (self.render(*found[:2], found.camera[:, 0]).x - x).square() * visible
         return float(error.sum() / (visible.sum() * x.shape[1]))
-
-
-def _check(c: Config) -> None:
-    """Raises InputError for settings that do not go together."""
-    amortized = isinstance(c.learner, Amortized)
-    if len(c.shape) != 3 or c.shape[0] != 3:
-        raise InputError(f"nerf_lebm is for colour images [3, H, W], got shape {c.shape}")
-    if not c.renderer.far > c.renderer.near:
-        raise InputError(f"nerf_lebm: far must be above near, got near = {c.renderer.near:g} and far = {c.renderer.far:g}")
-    if amortized and c.prior.reference == "uniform":
-        raise InputError("nerf_lebm: the amortized learner needs reference = 'normal', against which its divergence is known")
-    if amortized and c.views > 1:
-        raise InputError(f"nerf_lebm: the inference network sees one image; views = {c.views} needs learner = 'mcmc' or 'persistent'")
-    if not amortized and not c.learner.posterior_chain.steps:
-        raise InputError("nerf_lebm: chains on the posterior need posterior_chain.steps of 1 or more")
-    if not amortized and not c.learner.infer_chain.steps:
-        raise InputError(f"nerf_lebm: learner = '{c.learner.kind}' infers by chains alone: infer_chain.steps must be 1 or more")
-    if not amortized and c.poses == "unknown":
-        raise InputError(f"nerf_lebm: unknown poses are inferred by learner = 'amortized', got '{c.learner.kind}'")
-    if c.pose_search is not None and c.poses == "known":
-        raise InputError("nerf_lebm: pose_search is for poses = 'unknown'")
-    if c.batch % c.views:
-        raise InputError(f"nerf_lebm: a batch of {c.batch} does not divide by views = {c.views}")

@@ -185,10 +185,18 @@ def _front_to_back(field: Field, origins: Tensor, directions: Tensor, t: Tensor,
 # --- fields
 
 
-def positional_encoding(x: Tensor, octaves: int) -> Tensor:
-    """x, then sin and cos of 2^k π x for k = 0 … octaves − 1: [..., D] -> [..., D (2·octaves + 1)]."""
-    angle = x[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=x.device))
-    return torch.cat([x, angle.sin().flatten(-2), angle.cos().flatten(-2)], -1)
+def positional_encoding(x: Tensor, octaves: int, revealed: Tensor | None = None) -> Tensor:
+    """x, then sin and cos of 2^k π x for k = 0 … octaves − 1: [..., D] -> [..., D (2·octaves + 1)].
+
+    `revealed`, a share: of the octaves so many from the lowest on are there, the last of them in part (BARF, arXiv 2104.06405).
+    """
+    k = torch.arange(octaves, device=x.device)
+    angle = x[..., None] * (math.pi * 2.0**k)
+    sin, cos = angle.sin(), angle.cos()
+    if revealed is not None:
+        weight = 0.5 - 0.5 * (math.pi * (revealed * octaves - k).clamp(0, 1)).cos()
+        sin, cos = sin * weight, cos * weight
+    return torch.cat([x, sin.flatten(-2), cos.flatten(-2)], -1)
 
 
 class Mapping(nn.Module):
@@ -213,8 +221,11 @@ class ConditionalField(nn.Module):
 
     `conditioning` "concat": mapped latents stand next to the encoded point (again halfway up) and the encoded direction, as in GRAF.
     "film": they scale and shift the first four layers, and the colour's. `depth` layers of `width`. `octaves` of the encoding of
-    points, whose range of interest is [−1, 1]; of directions `octaves_view`, −1 for a colour that does not depend on the view.
+    points, whose range of interest is [−1, 1]; of directions `octaves_view`, −1 for a colour that does not depend on the view. With
+    `annealed` octaves are there as far as `reveal` was told.
     """
+
+    revealed: Tensor | None
 
     def __init__(
         self,
@@ -228,9 +239,11 @@ class ConditionalField(nn.Module):
         octaves: int = 10,
         octaves_view: int = 4,
         conditioning: Literal["concat", "film"] = "concat",
+        annealed: bool = False,
     ) -> None:
         super().__init__()
         self.octaves, self.octaves_view, self.film = octaves, octaves_view, conditioning == "film"
+        self.register_buffer("revealed", torch.zeros(()) if annealed else None)
         point, view = 3 * (2 * octaves + 1), 3 * (2 * octaves_view + 1) if octaves_view >= 0 else 0
         self.map_appearance = Mapping(appearance, mapping, mapping_layers)
         self.map_shape = Mapping(shape, mapping, mapping_layers)
@@ -244,6 +257,11 @@ class ConditionalField(nn.Module):
         self.appearance_at = nn.Linear(mapping, width // 2 * (1 + self.film))
         self.colour = nn.Linear(width // 2, 3)
 
+    def reveal(self, share: float) -> None:
+        """Look at points by that share of the octaves, from the lowest on; only of an annealed field."""
+        assert self.revealed is not None
+        self.revealed.fill_(min(1.0, share))
+
     def latents(self, z_a: Tensor, z_s: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the layers add (and scale by), [B, 1, ·]: once an object, not once a point."""
         w_a, w_s = self.map_appearance(z_a)[:, None], self.map_shape(z_s)[:, None]
@@ -251,7 +269,7 @@ class ConditionalField(nn.Module):
 
     def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
         appearance, shape = latents
-        point = positional_encoding(x, self.octaves)
+        point = positional_encoding(x, self.octaves, self.revealed)
         h = point
         for i, layer in enumerate(self.layers):
             parts = (h, point) if i and i == self.again else (h,)

@@ -33,6 +33,14 @@ _CATEGORY = dict(
     learner=SemiAmortized(chains=2400),
 )
 _FINER = dict(shape=(3, 64, 64), field=TriPlane(resolution=64), images=460_000)
+# 48,000 training images, each seen 17 times
+_UNPOSED = dict(
+    views=1,
+    images=800_000,
+    learner=Amortized(),
+    poses="unknown",
+    pose_search=PoseSearch(candidates=16, side=8, kept=48_000, even=0.3, silhouettes=0.1, same_shape=0.3),
+)
 _VAE = dict(views=1, images=2_000_000, prior=GaussianPrior(), learner=Amortized(infer_chain=LatentAdam(steps=60, rate=0.05)))
 
 # Thesis, Tables 3.1 to 3.3 and sec. 3.5.2; encodings, samples and bounds of GRAF (field of view 30°, radius 10 for CARLA); lengths ours
@@ -58,9 +66,11 @@ PRESETS = {
     "chairs":             dict(_CATEGORY, data="chairs"),
     "chairs-vae":         dict(_CATEGORY | _VAE, data="chairs"),
     "chairs-64":          dict(_CATEGORY | _FINER, data="chairs"),
+    "chairs-unposed":     dict(_CATEGORY | _UNPOSED, data="chairs"),
     "cars":               dict(_CATEGORY, data="cars"),
     "cars-vae":           dict(_CATEGORY | _VAE, data="cars"),
     "cars-64":            dict(_CATEGORY | _FINER, data="cars"),
+    "cars-unposed":       dict(_CATEGORY | _UNPOSED, data="cars"),
     "cars-incomplete":    dict(_CATEGORY, data="cars-incomplete"),
 
     # "Carla / MCMC inference / with poses"

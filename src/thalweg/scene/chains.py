@@ -105,9 +105,17 @@ class ObjectChains(nn.Module):
 
     def write(self, rows: Tensor, z: Tensor, moments: Tensor, mean: Callable[[Tensor], Tensor]) -> None:
         """Put back the ends of the chains `rows` [N], which may repeat; `mean` averages over processes, as of `update.mean`."""
-        for buffer, new in ((self.z, z), (self.moments, moments)):
-            # the mean over processes of what changed, by the mean of how often
-            change = torch.zeros_like(buffer).index_add_(0, rows, new - buffer[rows])
-            hits = torch.zeros_like(buffer[:, :1]).index_add_(0, rows, torch.ones_like(new[:, :1]))
-            change, hits = mean(change), mean(hits)
-            buffer += torch.where(hits > 0, change / hits.clamp(min=1e-12), 0.0)
+        put_back(self.z, rows, z, mean)
+        put_back(self.moments, rows, moments, mean)
+
+
+def put_back(buffer: Tensor, rows: Tensor, new: Tensor, mean: Callable[[Tensor], Tensor]) -> None:
+    """Write `new` [N, ...] to `rows` [N] of a buffer [M, ...] that all processes hold.
+
+    Where rows repeat, here or in other processes, over which `mean` averages, the mean of their changes is written.
+    """
+    change = torch.zeros_like(buffer).index_add_(0, rows, new - buffer[rows])
+    hits = buffer.new_zeros(len(buffer), 1).index_add_(0, rows, new.new_ones(len(rows), 1))
+    change, hits = mean(change), mean(hits)
+    written = hits[:, 0].nonzero()[:, 0]
+    buffer[written] += change[written] / hits[written].view(-1, *[1] * (buffer.dim() - 1))

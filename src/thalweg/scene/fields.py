@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from thalweg.config import STRICT, Count
+from thalweg.config import STRICT, Count, Fraction
 
 if TYPE_CHECKING:
     from thalweg.nn.nerf import ConditionalField
@@ -32,12 +32,14 @@ class RadianceField:
     """frequencies of the encoding of viewing directions, −1 for colours that do not depend on them"""
     conditioning: Literal["concat", "film"] = "film"
     """how latents enter: by concatenation (Figure 3.1), or by FiLM layers (Figure 3.2)"""
+    annealing: Fraction = 0.0
+    """share of training over which the encoding's frequencies are added one after the other (BARF, Lin et al. 2021), 0 for all at once"""
 
     def build(self, dim_appearance: int, dim_shape: int) -> "ConditionalField":
         from thalweg.nn.nerf import ConditionalField
 
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kind"}
-        return ConditionalField(dim_appearance, dim_shape, **options)
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("kind", "annealing")}
+        return ConditionalField(dim_appearance, dim_shape, **options, annealed=self.annealing > 0)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from thalweg import camera as cameras
 from thalweg import random
@@ -15,18 +16,32 @@ from thalweg.errors import InputError
 
 class Given(NamedTuple):
     """V images of each of N objects, x [N, V, C, H, W], with their cameras [N, V, 3, 5] and the objects' numbers `item` [N], or None;
-    `visible` [N, V, 1, H, W] is False where an image is missing, None where none is; pixels `which` [N·V, P] are looked at."""
+    `visible` [N, V, 1, H, W] is False where an image is missing, None where none is; pixels `which` [N·V, P] are looked at; `row`
+    [N, V] are the images' numbers, or None."""
 
     x: Tensor
     camera: Tensor | None
     item: Tensor | None
     visible: Tensor | None
     which: Tensor
+    row: Tensor | None = None
 
-    def few(self, rows: Tensor, pixels: int) -> "Given":
-        """The first `pixels` pixels of objects number `rows`, of one view each."""
-        visible = None if self.visible is None else self.visible[rows]
-        return self._replace(x=self.x[rows], visible=visible, which=self.which[rows, :pixels])
+    def again(self, times: int, pixels: int) -> "Given":
+        """The first `pixels` pixels of objects of one view each, `times` times, as if they were views."""
+        x, visible = (None if t is None else t.expand(-1, times, *t.shape[2:]) for t in (self.x, self.visible))
+        return self._replace(x=x, visible=visible, which=self.which[:, :pixels].repeat_interleave(times, 0))
+
+    def coarse(self, side: int) -> "Given":
+        """The same in images of `side` by `side` pixels, means of blocks, all looked at; a block is visible where all of it is."""
+        x, visible = (None if t is None else adaptive_avg_pool2d(t.flatten(0, 1).float(), side) for t in (self.x, self.visible))
+        shape, which = self.x.shape[:2], torch.arange(side**2, device=self.x.device).expand(len(self.which), -1)
+        return self._replace(x=x.unflatten(0, shape), visible=None if visible is None else visible.unflatten(0, shape) == 1, which=which)
+
+    def silhouettes(self, background: str) -> "Given":
+        """The same with the objects in black on white, or in white on black: whatever differs from the background by a twentieth."""
+        empty = 1.0 if background == "white" else -1.0
+        covered = ((self.x - empty).abs() > 0.1).any(2, keepdim=True)
+        return self._replace(x=torch.where(covered, -empty, empty).to(self.x).expand_as(self.x))
 
 
 def observe(batch: Batch | ViewBatch, views: int, *, known: bool, rays: int, generator: random.Generator) -> Given:
@@ -34,15 +49,15 @@ def observe(batch: Batch | ViewBatch, views: int, *, known: bool, rays: int, gen
 
     With `known` poses its cameras are given; raises InputError where it has none, or where views are of different objects.
     """
-    visible, camera, item = (getattr(batch, part, None) for part in ("visible", "camera", "item"))
+    visible, camera, item, row = (getattr(batch, part, None) for part in ("visible", "camera", "item", "row"))
     if known and camera is None:
         raise InputError("poses = 'known' needs images with cameras (docs/data.md); set poses = 'unknown' for others")
-    visible, camera, item = (None if t is None else t.unflatten(0, (-1, views)) for t in (visible, camera, item))
+    visible, camera, item, row = (None if t is None else t.unflatten(0, (-1, views)) for t in (visible, camera, item, row))
     if known and item is not None and (item != item[:, :1]).any():
         raise InputError(f"views = {views} needs data with as many images of an object next to each other (with_views)")
     which = choose(len(batch.x), math.prod(batch.x.shape[2:]), rays, generator, batch.x.device)
     x = batch.x.unflatten(0, (-1, views))
-    return Given(x, camera if known else None, None if item is None else item[:, 0], visible, which)
+    return Given(x, camera if known else None, None if item is None else item[:, 0], visible, which, row)
 
 
 class Pixels(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from thalweg.nn import nerf
     from thalweg.nn.inference import InferenceNetwork
     from thalweg.prior import Prior
+    from thalweg.scene.poses import PoseSet
     from thalweg.scene.rays import Pixels
 
 
@@ -307,3 +308,19 @@ class PoseSearch:
     """poses from above that are tried for each image besides the inference network's own"""
     same_shape: Fraction = 0.0
     """share of training at the start in which all shapes are one, z^s = 0, and poses alone can tell silhouettes apart"""
+    side: Whole = 0
+    """of the images, means of blocks, by all of whose pixels poses are compared; 0 to compare them by 32 pixels of the images themselves"""
+    silhouettes: Fraction = 0.0
+    """share of training at the start in which images are looked at as their silhouettes, which do not depend on colours"""
+    kept: Whole = 0
+    """images whose candidates are kept from one visit to the next, as many as the training data have, or more; 0 to draw them anew"""
+    renew: Fraction = 0.5
+    """share of kept candidates, of the worst ones, that a visit draws anew, half of these near better ones"""
+
+    even: NotNegative = 0.0
+    """weight, in mean misfits, of the log-density of azimuths that were chosen lately: keeps images from having one pose, 0 for none"""
+
+    def build(self) -> "PoseSet":
+        from thalweg.scene.poses import PoseSet
+
+        return PoseSet(self.kept, self.candidates, self.renew, self.even)
