@@ -4,15 +4,18 @@
 NeRF-Gaussian), amortized and with persistent chains (Tables 3.4 and 3.5, Figures 3.4 to 3.6). `incomplete`: learned from images with a
 quarter missing (Table 3.6). `unposed`: cameras inferred (Figure 3.8). `cost`: CPU time of a step by parts, and memory at 128×128.
 `fields`: rays a second of the paper's field, of smaller ones and of one on three planes. `chairs`, `cars`: procedural objects, whose
-images, depths, silhouettes and factors are known.
+images, depths, silhouettes and factors are known; `chairs_unposed`, `cars_unposed`: their cameras inferred. `composition`: objects with
+factors that are asked for, of the models of `chairs` and `cars`, which it trains where they are not there yet.
 
     python -m studies.nerf_lebm priors --seconds 900 --precision bf16
     python -m studies.nerf_lebm incomplete unposed --seconds 900 --precision bf16 --seeds 1
-    python -m studies.nerf_lebm cost fields
-    python -m studies.nerf_lebm chairs --images 640000 --seconds 14400 --precision bf16
+    python -m studies.nerf_lebm cost fields --precision bf16
+    python -m studies.nerf_lebm chairs composition --images 640000 --seconds 14400 --precision bf16
+    python -m studies.nerf_lebm chairs_unposed --images 800000 --seconds 14400 --precision bf16 --seeds 1
 """
 
 import dataclasses
+import math
 import multiprocessing
 import resource
 import statistics
@@ -23,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
 from studies.measures import Bare, Judge, means, paired, precisely, psnr_hidden, seconds_in_turn, trained
 from studies.runner import Options, Part, Row, Study, file_of, precise
-from studies.tables import Each, Picture, Section, Shown, Table, parsed
+from studies.tables import Each, Picture, Section, Shown, Table, When, parsed
 from thalweg.scene import rays as scene_rays
 from thalweg.scene import specs
 
@@ -39,6 +43,7 @@ POSTERIOR_STEPS = 60  # of chains from the encoder's means, or from the referenc
 GAUSSIAN = {"prior": "gaussian"}
 RESTARTS = 8
 DATA = {"priors": "objects", "incomplete": "objects-incomplete", "unposed": "objects-aligned", "chairs": "chairs", "cars": "cars"}
+DATA |= {"chairs_unposed": "chairs", "cars_unposed": "cars"}
 # row: (preset, fields)
 PRIORS: dict[str, tuple[str, dict[str, Any]]] = {
     "amortized": ("objects", {}),
@@ -70,9 +75,22 @@ def of_category(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
+def without_poses(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    preset, annealed = f"{name}-unposed", {"field": {"kind": "radiance_field", "width": 128, "annealing": 0.3}}
+    return {
+        "kept poses": (preset, {}),
+        "poses drawn anew": (preset, {"pose_search.kept": 0}),
+        "kept poses, not from silhouettes": (preset, {"pose_search.silhouettes": 0.0}),
+        "kept poses, annealed MLP": (preset, annealed),
+        "poses by their gradients": (preset, {"pose_search": None}),
+        "poses by their gradients, annealed MLP": (preset, {"pose_search": None, **annealed}),
+    }
+
+
 ROWS = {"priors": PRIORS, "incomplete": INCOMPLETE, "unposed": UNPOSED, "chairs": of_category("chairs"), "cars": of_category("cars")}
+ROWS |= {"chairs_unposed": without_poses("chairs"), "cars_unposed": without_poses("cars")}
 # what samples are compared with, else "objects": whole ones, also of a model that saw parts only
-REALS = {name: DATA[name] for name in ("unposed", "chairs", "cars")}
+REALS = {name: DATA[name] for name in ("unposed", "chairs", "cars", "chairs_unposed", "cars_unposed")}
 
 
 def settings(part: str, row: str, options: Options) -> tuple[str, dict[str, Any]]:
@@ -182,12 +200,25 @@ def incomplete_one(row: str, seed: int, options: Options) -> dict[str, Any]:
     return found
 
 
-def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
-    """Inferred against true poses of held-out images, up to one rotation and a mirror; and the best of 100 shuffles."""
-    model, found = model_of("unposed", row, seed, options)
+def share_within(guess: torch.Tensor, truth: torch.Tensor, degrees: float = 15.0) -> float:
+    """Share of azimuths [N] in radians that are within `degrees` of the truth, at the best one rotation of all, mirrored or not."""
+    window, best = 2 * math.radians(degrees), 0
+    for sign in (1, -1):
+        turn = torch.remainder(sign * guess.double() - truth.double(), 2 * math.pi).sort().values
+        ends = torch.searchsorted(torch.cat([turn, turn + 2 * math.pi]), turn + window, right=True)
+        best = max(best, int((ends - torch.arange(len(turn))).max()))
+    return best / len(guess)
+
+
+def unposed_one(part: str, row: str, seed: int, options: Options) -> dict[str, Any]:
+    """Inferred against true poses of held-out images, up to one rotation and a mirror; and the best of 100 shuffles.
+
+    Of kept poses also the best ones of training images, whose cameras the model was not told either.
+    """
+    model, found = model_of(part, row, seed, options)
     if model is None:
         return found
-    data = DATA["unposed"]
+    data = DATA[part]
     test = tw.data.load(data, "test").all()
     altitude, azimuth, _ = tw.camera.angles(test.camera)
     told = tw.tasks.pose(model, test.x)
@@ -197,15 +228,20 @@ def unposed_one(row: str, seed: int, options: Options) -> dict[str, Any]:
         """|mean exp(i (a ∓ b))|, the better sign: 1 for equal up to rotation and mirror, about 1/√N by chance."""
         return max(float(torch.polar(torch.ones_like(a), a - sign * b).mean().abs()) for sign in (1, -1))
 
-    shuffled = [agreement(guess[torch.randperm(len(guess), generator=tw.random.seeded(seed, i))], azimuth) for i in range(100)]
+    others = [guess[torch.randperm(len(guess), generator=tw.random.seeded(seed, i))] for i in range(100)]
+    if model.candidates is not None and model.candidates.images:
+        camera = tw.data.load(data, "train").camera
+        found["training_within"] = share_within(model.candidates.angles[: len(camera), 0, 1], tw.camera.angles(camera)[1])
     found |= {
+        "azimuth_within": share_within(guess, azimuth),
+        "within_by_chance": max(share_within(other, azimuth) for other in others[:20]),
         "azimuth": agreement(guess, azimuth),
         "azimuth_twofold": agreement(2 * guess, 2 * azimuth),  # objects alike from behind
-        "azimuth_by_chance": max(shuffled),
+        "azimuth_by_chance": max(agreement(other, azimuth) for other in others),
         "altitude": float(torch.corrcoef(torch.stack([told.altitude, altitude]))[0, 1]),
     }
-    path = partial(picture, options, seed, "unposed", row)
-    found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of("unposed").distance(model, seed, options.precision)}
+    path = partial(picture, options, seed, part, row)
+    found |= decided_by(model, seed, path("recombined"), data) | {"frechet": judge_of(part).distance(model, seed, options.precision)}
     if not seed:
         tw.plot.grid(model.sample(32, seed=1), path("samples"), columns=8, least=64)
         a, s = tw.tasks.draw_objects(model, 4, seed=1)
@@ -284,9 +320,118 @@ def category_one(part: str, row: str, seed: int, options: Options) -> Row:
     return found
 
 
+# --- objects with factors that are asked for
+
+# row: a category, and the row of its models
+COMPOSED = {f"{name}{rest}": (name, f"begun chains{rest}") for name in ("chairs", "cars") for rest in ("", ", Gaussian prior")}
+ASKED = {"chairs": ("red", "tall", "armed"), "cars": ("red", "long", "van")}
+WEIGHTS = (1.0, 3.0)  # of each factor's energy
+COMPOSED_STEPS, COMPOSED_COUNT, COMPOSED_VIEWS = 100, 100, 8
+READ_VIEWS = 5  # of each training object that the reader learns from
+
+
+def factors_of(data: Any) -> dict[str, torch.Tensor]:
+    """Which objects have each factor that is asked for, bool [objects] by name."""
+    f = data.factors
+
+    def named(factor: str, value: str) -> torch.Tensor:
+        return f[factor] == data.values[factor].index(value)
+
+    if "seat_height" in f:
+        tall = f["seat_height"] + f["back_height"] > 1.25
+        return {"red": named("colour", "red"), "tall": tall, "armed": ~named("arms", "none")}
+    return {"red": named("colour", "red"), "long": f["length"] > 1.57, "van": named("body", "van")}
+
+
+def asked_of(name: str) -> list[tuple[str, ...]]:
+    """Each factor alone, the first two, and all."""
+    first, second, third = ASKED[name]
+    return [(first,), (second,), (third,), (first, second), (first, second, third)]
+
+
+def code_of(has: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which of the factors objects have, as one number each."""
+    return sum(part.long() << k for k, part in enumerate(has.values()))
+
+
+class Reader:
+    """Reads factors from pictures of objects: a classifier of all combinations of them, which was trained on true pictures alone."""
+
+    def __init__(self, name: str, train: Any, test: Any) -> None:
+        def pictures(data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = of_each(data)[:, :READ_VIEWS].flatten()
+            return data.x[rows].float() / 127.5 - 1, code_of(factors_of(data))[data.item[rows]]
+
+        self.names = list(factors_of(train))
+        self.net = tw.evaluate.extractor((pictures(train), pictures(test)), name=f"{name}-factors")
+
+    def __call__(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Which of N objects have each factor, bool [N] by name, by all of their V pictures [N, V, 3, H, W]."""
+        chance = self.net.logits(x.flatten(0, 1).clamp(-1, 1)).log_softmax(1).unflatten(0, x.shape[:2]).sum(1).softmax(1)
+        which = torch.arange(chance.shape[1])
+        return {name: (chance * ((which >> k) & 1)).sum(1) > 0.5 for k, name in enumerate(self.names)}
+
+
+def composition_one(row: str, seed: int, options: Options) -> Row:
+    """Shares of composed objects that have all factors asked for, as the reader sees them, and those of objects of the prior alone."""
+    name, of = COMPOSED[row]
+    model, found = model_of(name, of, seed, options)
+    if model is None:
+        return found
+    train, test = (tw.data.load(name, split) for split in ("train", "test"))
+    reader, has = Reader(name, train, test), factors_of(train)
+    return found | composed(model, has, reader, test, name, seed, picture(options, seed, "composition", row))
+
+
+def composed(model: Any, has: dict[str, torch.Tensor], reader: Any, test: Any, name: str, seed: int, path: Path | None) -> Row:
+    """As `composition_one`, of a model with kept chains of objects that have the factors `has`; with how well true pictures are read."""
+    energies = {key: tw.tasks.fit_factor(model.kept.z[: len(part)], part, seed=seed) for key, part in has.items()}
+    rows = of_each(test)[:, :COMPOSED_VIEWS]
+    view = test.camera[rows[:COMPOSED_COUNT]]  # of as many true objects, from all around
+
+    def read(latents: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        n = len(latents[0])
+        each = (part.repeat_interleave(view.shape[1], 0) for part in latents)
+        x = model.render(*each, view[torch.arange(n) % len(view)].flatten(0, 1)).x.unflatten(0, (n, -1)).float()
+        return reader(x), x[:8, 0]
+
+    def share(seen: dict[str, torch.Tensor], asked: tuple[str, ...]) -> float:
+        return float(torch.stack([seen[key] for key in asked]).all(0).float().mean())
+
+    true, real = factors_of(test), reader(test.x[rows].float() / 127.5 - 1)
+    plain, _ = read(tw.tasks.draw_objects(model, COMPOSED_COUNT, seed=seed))
+    found, shown = [], []
+    for asked in asked_of(name):
+        line: Row = {"asked": " + ".join(asked), "prior": share(plain, asked)}
+        for weight in WEIGHTS:
+            latents = tw.tasks.compose_factors(
+                model, [energies[key] for key in asked], COMPOSED_COUNT, weights=[weight] * len(asked), steps=COMPOSED_STEPS, seed=seed
+            )
+            seen, some = read(latents)
+            line[f"weight {weight:g}"] = share(seen, asked)
+        found.append(line)
+        shown.append(some)
+    if path is not None:
+        tw.plot.grid(torch.cat(shown), path, columns=len(shown[0]), least=64)
+    return {
+        "asked": found,
+        "classifiers": {key: energy.accuracy for key, energy in energies.items()},
+        "reader": {key: float((real[key] == true[key]).float().mean()) for key in true},
+    }
+
+
+def composition_line(name: str, mine: list[Row], rows: list[Row]) -> Row:
+    """Means over seeds for each combination that was asked for, and the least of them."""
+    known = [row["asked"] for row in mine if "asked" in row]
+    keys = ["prior", *(f"weight {weight:g}" for weight in WEIGHTS)]
+    asked = [{"asked": lines[0]["asked"]} | {key: statistics.mean(line[key] for line in lines) for key in keys} for lines in zip(*known)]
+    return {"asked": asked} | {f"least, {key}": min((line[key] for line in asked), default=None) for key in keys[1:]}
+
+
 MEASURED = ("two_shot_encoder", "two_shot_chain", "given_chain", "hidden", "hidden_by_mean", "frechet", "colour_by_appearance",
             "silhouette_by_shape", "ssim", "depth_error", "mask_iou", "measures_by_shape", "measures_by_appearance", "colours_by_shape",
-            "colours_by_appearance", "azimuth", "azimuth_twofold", "azimuth_by_chance", "altitude", "cpu_seconds", "images")  # fmt: skip
+            "colours_by_appearance", "azimuth_within", "within_by_chance", "training_within", "azimuth", "azimuth_twofold",
+            "azimuth_by_chance", "altitude", "cpu_seconds", "images")  # fmt: skip
 COMPARED = ("two_shot_chain", "hidden", "azimuth", "frechet")
 
 
@@ -304,9 +449,10 @@ def known(part: str, options: Options, rows: list[Row]) -> dict[str, Any]:
     return {"mean_view": mean_view(part), "frechet_floor": judge_of(part).floor, "samples": SAMPLES, "objects": OBJECTS}
 
 
-def memory(chunk: int) -> float:
+def memory(field: str, chunk: int) -> float:
     """GiB that a step on one image of 128×128 takes, all its rays, 64 samples on each; in a process of its own, whose peak is its own."""
-    model = tw.method("nerf_lebm/objects", seed=0, shape=(3, 128, 128), rays=0, samples=64, ball=False, chunk=chunk, batch=1)
+    options = dict(shape=(3, 128, 128), field=FIELDS[field], rays=0, samples=64, ball=False, chunk=chunk, batch=1)
+    model = tw.method("nerf_lebm/objects", seed=0, **options)
     batch = tw.data.ViewBatch(torch.zeros(1, 3, 128, 128), None, model.cameras[:1].clone(), torch.zeros(1, dtype=torch.long))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model.step(batch, Bare(model))
@@ -317,39 +463,38 @@ def cost(options: Options) -> dict[str, Any]:
     """CPU seconds of a step and of its parts, medians of rounds on one thread, and the memory that a step at 128×128 takes."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {"steps": [], "memory": []}
-
-    def costs(preset: str, rounds: int, **fields: Any) -> dict[str, Any]:
-        """Of grey images: what is in them costs nothing."""
-        model = tw.method(f"nerf_lebm/{preset}", seed=0, **fields)
-        c = model.config
-        item = torch.arange(c.batch // c.views).repeat_interleave(c.views)
-        batch = tw.data.ViewBatch(torch.zeros(c.batch, *c.shape), None, model.cameras[: c.batch].clone(), item)
-        update, few = Bare(model), min(16, c.batch)
-        runs = {
-            "step": lambda: model.step(batch, update),
-            "chains": lambda: model.draw_prior(c.batch // c.views, update.generator),
-            "images": lambda: model.sample(few, steps=1),
-        }
-        _, seconds = seconds_in_turn({name: precisely(run, options.precision) for name, run in runs.items()}, rounds)
-        step, chains, images = (statistics.median(seconds[name]) for name in runs)
-        row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
-        return row | {"prior_chains": chains / step, "rendering_an_image": images / few}
-
     # first: a new process takes over the peak of this one
-    for chunk in (65_536, 262_144, 1_048_576):
+    for field, chunk in MEMORY:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found["memory"].append({"chunk": chunk, "gib": round(pool.submit(memory, chunk).result(), 2)})
+            found["memory"].append({"field": field, "chunk": chunk, "gib": round(pool.submit(memory, field, chunk).result(), 2)})
         print(found["memory"][-1], flush=True)
-    # the paper's size last, on a quarter of its batch
-    for preset, rounds, fields in (
-        ("objects", 21, {}),
-        ("objects-vae", 21, {}),
-        ("objects-persistent", 21, {}),
-        ("carla-amortized", 3, {"batch": 2}),
-    ):
-        found["steps"].append(costs(preset, rounds, **fields))
+    for preset, rounds, fields in STEPS:
+        found["steps"].append(costs(preset, rounds, fields, options.precision))
         print(found["steps"][-1], flush=True)
     return found
+
+
+def costs(preset: str, rounds: int, fields: dict[str, Any], precision: str) -> Row:
+    """CPU seconds of a step and the shares of its parts: chains of the priors, and these with the priors' own updates. Of grey images:
+    what is in them costs nothing."""
+    model = tw.method(f"nerf_lebm/{preset}", seed=0, **fields)
+    c = model.config
+    objects = c.batch // c.views
+    item = torch.arange(objects).repeat_interleave(c.views)
+    batch = tw.data.ViewBatch(torch.zeros(c.batch, *c.shape), None, model.cameras[: c.batch].clone(), item)
+    update, few = Bare(model), min(16, c.batch)
+    z = torch.randn(2, objects, c.dim_appearance + c.dim_shape, generator=tw.random.seeded(0))
+    runs = {
+        "step": lambda: model.step(batch, update),
+        "chains": lambda: model.draw_prior(objects, update.generator),
+        "updates": lambda: model._learn_priors(*z, update),
+        "images": lambda: model.sample(few, steps=1),
+    }
+    _, seconds = seconds_in_turn({name: precisely(run, precision) for name, run in runs.items()}, rounds)
+    step, chains, updates, images = (statistics.median(seconds[name]) for name in runs)
+    row = {"preset": preset, "batch": c.batch, "rounds": rounds, "seconds_a_step": step, "seconds_an_image": step / c.batch}
+    row |= {"field": next((name for name, field in FIELDS.items() if field == fields.get("field")), None)}
+    return row | {"prior_chains": chains / step, "priors": (chains + updates) / step, "rendering_an_image": images / few}
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -359,6 +504,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "three planes of 32×32": dict(kind="tri_plane"),
     "three planes of 64×64": dict(kind="tri_plane", resolution=64),
 }
+PAPER, PLANES = "MLP of 8 layers of 256, the paper's", "three planes of 32×32"
+# field and samples of it that are held at once
+MEMORY = (*(("MLP of 4 layers of 64", chunk) for chunk in (65_536, 262_144, 1_048_576)), (PLANES, 262_144), (PAPER, 262_144))
+# preset, rounds and settings; the paper's size last, on a quarter of its batch
+STEPS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("objects", 21, {}),
+    ("objects-vae", 21, {}),
+    ("objects-persistent", 21, {}),
+    ("chairs", 21, {}),
+    ("chairs", 3, {"field": FIELDS[PAPER]}),
+    ("carla-amortized", 3, {"batch": 2}),
+)
 LATENTS, SIDE, OBJECT = 8, 32, 0.5  # objects at once; pixels of a side of their images; radius of what is in them
 
 
@@ -393,20 +550,34 @@ def rays_of(name: str, rounds: int, precision: str) -> dict[str, Any]:
             seen(dataclasses.replace(rays, stop=stop), pixels["pictures"], z)
 
     runs = {"training": gradient, "pictures": partial(pictures, 0.0), "pictures that stop": partial(pictures, 1e-3)}
+    with FlopCounterMode(display=False) as counter:
+        precisely(gradient, precision)()
     _, seconds = seconds_in_turn({key: precisely(run, precision) for key, run in runs.items()}, rounds)
     counts = {key: pixels[key.split()[0]].origins.shape[:2].numel() for key in runs}
     found = {key.replace(" ", "_"): counts[key] / statistics.median(seconds[key]) for key in runs}
+    found["gflops"] = counter.get_total_flops() / statistics.median(seconds["training"]) / 1e9
     return {"field": name, "parameters": sum(p.numel() for p in field.parameters()), **found}
 
 
+def products(precision: str) -> float:
+    """GFLOP a second that one thread reaches on products of square matrices, the best of several sizes."""
+    found, kind = [], torch.bfloat16 if precision == "bf16" else torch.float32
+    for side in (256, 512, 1024):
+        a, b = torch.randn(2, side, side, generator=tw.random.seeded(0)).to(kind)
+        _, seconds = seconds_in_turn({"product": partial(torch.mm, a, b)}, 10)
+        found.append(2 * side**3 / statistics.median(seconds["product"]) / 1e9)
+    return max(found)
+
+
 def fields(options: Options) -> dict[str, Any]:
-    """Rays a second of each field, medians of rounds on one thread."""
+    """Rays a second of each field, medians of rounds on one thread, and the share of the speed of products that its gradient reaches."""
     torch.set_num_threads(1)
-    found = []
+    found, peak = [], products(options.precision)
     for name in FIELDS:
-        found.append(rays_of(name, 3, options.precision))
+        row = rays_of(name, 3, options.precision)
+        found.append(row | {"share_of_peak": row["gflops"] / peak})
         print(found[-1], flush=True)
-    return {"fields": found, "objects": LATENTS, "size": SIDE, "precision": options.precision}
+    return {"fields": found, "objects": LATENTS, "size": SIDE, "precision": options.precision, "peak_gflops": peak}
 
 
 def part(name: str, one: Callable[[str, int, Options], Row]) -> Part:
@@ -419,9 +590,12 @@ STUDY = Study(
     {
         "priors": part("priors", priors_one),
         "incomplete": part("incomplete", incomplete_one),
-        "unposed": part("unposed", unposed_one),
+        "unposed": part("unposed", partial(unposed_one, "unposed")),
         "chairs": part("chairs", partial(category_one, "chairs")),
         "cars": part("cars", partial(category_one, "cars")),
+        "chairs_unposed": part("chairs_unposed", partial(unposed_one, "chairs_unposed")),
+        "cars_unposed": part("cars_unposed", partial(unposed_one, "cars_unposed")),
+        "composition": Part(COMPOSED, composition_one, composition_line),
         "cost": cost,
         "fields": fields,
     },
@@ -434,8 +608,9 @@ FIGURES = (
     "hidden pixels, dB = hidden:.1f | Fréchet distance = frechet:.1f | share of colour due to z^a = colour_by_appearance:.2f | "
     "share of silhouette due to z^s = silhouette_by_shape:.2f | SSIM = ssim:.3f | depth error = depth_error:.3f | "
     "mask IoU = mask_iou:.2f | R² of measures by z^s = measures_by_shape:.2f | by z^a = measures_by_appearance:.2f | "
-    "of colours by z^s = colours_by_shape:.2f | by z^a = colours_by_appearance:.2f | azimuth:.2f | azimuth twofold = azimuth_twofold:.2f | "
-    "azimuth by chance = azimuth_by_chance:.2f | altitude, correlation = altitude:.2f"
+    "of colours by z^s = colours_by_shape:.2f | by z^a = colours_by_appearance:.2f | azimuth within 15° = azimuth_within:.1f % | "
+    "by chance = within_by_chance:.1f % | of training images, by kept poses = training_within:.1f % | azimuth:.2f | "
+    "azimuth twofold = azimuth_twofold:.2f | azimuth by chance = azimuth_by_chance:.2f | altitude, correlation = altitude:.2f"
 )
 
 
@@ -450,6 +625,10 @@ TITLES = {
     "priors": "Objects from known cameras, {objects} held-out objects",
     "incomplete": "Learned from images with a quarter missing, {objects} held-out objects",
     "unposed": "Cameras inferred, objects on their axes; 1 would be every azimuth correct, up to one rotation and mirror",
+    "chairs": "Procedural chairs from known cameras, {objects} held-out chairs",
+    "cars": "Procedural cars from known cameras, {objects} held-out cars",
+    "chairs_unposed": "Chairs whose cameras are inferred, up to one rotation and mirror",
+    "cars_unposed": "Cars whose cameras are inferred, up to one rotation and mirror",
 }
 # of each row, by kind
 PICTURES = {
@@ -460,6 +639,8 @@ PICTURES = {
     "incomplete": {"": "Visible pixels, completed, whole"},
     "unposed": {"samples": "Samples", "turn": "Turned", "recombined": "Colours and shapes"},
 }  # fmt: skip
+PICTURES |= {name: PICTURES["unposed"] for name in ("chairs_unposed", "cars_unposed")}
+PICTURES |= {name: PICTURES["priors"] for name in ("chairs", "cars")}
 
 
 def shown_part(name: str, title: str) -> Shown:
@@ -474,34 +655,61 @@ def shown_part(name: str, title: str) -> Shown:
     return Shown(f"nerf_lebm_{name}", [text, Table(columns), Each(each, [Picture("{row}: {what}", "{file}")])])
 
 
+COMPOSITION = [
+    "Objects with factors that were asked for: shares that have all of them, read from pictures from several sides by a classifier of true "
+    "pictures, {seeds_in_words}; by energies of factors of weight 1 and 3, and of the prior alone:",
+    Each(
+        lambda r: [line | {"file": file_of("nerf_lebm", "composition", line["row"])} for line in r["summary"]],
+        [
+            "{row}:",
+            Table("asked | weight 1 = weight 1:.0f % | weight 3 = weight 3:.0f % | the prior alone = prior:.0f %", "asked"),
+            Picture("{row}: what was asked for, line by line", "{file}"),
+        ],
+    ),
+]
+
+
+def _where(rows: list[Row], key: str, column: str | tuple) -> list[str | tuple]:
+    """A column that older results do not have."""
+    return [column] if all(key in row for row in rows) else []
+
+
 COST = [
     "CPU milliseconds, {precision}, one thread, medians of rounds:",
     Table(
-        [
+        lambda r: [
             "preset | batch | rounds",
+            *_where(r["steps"], "field", ("field", lambda x: x["field"] or "of the preset")),
             ("a step", lambda x: 1000 * x["seconds_a_step"], ".0f"),
             ("an image of training", lambda x: 1000 * x["seconds_an_image"], ".1f"),
             "share of prior chains = prior_chains:.1f %",
+            *_where(r["steps"], "priors", "with the priors' updates = priors:.1f %"),
             ("rendering a sample", lambda x: 1000 * x["rendering_an_image"], ".0f"),
         ],
         "steps",
     ),
     "Memory of a step on one image of 128×128, 64 samples per ray, by the samples held at once:",
-    Table("samples at once = chunk:, | GiB = gib:.2f", "memory"),
+    Table(lambda r: [*_where(r["memory"], "field", "field"), "samples at once = chunk:, | GiB = gib:.2f"], "memory"),
 ]
 RATES = [
     "Rays a CPU second, {precision}, one thread, medians of rounds, 16 + 16 samples on each; {objects} objects: a gradient of 128 rays of "
     "each, and pictures of {size}×{size} pixels, the second time without what light does not reach (`stop`):",
     Table(
-        "field | parameters:, | gradient = training:,.0f | pictures:,.0f | pictures with `stop` = pictures_that_stop:,.0f",
+        lambda r: [
+            "field | parameters:, | gradient = training:,.0f",
+            *_where(r["fields"], "share_of_peak", "of the peak = share_of_peak:.1f %"),
+            "pictures:,.0f | pictures with `stop` = pictures_that_stop:,.0f",
+        ],
         "fields",
     ),
+    When("peak_gflops", ["The peak is {peak_gflops:.0f} GFLOP a second, products of square matrices."]),
 ]
 PAGE = [
     Section(
         "NeRF-LEBM",
         [
             *(shown_part(name, title) for name, title in TITLES.items()),
+            Shown("nerf_lebm_composition", COMPOSITION),
             Shown("nerf_lebm_cost", COST),
             Shown("nerf_lebm_fields", RATES),
         ],

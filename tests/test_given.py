@@ -155,6 +155,7 @@ CALLS = {
 }
 # which take no examples, or (the last three) data with labels or cameras of their own
 OTHERS = {"bits_per_dimension", "cost", "density", "draw_objects", "wilson", "extractor", "extractor_by_name", "new_views"}
+OTHERS |= {"fit_factor", "compose_factors"}  # of latents, as a model infers them
 
 
 def test_the_table_of_calls_is_complete():

@@ -8,6 +8,7 @@ from thalweg.tasks.table import TASKS, Task
 
 # imported on first use, so that the command line can say what there is without torch
 _HOMES = {
+    "Factor": "factors",
     "LatentRestoration": "latent_restoration",
     "LinearOperator": "operators",
     "Measured": "restoration",
@@ -17,6 +18,7 @@ _HOMES = {
     "Translation": "translation",
     "Turntable": "scenes",
     "classify": "prediction",
+    "compose_factors": "factors",
     "consistency": "restoration",
     "coverage": "restoration",
     "denoise": "denoising",
@@ -24,6 +26,7 @@ _HOMES = {
     "diversity": "restoration",
     "draw_objects": "scenes",
     "estimate_noise": "levels",
+    "fit_factor": "factors",
     "inpaint": "restoration",
     "interpolate": "interpolation",
     "intrinsic_dimension": "levels",
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from thalweg.tasks import masks, operators
     from thalweg.tasks.baselines import mean_fill, nearest_fill
     from thalweg.tasks.denoising import denoise
+    from thalweg.tasks.factors import Factor, compose_factors, fit_factor
     from thalweg.tasks.interpolation import interpolate, latents, slerp
     from thalweg.tasks.latent_restoration import LatentRestoration, restore_latent
     from thalweg.tasks.levels import estimate_noise, intrinsic_dimension
