@@ -81,6 +81,8 @@ def without_poses(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
         "kept poses": (preset, {}),
         "poses drawn anew": (preset, {"pose_search.kept": 0}),
         "kept poses, not from silhouettes": (preset, {"pose_search.silhouettes": 0.0}),
+        "kept poses, compared by 32 pixels": (preset, {"pose_search.side": 0}),
+        "kept poses, of any sides": (preset, {"pose_search.even": 0.0}),
         "kept poses, annealed MLP": (preset, annealed),
         "poses by their gradients": (preset, {"pose_search": None}),
         "poses by their gradients, annealed MLP": (preset, {"pose_search": None, **annealed}),

@@ -35,7 +35,7 @@ class Noise:
         x, source = (random.uniform(count, *self.shape, low=-1.0, high=1.0, generator=generator) for _ in range(2))
         if self.views:
             view = camera.orbit(*(camera.unit_vector(torch.rand(count)) for _ in range(2)), distance=4.0, focal=2.0)
-            return ViewBatch(x, None, view, torch.arange(count) // self.views)
+            return ViewBatch(x, None, view, torch.arange(count) // self.views, row=torch.arange(start, start + count))
         return UnpairedBatch(x, label, source) if self.domains else Batch(x, label)
 
 
@@ -55,7 +55,7 @@ def test_a_preset_trains_a_step_and_samples(name, key):
         short["classes"] = FEW  # each costs a density whose log Z is found
     method = tw.method(f"{name}/{key}", **short)
     before = [p.clone() for p in method.parameters()]
-    views = config.views if "cameras" in method.abilities else 0
+    views = config.views if "views" in method.abilities else 0
     noise = Noise(config.shape, tuple(map(str, range(method.config.classes))), domains="translate" in method.abilities, views=views)
     twin = tw.fit(method, noise, images=2 * batch, progress=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.parameters()))
