@@ -99,7 +99,7 @@ class PoseSet(nn.Module):
 
     def keep(self, row: Tensor | None, found: Candidates, mean: Callable[[Tensor], Tensor]) -> None:
         """What was found of images number `row`, the best first; `mean` averages over processes, as of `update.mean`."""
-        if self.images:
+        if self.images and row is not None:
             for buffer, part in zip((self.angles, self.regret, self.visits), found):
                 put_back(buffer, row, part, mean)
         if self.even:

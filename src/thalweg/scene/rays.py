@@ -28,14 +28,18 @@ class Given(NamedTuple):
 
     def again(self, times: int, pixels: int) -> "Given":
         """The first `pixels` pixels of objects of one view each, `times` times, as if they were views."""
-        x, visible = (None if t is None else t.expand(-1, times, *t.shape[2:]) for t in (self.x, self.visible))
-        return self._replace(x=x, visible=visible, which=self.which[:, :pixels].repeat_interleave(times, 0))
+        visible = None if self.visible is None else self.visible.expand(-1, times, *self.visible.shape[2:])
+        x, which = self.x.expand(-1, times, *self.x.shape[2:]), self.which[:, :pixels].repeat_interleave(times, 0)
+        return self._replace(x=x, visible=visible, which=which)
 
     def coarse(self, side: int) -> "Given":
         """The same in images of `side` by `side` pixels, means of blocks, all looked at; a block is visible where all of it is."""
-        x, visible = (None if t is None else adaptive_avg_pool2d(t.flatten(0, 1).float(), side) for t in (self.x, self.visible))
-        shape, which = self.x.shape[:2], torch.arange(side**2, device=self.x.device).expand(len(self.which), -1)
-        return self._replace(x=x.unflatten(0, shape), visible=None if visible is None else visible.unflatten(0, shape) == 1, which=which)
+
+        def blocks(maps: Tensor) -> Tensor:
+            return adaptive_avg_pool2d(maps.flatten(0, 1).float(), side).unflatten(0, maps.shape[:2])
+
+        which = torch.arange(side**2, device=self.x.device).expand(len(self.which), -1)
+        return self._replace(x=blocks(self.x), visible=None if self.visible is None else blocks(self.visible) == 1, which=which)
 
     def silhouettes(self, background: str) -> "Given":
         """The same with the objects in black on white, or in white on black: whatever differs from the background by a twentieth."""
