@@ -71,10 +71,10 @@ def test_directions_turn_to_what_was_chosen(kappa):
 # --- kept from visit to visit
 
 
-def visited(kept: int, visits: int = 12) -> torch.Tensor:
+def visited(kept: int, seed: int, visits: int = 12) -> torch.Tensor:
     """Squared distances of the best of 16 candidates after visits that see each distance with an error of its own, [N]."""
     wrong = (cameras.unit_vector(torch.full((N,), 0.5)), cameras.unit_vector(TRUTH[1] + math.pi))
-    found, generator, row = PoseSet(kept, 16), random.seeded(163), torch.arange(N) + 2
+    found, generator, row = PoseSet(kept, 16), random.seeded(163, seed), torch.arange(N) + 2
     for _ in range(visits):
         camera, _, best = poses.search(
             posteriors(wrong), lambda camera: miss(camera) + 0.3 * random.normal(*camera.shape[:2], generator=generator),
@@ -88,8 +88,9 @@ def visited(kept: int, visits: int = 12) -> torch.Tensor:
 
 
 def test_kept_candidates_come_nearer_than_those_drawn_anew():
-    kept, anew = visited(N + 3), visited(0)
-    assert float(kept.mean()) < 0.35 < 0.8 < float(anew.mean())
+    """Of 16 drawn anew the nearest is 1.7 off in the mean, A/(π 16) of the area A that they fall into, times 4²."""
+    kept, anew = (float(torch.stack([visited(images, seed) for seed in range(10)]).mean()) for images in (N + 3, 0))
+    assert kept < 0.35 < 0.9 < anew
 
 
 def test_the_worst_are_drawn_anew_and_half_of_these_near_better_ones():
