@@ -11,7 +11,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
     new = {key: old[key] for key in same} | {"lr_end": 0.0 if old["decay"] else 1.0}
     new |= {"cross_entropy_weight": old["gamma"], "label_dropping": round(1 - old["labelled_share"], 10)}
     new |= {"classifier_only": old["matching"] == 0.0, "sample_spacing": "even"}
-    new |= {"cross_entropy_early": None, "cross_entropy_rise": [0.5, 0.75], "augmentation": None, "class_augmentation": None}
+    new |= {"cross_entropy_early": None, "cross_entropy_rise": [0.5, 0.75], "augmentation": None, "class_augmentation": None,
+            "class_augmentation_noised": True}  # fmt: skip
     assert not old["augment"]
     return new | {"net": net(old)}
 

@@ -528,6 +528,17 @@ def test_what_the_classes_see_moved_samples_do_not(monkeypatch):
     assert torch.equal(seen[0][0], x0 + 0.5) and torch.equal(seen[0][5][0], (x0 + 0.5).flip(3))
 
 
+@pytest.mark.parametrize("noised", [True, False])
+def test_noised_images_are_moved_for_the_classes_only_where_asked(noised, monkeypatch):
+    monkeypatch.setattr(Shifts, "__call__", lambda self, x, generator=None: x.flip(3))
+    method = make(classes=3, passes="separate", class_augmentation=Shifts(flip=1.0), class_augmentation_noised=noised)
+    monkeypatch.setattr(type(method.schedule), "diffuse", lambda self, x, t, epsilon: x)
+    x0 = torch.randn(64, *method.config.shape)
+    x, t = method._own_pass(x0, tw.random.seeded(0))
+    flipped = torch.tensor([torch.equal(a, b.flip(2)) for a, b in zip(x, x0)])
+    assert 10 < (t == 0).sum() < 54 and torch.equal(flipped, (t == 0) | noised)
+
+
 def test_an_augmented_training_goes_on_after_a_stop_as_if_there_were_none(tmp_path):
     data = tw.data.load("digits")
     fields = dict(width=8, blocks=1, batch=16, images=96, passes="separate", augmentation=Shifts(), class_augmentation=Affine())

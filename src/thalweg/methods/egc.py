@@ -79,6 +79,8 @@ class Config(Common):
     """random changes of training images, which samples then show too"""
     class_augmentation: Augmentation | None = None
     """further ones of what a cross-entropy with a pass of its own sees (released code; Table 3, ‡): samples do not show them"""
+    class_augmentation_noised: bool = True
+    """of noised images too, as the released code; without, what is learnt of them, and guides samples, is of images as samples are"""
     guidance: NotNegative = 2.0
     """default guidance scale w of class-conditional samples: 0 ignores the label, 1 is p(x | y)"""
     sample_steps: Count = 100
@@ -333,9 +335,11 @@ class EGC(Method):
         c = self.config
         if c.passes == "joint":
             return None
-        x0 = augmented(x0, c.class_augmentation, generator)
+        plain, x0 = x0, augmented(x0, c.class_augmentation, generator)
         t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
         clean = random.uniform(len(x0), generator=generator, device=x0.device) < c.clean_share
+        if c.class_augmentation is not None and not c.class_augmentation_noised:
+            x0 = torch.where(clean.view(-1, *[1] * (x0.dim() - 1)), x0, plain)
         t = t.masked_fill(clean, 0)
         return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t
 
@@ -408,18 +412,10 @@ class EGC(Method):
         x = random.normal(n, *c.shape, generator=generator, device=device) if start is None else start.to(device)
         with frozen(self.net):
             return sample.ancestral(
-                predict_noise,
-                x,
-                self.schedule,
-                steps=min(c.sample_steps, c.levels) if steps is None else steps,
-                eta=c.eta if eta is None else eta,
-                spacing=c.sample_spacing if spacing is None else spacing,
-                clamp=clamp,
-                constraint=constraint,
-                resample=resample,
-                generator=generator,
-                trace=trace,
-            )
+                predict_noise, x, self.schedule, steps=min(c.sample_steps, c.levels) if steps is None else steps,
+                eta=c.eta if eta is None else eta, spacing=c.sample_spacing if spacing is None else spacing, clamp=clamp,
+                constraint=constraint, resample=resample, generator=generator, trace=trace,
+            )  # fmt: skip
 
     def _predict_noise(
         self, n: int, label: Tensor | int | None, guidance: float | None, device: torch.device, batch: int = ROWS
