@@ -1,8 +1,8 @@
 """The detector among pictures: every kind of outliers against new pictures of the set that it was fitted to, and the promise.
 
 python -m studies.detector_pictures digits fashion-mnist emoji-google
-python -m studies.detector_pictures fashion-mnist --features pixels+energies --seconds 900 --most 6000 --new 5000 \
-    --strange 1000 --out studies/results/detector_energies.json
+python -m studies.detector_pictures digits emoji-google fashion-mnist --features pixels+energies --seconds 1800 --most 6000 \
+    --new 5000 --strange 1000 --out studies/results/detector_energies.json
 python -m studies.detector_pictures emoji-google --features pixels+efficientnet-lite0 --out studies/results/detector_features.json
 """
 
