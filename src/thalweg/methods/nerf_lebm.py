@@ -137,7 +137,7 @@ class NeRFLEBM(Method):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         c = config
-        check(c)
+        check(c, self.name)
         self.appearance, self.shape = c.prior.build(c.dim_appearance, c.dim_shape)
         self.field = c.field.build(c.dim_appearance, c.dim_shape)
         known, dims = c.poses == "known", dict(zip(LATENTS, (c.dim_appearance, c.dim_shape)))

@@ -6,24 +6,24 @@ from thalweg.errors import InputError
 from thalweg.scene.specs import Amortized
 
 
-def check(c: Any) -> None:
-    """Raises InputError for settings that do not go together."""
+def check(c: Any, name: str) -> None:
+    """Raises InputError, which begins with the method's `name`, for settings that do not go together."""
     amortized = isinstance(c.learner, Amortized)
     if len(c.shape) != 3 or c.shape[0] != 3:
-        raise InputError(f"nerf_lebm is for colour images [3, H, W], got shape {c.shape}")
+        raise InputError(f"{name} is for colour images [3, H, W], got shape {c.shape}")
     if not c.renderer.far > c.renderer.near:
-        raise InputError(f"nerf_lebm: far must be above near, got near = {c.renderer.near:g} and far = {c.renderer.far:g}")
+        raise InputError(f"{name}: far must be above near, got near = {c.renderer.near:g} and far = {c.renderer.far:g}")
     if amortized and c.prior.reference == "uniform":
-        raise InputError("nerf_lebm: the amortized learner needs reference = 'normal', against which its divergence is known")
+        raise InputError(f"{name}: the amortized learner needs reference = 'normal', against which its divergence is known")
     if amortized and c.views > 1:
-        raise InputError(f"nerf_lebm: the inference network sees one image; views = {c.views} needs learner = 'mcmc' or 'persistent'")
+        raise InputError(f"{name}: the inference network sees one image; views = {c.views} needs learner = 'mcmc' or 'persistent'")
     if not amortized and not c.learner.posterior_chain.steps:
-        raise InputError("nerf_lebm: chains on the posterior need posterior_chain.steps of 1 or more")
+        raise InputError(f"{name}: chains on the posterior need posterior_chain.steps of 1 or more")
     if not amortized and not c.learner.infer_chain.steps:
-        raise InputError(f"nerf_lebm: learner = '{c.learner.kind}' infers by chains alone: infer_chain.steps must be 1 or more")
+        raise InputError(f"{name}: learner = '{c.learner.kind}' infers by chains alone: infer_chain.steps must be 1 or more")
     if not amortized and c.poses == "unknown":
-        raise InputError(f"nerf_lebm: unknown poses are inferred by learner = 'amortized', got '{c.learner.kind}'")
+        raise InputError(f"{name}: unknown poses are inferred by learner = 'amortized', got '{c.learner.kind}'")
     if c.pose_search is not None and c.poses == "known":
-        raise InputError("nerf_lebm: pose_search is for poses = 'unknown'")
+        raise InputError(f"{name}: pose_search is for poses = 'unknown'")
     if c.batch % c.views:
-        raise InputError(f"nerf_lebm: a batch of {c.batch} does not divide by views = {c.views}")
+        raise InputError(f"{name}: a batch of {c.batch} does not divide by views = {c.views}")
