@@ -122,7 +122,8 @@ ENTRIES = (
     Entry("ddaebm/stacked-digits", "ddaebm_stacked-digits_ddaebm.png", "ddaebm_stacked",
           "{row[DDAEBM][modes]:.0f} of 1000 modes.", "row.DDAEBM.cpu_seconds"),
     Entry("short_run/fashion-mnist", "arena_fashion-mnist_short_run_samples.png", "arena",
-          "Sixteen steps from blurred garments: Fréchet {row[short_run][frechet]:.1f}, floor {row[short_run][floor]:.2f}.",
+          "Sixteen steps from blurred garments, which are as near by themselves: Fréchet {row[short_run][frechet]:.1f}, floor "
+          "{row[short_run][floor]:.2f}.",
           "row.short_run.cpu_seconds"),
     Entry("coopflow/digits", "coopflow_digits_coopflow.png", "coopflow_images", FRECHET % "CoopFlow", "row.CoopFlow.cpu_seconds"),
     Entry("coopflow/fashion-mnist", "coopflow_fashion-mnist_coopflow.png", "coopflow_images_fashion-mnist",
