@@ -76,7 +76,8 @@ def batch_of(method: Any, count: int, device: torch.device) -> Any:
     if has(method, "views"):
         angle = camera.unit_vector(torch.linspace(0.1, 1.3, count))
         view = camera.orbit(angle, angle, distance=10.0 if config.renderer.near > 2 else 1.3, focal=1.2)
-        return ViewBatch(x, None, view.to(device), torch.arange(count, device=device) // config.views)
+        row = torch.arange(count, device=device)
+        return ViewBatch(x, None, view.to(device), row // config.views, row=row)
     return UnpairedBatch(x, label, x) if config.data_needs.source else Batch(x, label)
 
 

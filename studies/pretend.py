@@ -134,7 +134,8 @@ def batch_of(config: Any, method: Any) -> Any:
     x = torch.zeros(count, *config.shape, device=META)
     label = torch.zeros(count, dtype=torch.int64, device=META) if config.classes else None
     if has(method, "views"):
-        return ViewBatch(x, None, torch.zeros(count, 3, 5, device=META), torch.zeros(count, dtype=torch.int64, device=META))
+        numbers = torch.zeros(count, dtype=torch.int64, device=META)
+        return ViewBatch(x, None, torch.zeros(count, 3, 5, device=META), numbers, row=numbers)
     return UnpairedBatch(x, label, x) if config.data_needs.source else Batch(x, label)
 
 

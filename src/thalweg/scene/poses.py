@@ -103,8 +103,9 @@ class PoseSet(nn.Module):
             for buffer, part in zip((self.angles, self.regret, self.visits), found):
                 put_back(buffer, row, part, mean)
         if self.even:
-            chosen = self._bin(found.angles[:, 0, 1]).bincount(minlength=BINS) / len(found.angles)
-            self.usage.mul_(LATELY).add_((1 - LATELY) * mean(chosen.to(self.usage)))
+            bins = torch.arange(BINS, device=self.usage.device)
+            chosen = (self._bin(found.angles[:, :1, 1]) == bins).to(self.usage).mean(0)  # bincount is not deterministic on GPUs
+            self.usage.mul_(LATELY).add_((1 - LATELY) * mean(chosen))
 
     def penalty(self, angles: Tensor) -> Tensor:
         """By how much poses [B, K, 2] count as worse, in mean misfits, [B, K]: `even` times the logarithm of how many times as often as if
