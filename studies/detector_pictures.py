@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--features", default="pixels", help="such as pixels+efficientnet-lite0")
     made.add_argument("--seconds", type=float, default=60.0, help="of a fit, about")
-    made.add_argument("--most", type=int, default=10**9, help="pictures to learn from and to test")
+    made.add_argument("--most", type=int, default=10**9, help="pictures to learn from and to test: the first, so of sets in no order")
     made.add_argument("--new", type=int, default=10**9, help="new pictures of the set at most")
     made.add_argument("--strange", type=int, default=STRANGE, help="outliers of a kind at most")
     made.add_argument("--out", type=Path, default=RESULTS / "detector_pictures.json")

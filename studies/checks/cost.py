@@ -83,7 +83,7 @@ def contrastive(top: float, rounds: int) -> list[Row]:
     runs, ways = {}, {"eager": False, "compiled": True}
     for way, compiled in ways.items():
         runs[way], model = stepping(kind, kind.Config(chain=changed(SIXTY, compile=compiled), **SPEED), batch)
-    alone = partial(convolutions, model.net, batch.x, SIXTY.steps)
+    alone = partial(convolutions, [*layers(model.net, batch.x)], SIXTY.steps)
     runs["alone"] = precisely(alone, "bf16")
     for run in runs.values():
         run()
@@ -117,9 +117,9 @@ def multiplied(net: nn.Module, x: Tensor) -> float:
 
 
 @torch.no_grad()
-def convolutions(net: nn.Module, x: Tensor, steps: int) -> None:
-    """Each convolution forwards and backwards by its input, in bf16 in channels-last memory, as often as a chain does."""
-    for layer, given, out in layers(net, x):
+def convolutions(found: Sequence[tuple[nn.Conv2d, Tensor, Tensor]], steps: int) -> None:
+    """Each of the `layers` forwards and backwards by its input, in bf16 in channels-last memory, as often as a chain does."""
+    for layer, given, out in found:
         near = partial(torch.Tensor.to, dtype=torch.bfloat16, memory_format=torch.channels_last)
         given, out, weight = near(given), near(out), near(layer.weight)
         shape = [list(layer.stride), list(layer.padding), list(layer.dilation), False, [0, 0], 1]

@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -124,8 +125,9 @@ class Shards:
                 f"{self.folder} lacks {len(missing) or 'a part'} of {self.count} shards: all processes must see this folder, and nobody "
                 "else may change it"
             )
-        for left in self.folder.glob("shard-*.partial"):  # of a process that was killed as it wrote a mark
-            left.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that may only be read keeps them
+            for left in self.folder.glob("shard-*.partial"):  # of a process that was killed as it wrote a mark
+                left.unlink(missing_ok=True)
         with open(self._path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, **_PRIVATE)
         return self

@@ -19,8 +19,8 @@ from thalweg import random
 from thalweg.data.base import Batch
 from thalweg.errors import InputError
 from thalweg.evaluate.bins import grey_bins
+from thalweg.evaluate.scores import of_levels
 from thalweg.nn.build import PatchUNet
-from thalweg.nn.layers import frozen
 from thalweg.updates import Update
 
 SIGMAS = tuple(0.016 * 2.57**k for k in range(6))
@@ -59,8 +59,7 @@ class PictureEnergies:
                     update.step(Batch(small[random.integers(BATCH, 0, len(small), generator=chosen)]))
                 note(max(update.updates / UPDATES, min(1.0, (time.perf_counter() - start) / max(seconds, 1e-9))))
         trained = update.ema.eval().requires_grad_(False)
-        found = cls(trained, torch.zeros(()), torch.ones(()))
-        numbers = torch.cat([found._numbers(part) for part in small[:1000].split(AT_ONCE)])
+        numbers = torch.cat([of_levels(trained, part, SIGMAS) for part in small[:1000].split(AT_ONCE)])
         return cls(trained, numbers.mean(0), numbers.std(0, correction=0).clamp_min(1e-6))
 
     @property
@@ -70,16 +69,8 @@ class PictureEnergies:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Pictures [N, C, H, W] of the shape of fit -> [N, D] float64, in deviations."""
-        numbers = torch.cat([self._numbers(part) for part in brought(x).split(AT_ONCE)])
+        numbers = torch.cat([of_levels(self.model, part, SIGMAS) for part in brought(x).split(AT_ONCE)])
         return ((numbers - self.centre) / self.unit * GRID).round() / GRID
-
-    def _numbers(self, x: Tensor) -> Tensor:
-        columns = []
-        with frozen(self.model.net):
-            for sigma in SIGMAS:
-                value, by_x, by_level = self.model.slopes(x, sigma=sigma)
-                columns += [value, by_level, (sigma * by_x).flatten(1).square().sum(1).log()]
-        return torch.stack(columns, 1).double()
 
     def tensors(self) -> dict[str, Tensor]:
         """What `of_tensors` needs."""

@@ -170,13 +170,7 @@ class Pictures:
 
     def tensors(self) -> dict[str, Tensor]:
         """What `of_tensors` needs."""
-        known = {
-            f"{part}.{name}": value
-            for part, along in self.along.items()
-            for name, value in (
-                along.tensors() if isinstance(along, PictureEnergies) else {"mean": along.mean, "basis": along.basis}
-            ).items()
-        }
+        known = {f"{part}.{name}": value for part, along in self.along.items() for name, value in along.tensors().items()}
         return {"shape": torch.tensor(self.shape), "centre": self.centre, "unit": self.unit} | known
 
     @classmethod

@@ -74,20 +74,23 @@ class LevelScore:
 
     def features(self, x: Tensor) -> Tensor:
         """[N, ...] -> [N, 3 · LEVELS] on the CPU in float64."""
-        return torch.cat([self._features(part.to(self.method.device)).double().cpu() for part in x.split(self.batch)])
-
-    def _features(self, x: Tensor) -> Tensor:
-        columns = []
-        with frozen(self.method):
-            for sigma in self.sigmas:
-                value, by_x, by_level = self.method.slopes(x, sigma=sigma)
-                columns += [value, by_level, (sigma * by_x).flatten(1).square().sum(1).log()]
-        return torch.stack(columns, 1)
+        parts = x.split(self.batch)
+        return torch.cat([of_levels(self.method, part.to(self.method.device), self.sigmas).cpu() for part in parts])
 
     def __call__(self, x: Tensor) -> Tensor:
         """The score of x [N, ...], [N] nats; higher is more outlying."""
         z = ((self.features(x) - self.mean) / self.std) @ self.whiten
         return 0.5 * z.square().sum(1) if self.mixture is None else -torch.as_tensor(self.mixture.score_samples(z.numpy()))
+
+
+def of_levels(method: Any, x: Tensor, sigmas: Iterable[float]) -> Tensor:
+    """U, its slope in log σ, and log ‖σ ∇U‖² of x [N, ...] at each of `sigmas`, one level after the other: [N, 3 · levels] float64."""
+    columns = []
+    with frozen(method):
+        for sigma in sigmas:
+            value, by_x, by_level = method.slopes(x, sigma=sigma)
+            columns += [value, by_level, (sigma * by_x).flatten(1).square().sum(1).log()]
+    return torch.stack(columns, 1).double()
 
 
 def _mixture(z: Any) -> Any:

@@ -338,7 +338,7 @@ class EGC(Method):
         plain, x0 = x0, augmented(x0, c.class_augmentation, generator)
         t = self.schedule.sample_level(len(x0), generator=generator, device=x0.device)
         clean = random.uniform(len(x0), generator=generator, device=x0.device) < c.clean_share
-        if c.class_augmentation is not None and not c.class_augmentation_noised:
+        if not c.class_augmentation_noised:
             x0 = torch.where(clean.view(-1, *[1] * (x0.dim() - 1)), x0, plain)
         t = t.masked_fill(clean, 0)
         return self.schedule.diffuse(x0, t, random.normal_like(x0, generator)), t

@@ -93,8 +93,8 @@ class PoseSet(nn.Module):
             return Candidates.drawn(n, self.candidates, generator, device)
         if row is None:
             raise InputError("poses are kept for images that have a number, as those of tw.data.Views do; set kept = 0 for others")
-        if int(row.max()) >= self.images:
-            raise InputError(f"poses are kept for {self.images} images, image number {int(row.max())} has none; set kept to their count")
+        if (last := int(row.max())) >= self.images:
+            raise InputError(f"poses are kept for {self.images} images, image number {last} has none; set kept to their count")
         return Candidates(self.angles[row], self.regret[row], self.visits[row]).renewed(self.renew, generator)
 
     def keep(self, row: Tensor | None, found: Candidates, mean: Callable[[Tensor], Tensor]) -> None:
