@@ -56,6 +56,20 @@ RESAMPLE = 4
 UNSEEN = "never seen together"
 COMPOSED = tuple(("both", w) for w in (0.0, 0.25, 0.5)) + tuple(("initializer", w) for w in (0.5, 0.75, 1.0))
 BEST = ("initializer", 0.75)
+# of pairs of digits: how the energies of a level are walked, at w = 0 but where a row says more; samples of each kind of pairs
+PAIRED: dict[str, dict[str, Any]] = {
+    "paired-digits, one concept at a time": dict(run="cdrl-paired"),
+    "paired-digits, learned together": dict(run="cdrl-paired-together"),
+}
+WALKS: dict[str, dict[str, Any]] = {
+    "one draw": {},
+    "four draws": dict(resample=4),
+    "four draws, proposals guided": dict(resample=4, guide="initializer", w=0.75),
+    **{f"{steps} corrections": dict(corrections=steps) for steps in (5, 20, 60)},
+    "population of 8, 5 corrections": dict(population=8, corrections=5),
+}
+SHOWN = ("four draws",)
+PAIRS, READ = 500, 300  # samples of each kind of pairs, real images that energies read
 # ways of sampling digits
 WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
@@ -307,9 +321,15 @@ def within_class(features: Tensor, label: Tensor) -> float:
 
 
 def composition(options: Options) -> dict[str, Any]:
-    """Joint accuracy of concepts, in pairs never seen together in training (sec. 5.4.6), on sets with two and three concepts."""
+    """Joint accuracy of concepts, in pairs never seen together in training (sec. 5.4.6), on sets with two and three concepts.
+
+    With `--data paired-digits` of that set alone, of models that learned one concept at a time and both together, by walk.
+    """
+    paired_digits = partial(tw.data.paired, copies=2)
+    if options.data == "paired-digits":
+        return {name: walked(options.runs / row["run"], paired_digits, options) for name, row in PAIRED.items()}
     sets = {
-        "paired-digits": ("cdrl-paired", partial(tw.data.paired, copies=2)),
+        "paired-digits": ("cdrl-paired", paired_digits),
         "inked-digits": ("cdrl-inked", partial(tw.data.coloured, first="digit", ground="black", copies=1)),
         "coloured-digits": ("cdrl-coloured", partial(tw.data.coloured, first="digit", copies=3)),
     }
@@ -319,15 +339,7 @@ def composition(options: Options) -> dict[str, Any]:
 def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -> dict[str, Any]:
     model, concepts = tw.load(run), tw.data.concepts(data)
     held = {pair: values for pair, values in attributes.heldout_pairs().items() if set(pair) <= set(concepts)}
-
-    def every(split: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Digits of the split in all combinations, those held out from the model's training too."""
-        # the library gives combinations held out from training for testing only; the judges must know them
-        parts = [make(tw.data.digits, split=split).all(), make(partial_source(tw.data.digits, split), split="test", unseen=True).all()]
-        return torch.cat([p.x for p in parts]), attributes.split_label(torch.cat([p.label for p in parts]), concepts)
-
-    (x, label), (x_test, label_test) = every("train"), every("test")
-    judges = {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}
+    judges, _, _ = readers(data, make)
     found: dict[str, Any] = {"training": length_of(run), "judge_accuracy": {c: j.test_accuracy for c, j in judges.items()}, "rows": []}
 
     def asked(wanted: dict[str, Tensor], kind: str, seed: int, guide: str, w: float, resample: int = RESAMPLE) -> Tensor:
@@ -377,6 +389,73 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
     }  # fmt: skip
     print(data, found["not"], flush=True)
     return found
+
+
+def readers(data: str, make: Callable[..., Any]) -> tuple[dict[str, Any], Tensor, dict[str, Tensor]]:
+    """A classifier of each concept, and the test images [N, ...] with their concepts' values, [N] each."""
+    concepts = tw.data.concepts(data)
+
+    def every(split: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """Digits of the split in all combinations, those held out from the model's training too."""
+        # the library gives combinations held out from training for testing only; the judges must know them
+        parts = [make(tw.data.digits, split=split).all(), make(partial_source(tw.data.digits, split), split="test", unseen=True).all()]
+        return torch.cat([p.x for p in parts]), attributes.split_label(torch.cat([p.label for p in parts]), concepts)
+
+    (x, label), (x_test, label_test) = every("train"), every("test")
+    return {c: tw.evaluate.extractor(((x, label[c]), (x_test, label_test[c])), name=f"{data}-{c}") for c in concepts}, x_test, label_test
+
+
+def walked(run: Path, make: Callable[..., Any], options: Options) -> dict[str, Any]:
+    """Pairs of digits by walk, with passes of the energy's network and CPU seconds a sample; how real images are read, and samples of one.
+
+    `read`: the share of real images of each kind of pairs of which both digits are read right by the model's own energies given one label,
+    from the lowest level up; `one concept`: samples of one label.
+    """
+    model, (judges, x, label), passes = tw.load(run), readers("paired-digits", make), [0]
+    concepts = tw.data.concepts("paired-digits")
+    model.net.register_forward_hook(lambda net, given, out: passes.__setitem__(0, passes[0] + len(given[0])))
+    same = label["left"] == label["right"]
+
+    def right(images: Tensor, wanted: dict[str, Tensor]) -> Row:
+        """Shares of images that show what was wanted, as the judges read them, of all and of each concept."""
+        each = {c: judges[c].logits(images).argmax(1) == values for c, values in wanted.items()}
+        joint = torch.stack(list(each.values())).all(0).float()
+        error = math.sqrt(float(joint.mean()) * (1 - float(joint.mean())) / len(joint))
+        return {"joint": float(joint.mean()), "standard_error": error} | {c: float(values.float().mean()) for c, values in each.items()}
+
+    def drawn(wanted: dict[str, Tensor], name: str, *, guide: str = "both", w: float = 0.0, resample: int = 1, **walk: Any) -> Row:
+        asked, started, passes[0] = attributes.join_label(wanted, concepts), time.process_time(), 0
+        with precise(options.precision):
+            images = model.sample(len(asked), seed=1, label=asked, guidance=1 + w, guide=guide, resample=resample, **walk).float()
+        cost = {"passes": passes[0] / len(asked), "cpu_seconds_sample": (time.process_time() - started) / len(asked)}
+        if name:
+            tw.plot.grid(images[:100], options.pictures / f"cdrl_paired_{name}.png", columns=10)
+        return {"n": len(asked)} | right(images, wanted) | cost
+
+    read = {kind: [own_reading(model, x[where][:READ], label, where, level) for level in range(model.config.levels)]
+            for kind, where in ((UNSEEN, same), ("seen", ~same))}  # fmt: skip
+    real = {kind: right(x[where], {c: label[c][where] for c in concepts}) for kind, where in ((UNSEEN, same), ("seen", ~same))}
+    found: dict[str, Any] = {"training": length_of(run), "real": real, "read": read, "rows": []}
+    print(run.name, real, read, flush=True)
+    pairs = {UNSEEN: [(i, i) for i in range(10)], "seen": [(i, j) for i in range(10) for j in range(10) if i != j]}
+    for name, walk in WALKS.items():
+        for kind, values in pairs.items():
+            rows = torch.tensor(values).repeat(-(-PAIRS // len(values)), 1)[:PAIRS]
+            picture = f"{run.name}_{name}".replace(" ", "_").replace(",", "") if kind == UNSEEN and name in SHOWN else ""
+            row = drawn({"left": rows[:, 0], "right": rows[:, 1]}, picture, **walk)
+            found["rows"].append({"walk": name, "pairs": kind} | row)
+            print(run.name, found["rows"][-1], flush=True)
+    found["one concept"] = {c: drawn({c: torch.arange(PAIRS) % 10}, "")["joint"] for c in concepts}
+    return found
+
+
+def own_reading(model: Any, x: Tensor, label: dict[str, Tensor], where: Tensor, level: int) -> float:
+    """The share of images [N, ...] with noise of a level of which both digits are those of least energy given one label."""
+    noised = model.schedule.diffuse(x, torch.full((len(x),), level), tw.random.normal_like(x, tw.random.seeded(3, level)))
+    with torch.no_grad():
+        energies = torch.stack([model.energy(noised, t=level, label=value) for value in range(20)], 1)
+    left, right = (energies[:, part].argmin(1) for part in (slice(10), slice(10, 20)))
+    return float(((left == label["left"][where][: len(x)]) & (right == label["right"][where][: len(x)])).float().mean())
 
 
 def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]:

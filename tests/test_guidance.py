@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thalweg import random
 from thalweg.errors import InputError
-from thalweg.guidance import asked_for, checked_labels, given, some_left_out
+from thalweg.guidance import all_of, asked_for, checked_labels, given, some_left_out
 
 BOUND = 4.5
 CPU = torch.device("cpu")
@@ -61,3 +61,14 @@ def test_label_dropping_is_the_share_of_labels_left_out():
     shares = torch.bincount(picked + 1, minlength=3) / 6000
     for share, expected in zip(shares.tolist(), (0.3, 0.35, 0.35)):
         assert abs(share - expected) < BOUND * math.sqrt(0.25 / 6000), "one concept of each row, drawn evenly"
+
+
+def test_concepts_that_are_learned_together():
+    """A share of the rows keeps all of its labels, the others one, and some none."""
+    pairs = torch.stack([torch.zeros(6000), torch.ones(6000)], 1).long()
+    found = some_left_out(pairs, 0.1, random.seeded(12), together=0.75)
+    kinds = {kind: (found == torch.tensor(kind)).all(1).float().mean() for kind in ((0, 1), (0, -1), (-1, 1), (-1, -1))}
+    for share, expected in zip(kinds.values(), (0.9 * 0.75, 0.9 * 0.125, 0.9 * 0.125, 0.1)):
+        assert abs(float(share) - expected) < BOUND * math.sqrt(expected * (1 - expected) / 6000)
+    assert float(sum(kinds.values())) == pytest.approx(1)
+    assert [weight for _, weight in all_of(pairs)] == [1.0, 1.0]

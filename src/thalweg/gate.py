@@ -21,7 +21,7 @@ from thalweg.errors import InputError
 REACH = 10.0  # of images in [−1, 1] with noise of deviation 1 no value comes near
 NOISE_REACH = 6.0  # deviations of the noise that `denoise` is told of
 # numbers that `sample` may be given; of which sizes counts are, the methods say
-COUNTS = ("steps", "resample", "proposals", "rounds", "candidates", "down_to")
+COUNTS = ("steps", "resample", "corrections", "population", "proposals", "rounds", "candidates", "down_to")
 KNOBS = {"eta": (0, 1), "chain_noise": (-math.inf, math.inf), "guidance": (-math.inf, math.inf), "step_ratio": (-math.inf, math.inf)}
 
 

@@ -36,6 +36,11 @@ def asked_for(label: Tensor | None, guidance: float | Sequence[float]) -> Concep
     return [(column, weight) for column, weight in zip(columns, weights) if (column >= 0).any()]
 
 
+def all_of(label: Tensor) -> Concepts:
+    """All concepts of labels [n, M], at guidance 1."""
+    return [(column, 1.0) for column in label.unbind(1)]
+
+
 def given(function: Callable[..., Tensor], concepts: Concepts) -> Callable[..., Tensor]:
     """f₀ + Σ wᵢ (fᵢ − f₀): an energy (eq. 5.9, 5.11, 5.12) or a mean (eq. 5.10) given all concepts, as a function of (x, t=t)."""
     if not concepts:
@@ -45,10 +50,18 @@ def given(function: Callable[..., Tensor], concepts: Concepts) -> Callable[..., 
     return functions[0] if weights == [1.0] else compose(functions, function, weights)
 
 
-def some_left_out(label: Tensor, share: float, generator: random.Generator) -> Tensor:
-    """Labels [B] to train with, −1 (none) for a share; of several concepts [B, M], one is picked at random for each row."""
+def some_left_out(label: Tensor, share: float, generator: random.Generator, together: float = 0.0) -> Tensor:
+    """Labels [B] to train with, −1 (none) for a share; of several concepts [B, M], one is picked at random for each row.
+
+    With `together` labels of several concepts stay [B, M]: that share of the rows keeps them all, the others the one that is picked.
+    """
     if label.dim() == 2:
-        pick = random.integers(len(label), 0, label.shape[1], generator=generator, device=label.device)
-        label = label.gather(1, pick[:, None])[:, 0]
+        pick = random.integers(len(label), 0, label.shape[1], generator=generator, device=label.device)[:, None]
+        if together:
+            alone = random.uniform(len(label), 1, generator=generator, device=label.device) >= together
+            others = torch.arange(label.shape[1], device=label.device) != pick
+            label = label.masked_fill(alone & others, -1)
+        else:
+            label = label.gather(1, pick)[:, 0]
     drop = random.uniform(len(label), generator=generator, device=label.device) < share
-    return label.masked_fill(drop, -1)
+    return label.masked_fill(drop if label.dim() == 1 else drop[:, None], -1)

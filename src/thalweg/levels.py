@@ -8,8 +8,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from thalweg import noise
+from thalweg import noise, random
+from thalweg.chain import Jump
 from thalweg.config import STRICT
+from thalweg.energy import gaussian
 from thalweg.errors import InputError
 
 
@@ -86,3 +88,13 @@ class LevelTable(nn.Module):
         for name, values in tables.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
         self.std.sqrt_()
+
+    def jump(self, x_next: Tensor, t: Tensor, unit: Tensor, generator: random.Generator) -> Jump:
+        """Jumps by the quadratic term's own Gaussian, in the coordinate y/unit: the weights of modes that MALA cannot cross between (ours).
+
+        x_{t+1} and `unit` [B, ...], levels t [B]; from N(0, I) at the top, where there is no such term.
+        """
+        pull = self.pull[t].view(-1, *[1] * (x_next.dim() - 1))
+        centre = torch.where(pull > 0, x_next, 0.0) / unit
+        width = torch.where(pull > 0, pull, 1.0).rsqrt() / unit
+        return Jump(lambda n: centre + width * random.normal_like(centre, generator), lambda z: gaussian((z - centre) / width))

@@ -32,6 +32,7 @@ def mala(
     steps: int,
     step: Knob = 0.1,
     temperature: float = 1.0,
+    target_acceptance: float = 0.0,
     generator: random.Generator = None,
     trace: Trace | None = None,
     **condition,
@@ -39,8 +40,9 @@ def mala(
     """Metropolis-adjusted Langevin: the Langevin move as a proposal, accepted so that p(x) is exactly stationary.
 
     As `langevin`, for the same cost: the energy and score at the current state are carried along. `trace.acceptance`
-    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998). Raises Diverged for a start
-    where the energy is infinite or NaN; warns where nothing at all was accepted.
+    holds each chain's accepted share; 0.57 is the optimum in high dimension (Roberts and Rosenthal 1998). With `target_acceptance` the
+    step, one for all chains, moves towards it, ever less: log s grows by 2 (share accepted − target)/√k after step k (Andrieu and Thoms
+    2008). Raises Diverged for a start where the energy is infinite or NaN; warns where nothing at all was accepted.
     """
     target = energy if temperature == 1.0 else temper(energy, temperature)
     sizes = knobs("step", step, steps)
@@ -48,10 +50,11 @@ def mala(
     value, drift = value_and_score(target, x, **condition)
     first = value
     accepted_steps = torch.zeros(len(x), device=x.device)
+    scale: Tensor | float = 1.0
     for i in range(steps):
         if trace is not None:
             trace.record(i, steps, x)
-        s = sizes[i]
+        s = scale * sizes[i]
         xi = random.normal_like(x, generator)
         proposal = x + 0.5 * s * s * drift + s * xi
         new_value, new_drift = value_and_score(target, proposal, **condition)
@@ -60,6 +63,8 @@ def mala(
         log_ratio = value - new_value + 0.5 * (_squared_norm(xi) - _squared_norm(back))
         accepted, (x, value, drift) = _accept(x, (x, value, drift), (proposal, new_value, new_drift), log_ratio, generator)
         accepted_steps += accepted
+        if target_acceptance:
+            scale = scale * torch.exp(2 * (accepted.float().mean() - target_acceptance) / math.sqrt(i + 1))
     if trace is not None:
         trace.record(steps, steps, x)
         trace.close(start, x, accepted_steps / max(1, steps))

@@ -49,6 +49,19 @@ def integers(rows: int, low: int, high: int, generator: Generator = None, device
     return _by_share(lambda n, g: torch.randint(low, high, (n,), generator=g, device=device), rows, generator)
 
 
+def of_samples(n: int, seed: int, chain_seed: int, shared: str, device: str | torch.device) -> tuple[Generator, Generator, Generator]:
+    """Generators of where n samples start, of the proposals and of the chains from there.
+
+    What all rows share, `shared` "proposals" or "all", has a generator for each row, all of one seed; "nothing" has one for all rows.
+    """
+    first, chains = seeded(seed, 4, device=device), seeded(chain_seed, 5, device=device)
+    if shared == "nothing":
+        return first, first, chains
+    proposals = tuple(seeded(seed, 6, device=device) for _ in range(n))
+    same = tuple(seeded(chain_seed, 5, device=device) for _ in range(n))
+    return first, proposals, same if shared == "all" else chains
+
+
 def rows(count: int, of: int, *, generator: Generator = None, device=None) -> Tensor:
     """`count` different rows of a table of `of`, in random order, [count] int64; each generator draws from its own share."""
     shares = len(generator) if isinstance(generator, tuple) else 1

@@ -31,7 +31,7 @@ def _since(new: dict[str, Any]) -> dict[str, Any]:
     if new["data"] == "fashion-mnist" and not new["autoencoder"]:
         new["data_first"] = 0.6
     new |= {"initializer_conditional": True, "data_target": "mean", "slow_proposals": new["data_first"] > 0}
-    new |= {"hand_over": 0.0, "refined_share": 1.0, "refined_target": "end"}
+    new |= {"hand_over": 0.0, "refined_share": 1.0, "refined_target": "end", "together": 0.0}
     for network in (new["net"], new["initializer"] or {}):
         if network.get("kind") in ("patch", "unet"):
             network["precise_first"] = True

@@ -509,6 +509,141 @@ def test_a_model_samples_with_its_own_guide_and_resample():
     assert not torch.equal(own.sample(8, seed=1, label=0), own.sample(8, seed=1, label=0, resample=1))
 
 
+# --- composed energies
+
+CENTRES = torch.tensor([[0.8, 0.0], [0.0, 0.8], [0.0, 0.0]])  # of two labels and of none
+VARIANCES = (0.2, 0.2, 1.0)
+
+
+class Concepts(nn.Module):
+    """The exact energies of noised N(centre, variance I) given each label, and of N(0, I) without, in the place of the network."""
+
+    def __init__(self, method) -> None:
+        super().__init__()
+        self.signal, self.noise = (torch.tensor(values[:-1]) for values in (method.schedule.signal, method.schedule.noise))
+        self.alpha, self.variance = method.table.alpha, nn.Parameter(torch.tensor(VARIANCES))
+
+    def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        which = torch.full_like(t, 2) if label is None else torch.where(label < 0, 2, label)
+        a, b, alpha = self.signal[t], self.noise[t], self.alpha[t]
+        variance = alpha**2 * (a**2 * self.variance[which] + b**2)
+        return -(y - (alpha * a)[:, None] * CENTRES[which]).square().sum(1) / (2 * variance)
+
+
+def two_gaussians():
+    """A method with exact energies, whose chains within a level are long enough to be exact too."""
+    method = tw.method(
+        "cdrl/8gaussians",
+        seed=0,
+        data=Gaussian(2),
+        conditional=True,
+        **SMALL | dict(initializer=None),
+        data_std=0.0,
+        tweedie=0.0,
+        chain=FIXED,
+    )
+    method.net = Concepts(method)
+    s, top = method.schedule, method.config.levels - 1
+    for t in range(top + 1):
+        alpha = float(method.table.alpha[t])
+        within = 1 / (1 / (alpha**2 * (s.signal[t] ** 2 * 0.2 + s.noise[t] ** 2)) + float(method.table.pull[t]))
+        method.step_size.size[t] = 1.2 * math.sqrt(within) / method.table.step[t]
+    return method
+
+
+def product(signal: float, noise: float) -> tuple[float, float]:
+    """Variance and mean, of each entry, of p(x | 0) p(x | 1)/p(x) at one level."""
+    one, _, free = (signal**2 * variance + noise**2 for variance in VARIANCES)
+    variance = 1 / (2 / one - 1 / free)
+    return variance, variance * 0.8 * signal / one
+
+
+def guided(method) -> tuple[float, float]:
+    """Variance and mean of samples that draw each level from the composed energy and the quadratic term, as plain guidance does."""
+    variance, mean, top = 1.0, 0.0, method.config.levels - 1
+    for t in reversed(range(top + 1)):
+        own, centre = product(method.schedule.signal[t], method.schedule.noise[t])
+        alpha, pull = float(method.table.alpha[t]), float(method.table.pull[t])
+        own, centre = alpha**2 * own, alpha * centre  # of y_t
+        within = 1 / (1 / own + pull)
+        variance, mean = within + (within * pull) ** 2 * variance, within * (centre / own + pull * mean)
+        variance, mean = variance / alpha**2, mean / alpha
+    return variance, mean
+
+
+def off(x: Tensor, variance: float, mean: float) -> tuple[float, float]:
+    """How many standard errors the variance and the mean of draws [N, 2] are from these."""
+    var_error, mean_error = variance * math.sqrt(2 / x.numel()), math.sqrt(variance / x.numel())
+    return (float(x.var(0).mean()) - variance) / var_error, (float(x.mean()) - mean) / mean_error
+
+
+@pytest.mark.parametrize("walk", ["guided", "corrections", "population"])
+def test_what_is_sampled_of_two_gaussians_composed(walk):
+    """Plain guidance has a law of its own, in closed form, and far from the product's; corrections and populations have the product's."""
+    method, n = two_gaussians(), 800 if walk == "population" else 4000
+    exact = product(method.schedule.signal[0], method.schedule.noise[0])
+    asked = {"guided": {}, "corrections": dict(corrections=40), "population": dict(population=64, corrections=3)}[walk]
+    x = method.sample(n, seed=2, label=torch.tensor([[0, 1]]).expand(n, -1), steps=40 if walk == "guided" else 15, **asked)
+    if walk == "guided":
+        assert all(abs(error) < BOUND for error in off(x, *guided(method)))
+        assert off(x, *exact)[0] < -BOUND and off(x, *exact)[1] > BOUND, "too narrow, and too far out"
+    else:
+        assert all(abs(error) < BOUND for error in off(x, *exact))
+
+
+def test_walks_of_composed_energies():
+    """Nothing changes without them; a population is of each sample's own labels; what does not fit together is said."""
+    method, labels = conditional(), torch.tensor([[0, 2]] * 4)
+    plain = method.sample(4, seed=1, label=labels)
+    assert torch.equal(plain, method.sample(4, seed=1, label=labels, corrections=0, population=1))
+    for asked in (dict(corrections=2), dict(population=3, steps=2), dict(population=2, steps=2, corrections=1, down_to=2)):
+        found = method.sample(4, seed=1, label=labels, **asked)
+        assert found.shape == plain.shape and not torch.equal(found, plain)
+        assert torch.equal(found, method.sample(4, seed=1, label=labels, **asked))
+    far = two_gaussians().sample(64, seed=3, label=torch.arange(64)[:, None] % 2, population=32)
+    assert (far[0::2, 0] > far[0::2, 1]).float().mean() > 0.8 and (far[1::2, 1] > far[1::2, 0]).float().mean() > 0.8
+    for options, message in (
+        (dict(corrections=-1), "corrections must be 0 or more, got -1"),
+        (dict(population=0), "population must be 1 or more, got 0"),
+        (dict(corrections=0.5), "corrections must be a whole number"),
+        (dict(corrections=1, use="initializer"), "need energies"),
+        (dict(population=2, start=torch.zeros(4, DIM)), "no constraint, no start and no shared noise"),
+        (dict(population=2, constraint=lambda x, signal, noise: x), "no constraint, no start and no shared noise"),
+    ):
+        with pytest.raises(InputError, match=message):
+            method.sample(4, label=labels, **options)
+    with pytest.raises(InputError, match="a population needs a model of"):
+        toy().sample(2, population=2)
+    with pytest.raises(InputError, match="a population needs a model of"):
+        conditional(label_dropping=0.0).sample(3, label=1, population=2)
+
+
+def test_corrections_keep_a_constraint():
+    method = tw.method("cdrl/digits", net=dict(width=16), initializer=dict(width=8), steps=2)
+
+    def constraint(x: Tensor, signal: float, noise: float) -> Tensor:
+        return torch.cat([torch.full_like(x[:, :, :4], 0.5 * signal), x[:, :, 4:]], 2)
+
+    x = method.sample(3, seed=1, constraint=constraint, denoise=False, corrections=3)
+    assert torch.allclose(x[:, :, :4], torch.full_like(x[:, :, :4], 0.5 * method.schedule.signal[0]), atol=1e-5)
+    assert not torch.equal(x, method.sample(3, seed=1, constraint=constraint, denoise=False))
+
+
+def test_concepts_that_are_learned_together_are_learned_by_their_sum():
+    """The loss of a batch whose images have two labels is that of the composed energies; rows of one label are as without."""
+    method = conditional(together=1.0, label_dropping=0.0)
+    y, t = random.normal(6, DIM, generator=random.seeded(14)), torch.arange(6)
+    labels = torch.tensor([[0, 2]] * 6)
+    for function in (method.marginal, method.proposal_mean):
+        first, second, free = (function(y, t, label) for label in (labels[:, 0], labels[:, 1], None))
+        torch.testing.assert_close(function(y, t, labels), first + second - free, rtol=1e-4, atol=1e-4)
+        alone = torch.stack([labels[:, 0], torch.full((6,), -1)], 1)
+        torch.testing.assert_close(function(y, t, alone), first, rtol=1e-4, atol=1e-4)
+    update, batch = Recorder(3), Gaussian(3).batch(0, 60, 1)
+    method.step(Batch(batch.x, labels.repeat(10, 1)), update)
+    assert all(loss.isfinite() for loss in update.losses.values()) and set(update.losses) == {"energy", "initializer"}
+
+
 # --- sampling
 
 

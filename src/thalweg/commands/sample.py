@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # options that are passed to the method's own `sample`, where they are given
-PASSED = ("guide", "resample", "proposals", "steps", "eta", "spacing", "chain_noise")
+PASSED = ("guide", "resample", "corrections", "population", "proposals", "steps", "eta", "spacing", "chain_noise")
 
 WIDEST = 20  # columns of a picture of all classes
 
@@ -36,6 +36,10 @@ class Options:
     """what guidance weighs, where the method has both: energies and proposals (both), or proposals alone (initializer)"""
     resample: int | None = None
     """times that each noise level is drawn, noised up again in between, where the method can; brings concepts together"""
+    corrections: int | None = None
+    """steps of MALA at each noise level, where the method can: what is sampled there is then the composed energy itself"""
+    population: int | None = None
+    """particles for each sample, weighed and drawn again at each noise level, where the method can; the other way to the composed energy"""
     proposals: int | None = None
     """draws of each step, of which one is kept by its weight under the energy, where the method can"""
     steps: int | None = None
@@ -56,7 +60,9 @@ class Options:
 
 def run(arguments: list[str]) -> None:
     options = parse(Options, arguments, "sample")
-    above_zero(options, "n", "steps", "resample", "proposals")
+    above_zero(options, "n", "steps", "resample", "population", "proposals")
+    if options.corrections is not None and options.corrections < 0:
+        raise InputError(f"--corrections must be 0 or more, got {options.corrections}")
     check_seed(options.seed)
     if options.eta is not None and not 0 <= options.eta <= 1:
         raise InputError(f"--eta must be between 0 (DDIM) and 1 (DDPM), got {options.eta}")

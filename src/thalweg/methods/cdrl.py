@@ -21,13 +21,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from thalweg import random
-from thalweg.chain import MALA, Chain, Jump, Langevin, measured_back
+from thalweg.chain import MALA, Chain, Langevin, measured_back
 from thalweg.compiled import Faster
 from thalweg.config import STRICT, Common, Count, DataNeeds, Fraction, NotNegative, Positive, Whole
 from thalweg.data.base import Batch
 from thalweg.energy import Energy, gaussian, score
 from thalweg.errors import InputError
-from thalweg.guidance import Concepts, asked_for, checked_labels, given, some_left_out
+from thalweg.guidance import Concepts, all_of, asked_for, checked_labels, given, some_left_out
 from thalweg.levels import CosineLevels, LevelSchedule, LevelTable
 from thalweg.methods.base import Method, Update, check_start, finished
 from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet, PatchUNet
@@ -36,6 +36,7 @@ from thalweg.nn.log_snr import see_log_snr, start_at_zero
 from thalweg.nn.published import RecoveryNet
 from thalweg.nn.waves import Waves
 from thalweg.objective import recovery, squared_error
+from thalweg.particles import Particles, corrected
 from thalweg.replay import AdaptiveStep
 from thalweg.sample import Constraint, Trace, posterior_mean
 
@@ -50,6 +51,9 @@ class Config(Common):
     """model p(x | label) and p(x); of several concepts (labels [B, M]) `classes` is the sum of their numbers of values"""
     label_dropping: Fraction = 0.1
     """share of training labels that are left out, so that p(x) is trained too; 0 trains p(x | label) alone"""
+    together: Fraction = 0.0
+    """share of images of several concepts that are learned given all of them, by the sum of energies that samples take (eq. 5.11); the
+    others given one (paper), from which a model learns which concepts are never seen together (ours)"""
     guidance: float = 1.0
     """default guidance of samples by label, w + 1 of eq. 5.9: 1 samples p(x | label), 0 ignores the label"""
     guide: Literal["both", "initializer"] = "both"
@@ -201,8 +205,10 @@ class CDRL(Method):
         The network's one output is f̂, as in the paper. With readout "inner" (ours) it puts out a map m in the shape of y and a number
         l, and E = ½‖u‖² + r_t ⟨u, m(u, t)⟩ − l(u, t)/σ̄_t: u is y in units of its standard deviation if the data were N(0, s² I),
         r_t = ᾱ_t s/σ̄_t. The slope then has a direct path to every pixel, as in a denoiser (cf. Du et al. 2023, sec. 4.1), and m has
-        the same size at every level.
+        the same size at every level. With labels [B, M] it is the sum of eq. 5.11.
         """
+        if label is not None and label.dim() == 2:
+            return given(self.marginal, all_of(label))(y, t=t)
         c, std = self.config, _rows(self.table.std[t], y)
         u = y / std
         out = self.net(u, t, label) if c.conditional else self.net(u, t)
@@ -229,6 +235,8 @@ class CDRL(Method):
         The mean is linear in x_{t+1} and in each of y_t, x̂_0 and ε̂. The network's output corrects the best linear guess of the one that it
         predicts, so that an untrained initializer proposes the same whichever that is.
         """
+        if label is not None and label.dim() == 2 and self._proposes_by_label:
+            return given(self.proposal_mean, all_of(label))(x_next, t=t)
         out, _ = self.initializer(x_next, t + 1, label) if self._proposes_by_label else self.initializer(x_next, t + 1)
         return _rows(self.table.guess[t], x_next) * x_next + _rows(self.correction[t], x_next) * out.reshape(x_next.shape).to(x_next)
 
@@ -271,7 +279,7 @@ class CDRL(Method):
         if energy is not None:
             target, condition = (lambda z: energy(unit * z, t=t) + self.bridge(unit * z, x_next, t)), {}
         if isinstance(chain, MALA):
-            options |= {"step": 1.0, "jump": _bridge_jump(x_next, self.table.pull[t], unit, generator)}
+            options |= {"step": 1.0, "jump": self.table.jump(x_next, t, unit, generator)}
         else:
             options |= {"step": math.sqrt(chain.steps / max(1, steps))}
         onto = None if project is None else lambda z: project(unit * z) / unit
@@ -295,7 +303,7 @@ class CDRL(Method):
     def step(self, batch: Batch, update: Update) -> None:
         c, g, x0, trace = self.config, update.generator, batch.x, Trace(average=self.config.refined_target == "mean")
         t = random.integers(len(x0), 0, c.levels, generator=g, device=x0.device)
-        label = some_left_out(batch.label, c.label_dropping, g) if c.conditional else None
+        label = some_left_out(batch.label, c.label_dropping, g, c.together) if c.conditional else None
         e = random.normal_like(x0, g)
         y, x_next = self.schedule.pair(x0, t, e, None if c.variance_reduction else random.normal_like(x0, g))
         mean = None if self.initializer is None else self.proposal_mean(x_next, t, label)
@@ -353,6 +361,8 @@ class CDRL(Method):
         shared: Literal["nothing", "proposals", "all"] = "nothing",
         constraint: Constraint | None = None,
         resample: int | None = None,
+        corrections: int = 0,
+        population: int = 1,
         down_to: int = 0,
         denoise: bool = True,
     ) -> Tensor:
@@ -367,54 +377,48 @@ class CDRL(Method):
         (by default `seed` too); `start` gives x_T itself, `shared` all rows one noise of the proposals (Figure 5.9c), or of the chains too.
         `constraint` puts back what is known of x_t after each proposal and each Langevin step (sec. 5.4.7); with `resample` > 1 each
         level below the top is drawn as often, noised up again in between, which brings known and free pixels, or concepts, together.
+        `corrections` steps of MALA follow at each level on its energy alone, composed and guided; with a `population` > 1 p(x) moves so
+        many particles a sample, and their weights make them draws of the composed energies, see `thalweg.particles` (both ours).
         `down_to` > 0 stops at that level, with samples x_t as they are. At level 0 `denoise` takes its noise off by eq. 5.16.
         """
         c, s, device = self.config, self.schedule, self.device
         guide, resample = c.guide if guide is None else guide, c.resample if resample is None else resample
-        self._check_request(n, use=use, shared=shared, guide=guide, steps=steps, start=start, resample=resample, down_to=down_to)
-        concepts = self._concepts(n, label, c.guidance if guidance is None else guidance)
-        mean = given(self.proposal_mean, concepts if self._proposes_by_label else [])
+        self._check_request(n, use, shared, guide, steps, start, resample, corrections, population, constraint, down_to)
+        rows, concepts = n * population, self._concepts(n, label, c.guidance if guidance is None else guidance)
+        concepts = [(label.repeat_interleave(population), weight) for label, weight in concepts]
+        mean = given(self.proposal_mean, concepts if self._proposes_by_label and population == 1 else [])
         energy = given(self.marginal, concepts if guide == "both" else [(label, min(weight, 1.0)) for label, weight in concepts])
-        first, proposals, chains = self._noise_sources(n, seed, seed if chain_seed is None else chain_seed, shared)
+        moving = energy if population == 1 else self.marginal
+        crowd = Particles(n, population, lambda y, t: energy(y, t=t) - self.marginal(y, t))
+        first, proposals, chains = random.of_samples(rows, seed, seed if chain_seed is None else chain_seed, shared, device)
 
         def draw(x: Tensor, t: Tensor, known: Callable[[Tensor], Tensor] | None) -> Tensor:
-            y = x
-            if use != "energy" and self.initializer is not None:
-                y = self.propose(mean(x, t=t), t, proposals)
-                y = y if known is None else known(y)
-            return y if use == "initializer" else self.refine(y, x, t, energy=energy, steps=steps, generator=chains, project=known)
+            proposed = x if use == "energy" or self.initializer is None else self.propose(mean(x, t=t), t, proposals)
+            y = proposed if known is None or proposed is x else known(proposed)
+            return y if use == "initializer" else self.refine(y, x, t, energy=moving, steps=steps, generator=chains, project=known)
 
         def up(y: Tensor, level: int) -> Tensor:
             x = y + float(self.table.pull[level]) ** -0.5 * random.normal_like(y, proposals)  # y_t + σ_{t+1} ξ
             return x if constraint is None else constraint(x, s.signal[level + 1], s.noise[level + 1])
 
-        x = random.normal(n, *c.shape, generator=first, device=device) if start is None else start.to(device)
+        x = random.normal(rows, *c.shape, generator=first, device=device) if start is None else start.to(device)
         x = x if constraint is None else constraint(x, s.signal[-1], s.noise[-1])
         for level in reversed(range(down_to, c.levels)):
-            t, alpha = torch.full((n,), level, device=device), float(self.table.alpha[level])
+            t, alpha = torch.full((rows,), level, device=device), float(self.table.alpha[level])
             known = measured_back(constraint, alpha * s.signal[level], alpha * s.noise[level])  # of y_t = α_{t+1} x_t
             y = draw(x, t, known)
             for _ in range(resample - 1 if level < c.levels - 1 else 0):
                 y = draw(up(y, level), t, known)
-            x = y / alpha
-        if down_to:
-            return x
-        x = self._tweedie(x, t, energy, c.tweedie) if denoise and c.tweedie and use != "initializer" else x
-        return x if c.autoencoder else finished(x)
+            correct = partial(corrected, partial(energy, t=t), corrections, alpha * s.noise[level], known, chains)
+            with frozen(self.net):
+                x = crowd.follow(y, t, correct, chains) / alpha
+        if denoise and c.tweedie and use != "initializer" and not down_to:
+            x = self._tweedie(x, t, energy, c.tweedie)
+        x = crowd.chosen(x, chains)
+        return x if down_to or c.autoencoder else finished(x)
 
-    def _noise_sources(
-        self, n: int, seed: int, chain_seed: int, shared: str
-    ) -> tuple[random.Generator, random.Generator, random.Generator]:
-        """Generators of x_T, of the proposals and of the chains; what all rows share has a generator for each row, all with one seed."""
-        first, chains = (random.seeded(*key, device=self.device) for key in ((seed, 4), (chain_seed, 5)))
-        if shared == "nothing":
-            return first, first, chains
-        proposals = tuple(random.seeded(seed, 6, device=self.device) for _ in range(n))
-        same = tuple(random.seeded(chain_seed, 5, device=self.device) for _ in range(n))
-        return first, proposals, same if shared == "all" else chains
-
-    def _check_request(self, n: int, *, use, shared, guide, steps, start, resample, down_to) -> None:
-        c, alone = self.config, self.initializer is None
+    def _check_request(self, n: int, use, shared, guide, steps, start, resample, corrections, population, constraint, down_to) -> None:
+        c, alone, bound = self.config, self.initializer is None, (constraint, start, shared) != (None, None, "nothing")
         check_start(self, start, n)
         _refuse(
             (use not in ("both", "initializer", "energy"), f"use must be 'both', 'initializer' or 'energy', got {use!r}"),
@@ -425,6 +429,11 @@ class CDRL(Method):
             (guide == "initializer" and not c.initializer_conditional, "guide = 'initializer' needs initializer_conditional = True"),
             (steps is not None and steps < 0, f"steps must be 0 or more, got {steps}"),
             (resample < 1, f"resample must be 1 or more, got {resample}"),
+            (corrections < 0, f"corrections must be 0 or more, got {corrections}"),
+            (population < 1, f"population must be 1 or more, got {population}"),
+            (use == "initializer" and (corrections, population) != (0, 1), "corrections and a population need energies: use = 'both'"),
+            (population > 1 and not (c.conditional and c.label_dropping), "a population needs a model of p(x | label) and of p(x)"),
+            (population > 1 and bound, "a population takes no constraint, no start and no shared noise"),
             (not 0 <= down_to < c.levels, f"down_to must be a level from 0 to {c.levels - 1}, got {down_to}"),
         )
 
@@ -509,11 +518,3 @@ def _check(c: Config) -> None:
         (c.chain.steps < 1, "chain.steps must be 1 or more"),
         (isinstance(c.chain, Langevin) and c.chain.clamp, "chain.clamp = True cannot be: chains run in units of s_t"),
     )
-
-
-def _bridge_jump(x_next: Tensor, pull: Tensor, unit: Tensor, generator: random.Generator) -> Jump:
-    """Jumps by the quadratic term's own Gaussian, in the coordinate y/unit: the weights of modes that MALA cannot cross between (ours)."""
-    pull = _rows(pull, x_next)
-    centre = torch.where(pull > 0, x_next, 0.0) / unit
-    width = torch.where(pull > 0, pull, 1.0).rsqrt() / unit
-    return Jump(lambda n: centre + width * random.normal_like(centre, generator), lambda z: gaussian((z - centre) / width))
