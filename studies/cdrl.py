@@ -9,11 +9,13 @@ The other parts measure runs, below `--runs`:
 
     thalweg train cdrl/digits --out runs/cdrl-digits --compile true --precision bf16 --threads 1
     thalweg train cdrl/digits-conditional --out runs/cdrl-digits-conditional --compile true --precision bf16 --threads 1
-    thalweg train cdrl/paired-digits --out runs/cdrl-paired --compile true --precision bf16 --threads 1
+    thalweg train cdrl/paired-digits --out runs/cdrl-paired --threads 1
+    thalweg train cdrl/paired-digits --out runs/cdrl-paired-alone --threads 1 --together 0 --images 500000 --chain.steps 15 --chain.step 1
     thalweg train cdrl/inked-digits --out runs/cdrl-inked --compile true --precision bf16 --threads 1
     thalweg train autoencoder/fashion-mnist --out runs/autoencoder --precision bf16 --threads 1
     thalweg train cdrl/fashion-mnist-latent --out runs/cdrl-latent --compile true --precision bf16 --threads 1
     python -m studies.cdrl toys digits conditional composition inpainting latent
+    python -m studies.cdrl composition --data paired-digits
     python -m studies.cdrl ablation --seconds 60 --precision bf16
     python -m studies.cdrl ablation --data fashion-mnist --size 14 --updates 5000 --batch 64 --width 256
     python -m studies.cdrl handover --data fashion-mnist --seconds 600 --precision bf16
@@ -42,9 +44,9 @@ from torch import Tensor
 
 import thalweg as tw
 from studies.measures import ENDLESS, Judge, auroc_of, mean, means, paired, psnr_hidden, ratio, sets_of, standard_error, trained
-from studies.runner import Options, Part, Row, Study, name_of, precise, table
+from studies.runner import Options, Part, Row, Study, file_of, name_of, precise, table
 from studies.tables import Each, Picture, Section, Shown, Table, shown
-from thalweg import tasks
+from thalweg import particles, tasks
 from thalweg.arena.price import images_for
 from thalweg.checkpoint import read_stats
 from thalweg.data import attributes
@@ -56,20 +58,18 @@ RESAMPLE = 4
 UNSEEN = "never seen together"
 COMPOSED = tuple(("both", w) for w in (0.0, 0.25, 0.5)) + tuple(("initializer", w) for w in (0.5, 0.75, 1.0))
 BEST = ("initializer", 0.75)
-# of pairs of digits: how the energies of a level are walked, at w = 0 but where a row says more; samples of each kind of pairs
-PAIRED: dict[str, dict[str, Any]] = {
-    "paired-digits, one concept at a time": dict(run="cdrl-paired"),
-    "paired-digits, learned together": dict(run="cdrl-paired-together"),
-}
+# pairs of digits: runs by what they learned of each image, and how the energies of a level are walked, at w = 0 but where a row says more
+PAIRED: dict[str, str] = {"one concept at a time": "cdrl-paired-alone", "both together": "cdrl-paired"}
 WALKS: dict[str, dict[str, Any]] = {
-    "one draw": {},
-    "four draws": dict(resample=4),
-    "four draws, proposals guided": dict(resample=4, guide="initializer", w=0.75),
-    **{f"{steps} corrections": dict(corrections=steps) for steps in (5, 20, 60)},
-    "population of 8, 5 corrections": dict(population=8, corrections=5),
+    "one draw": dict(n=500),
+    "one draw, guided": dict(n=500, w=0.25),
+    "one draw, proposals guided": dict(n=500, guide="initializer", w=0.5),
+    "four draws, proposals guided": dict(n=500, guide="initializer", w=0.75, resample=4),
+    **{f"{steps} corrections": dict(n=200, corrections=steps) for steps in (2, 5, 20)},
+    "population of 8, 3 corrections": dict(n=100, population=8, corrections=3),
 }
-SHOWN = ("four draws",)
-PAIRS, READ = 500, 300  # samples of each kind of pairs, real images that energies read
+SHOWN = ("one draw", "one draw, proposals guided", "20 corrections")
+READ, KEPT = 300, 60  # real images that energies read, and steps of MALA that should leave them what they are
 # ways of sampling digits
 WAYS = {f"{n} steps": {"steps": n} for n in (15, 8, 5, 3)} | {f"{use} only": {"use": use} for use in ("initializer", "energy")}
 GUIDANCE = (0.0, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
@@ -327,7 +327,7 @@ def composition(options: Options) -> dict[str, Any]:
     """
     paired_digits = partial(tw.data.paired, copies=2)
     if options.data == "paired-digits":
-        return {name: walked(options.runs / row["run"], paired_digits, options) for name, row in PAIRED.items()}
+        return {name: walked(options.runs / run, paired_digits, options) for name, run in PAIRED.items()}
     sets = {
         "paired-digits": ("cdrl-paired", paired_digits),
         "inked-digits": ("cdrl-inked", partial(tw.data.coloured, first="digit", ground="black", copies=1)),
@@ -406,56 +406,85 @@ def readers(data: str, make: Callable[..., Any]) -> tuple[dict[str, Any], Tensor
 
 
 def walked(run: Path, make: Callable[..., Any], options: Options) -> dict[str, Any]:
-    """Pairs of digits by walk, with passes of the energy's network and CPU seconds a sample; how real images are read, and samples of one.
+    """Pairs of digits by walk, with passes of the energy's network and CPU seconds a sample; what energies say of real images.
 
-    `read`: the share of real images of each kind of pairs of which both digits are read right by the model's own energies given one label,
-    from the lowest level up; `one concept`: samples of one label.
+    `real`: shares that the judges read right. `read`: those of which both digits are of least energy given one label, from the lowest level
+    up. `kept`: what chains on the energy of one level make of real images with its noise. `one concept`: samples of one label.
     """
     model, (judges, x, label), passes = tw.load(run), readers("paired-digits", make), [0]
     concepts = tw.data.concepts("paired-digits")
     model.net.register_forward_hook(lambda net, given, out: passes.__setitem__(0, passes[0] + len(given[0])))
     same = label["left"] == label["right"]
+    real = {kind: (x[where], {c: label[c][where] for c in concepts}) for kind, where in ((UNSEEN, same), ("seen", ~same))}
 
     def right(images: Tensor, wanted: dict[str, Tensor]) -> Row:
         """Shares of images that show what was wanted, as the judges read them, of all and of each concept."""
-        each = {c: judges[c].logits(images).argmax(1) == values for c, values in wanted.items()}
-        joint = torch.stack(list(each.values())).all(0).float()
+        each = {c: (judges[c].logits(images.clamp(-1, 1)).argmax(1) == values).float() for c, values in wanted.items()}
+        joint = torch.stack(list(each.values())).amin(0)
         error = math.sqrt(float(joint.mean()) * (1 - float(joint.mean())) / len(joint))
-        return {"joint": float(joint.mean()), "standard_error": error} | {c: float(values.float().mean()) for c, values in each.items()}
+        return {"joint": float(joint.mean()), "standard_error": error} | {c: float(values.mean()) for c, values in each.items()}
 
-    def drawn(wanted: dict[str, Tensor], name: str, *, guide: str = "both", w: float = 0.0, resample: int = 1, **walk: Any) -> Row:
+    def drawn(wanted: dict[str, Tensor], name: str, *, n: int, guide: str = "both", w: float = 0.0, resample: int = 1, **walk: Any) -> Row:
         asked, started, passes[0] = attributes.join_label(wanted, concepts), time.process_time(), 0
-        with precise(options.precision):
-            images = model.sample(len(asked), seed=1, label=asked, guidance=1 + w, guide=guide, resample=resample, **walk).float()
-        cost = {"passes": passes[0] / len(asked), "cpu_seconds_sample": (time.process_time() - started) / len(asked)}
+        images = model.sample(n, seed=1, label=asked, guidance=1 + w, guide=guide, resample=resample, **walk)
+        cost = {"passes": passes[0] / n, "cpu_seconds_sample": (time.process_time() - started) / n}
         if name:
-            tw.plot.grid(images[:100], options.pictures / f"cdrl_paired_{name}.png", columns=10)
-        return {"n": len(asked)} | right(images, wanted) | cost
+            tw.plot.grid(
+                images[:100], options.pictures / file_of("cdrl", run.name.removeprefix("cdrl-"), name.replace(" ", "_")), columns=10
+            )
+        return {"n": n} | right(images, wanted) | cost
 
-    read = {kind: [own_reading(model, x[where][:READ], label, where, level) for level in range(model.config.levels)]
-            for kind, where in ((UNSEEN, same), ("seen", ~same))}  # fmt: skip
-    real = {kind: right(x[where], {c: label[c][where] for c in concepts}) for kind, where in ((UNSEEN, same), ("seen", ~same))}
-    found: dict[str, Any] = {"training": length_of(run), "real": real, "read": read, "rows": []}
-    print(run.name, real, read, flush=True)
-    pairs = {UNSEEN: [(i, i) for i in range(10)], "seen": [(i, j) for i in range(10) for j in range(10) if i != j]}
+    found: dict[str, Any] = {
+        "training": length_of(run),
+        "real": {kind: right(*images) for kind, images in real.items()},
+        "read": {kind: [own_reading(model, *images, level) for level in range(model.config.levels)] for kind, images in real.items()},
+        "kept": [kept(model, *real["seen"], level, right) for level in range(model.config.levels)],
+        "rows": [],
+    }
+    print(run.name, found, flush=True)
+    pairs = {UNSEEN: [(i, i) for i in range(10)], "seen": [(i, (i + k) % 10) for k in range(1, 10) for i in range(10)]}
     for name, walk in WALKS.items():
         for kind, values in pairs.items():
-            rows = torch.tensor(values).repeat(-(-PAIRS // len(values)), 1)[:PAIRS]
-            picture = f"{run.name}_{name}".replace(" ", "_").replace(",", "") if kind == UNSEEN and name in SHOWN else ""
+            rows = torch.tensor(values).repeat(-(-walk["n"] // len(values)), 1)[: walk["n"]]
+            picture = f"{name} {kind}" if name in SHOWN and kind == UNSEEN else ""
             row = drawn({"left": rows[:, 0], "right": rows[:, 1]}, picture, **walk)
             found["rows"].append({"walk": name, "pairs": kind} | row)
             print(run.name, found["rows"][-1], flush=True)
-    found["one concept"] = {c: drawn({c: torch.arange(PAIRS) % 10}, "")["joint"] for c in concepts}
+    one = WALKS["one draw, proposals guided"]
+    found["one concept"] = {c: drawn({c: torch.arange(one["n"]) % 10}, "", **one)[c] for c in concepts}
     return found
 
 
-def own_reading(model: Any, x: Tensor, label: dict[str, Tensor], where: Tensor, level: int) -> float:
+def noised_to(model: Any, x: Tensor, level: int) -> Tensor:
+    return model.schedule.diffuse(x, torch.full((len(x),), level), tw.random.normal_like(x, tw.random.seeded(3, level)))
+
+
+def own_reading(model: Any, x: Tensor, label: dict[str, Tensor], level: int) -> float:
     """The share of images [N, ...] with noise of a level of which both digits are those of least energy given one label."""
-    noised = model.schedule.diffuse(x, torch.full((len(x),), level), tw.random.normal_like(x, tw.random.seeded(3, level)))
+    noised = noised_to(model, x[:READ], level)
     with torch.no_grad():
         energies = torch.stack([model.energy(noised, t=level, label=value) for value in range(20)], 1)
     left, right = (energies[:, part].argmin(1) for part in (slice(10), slice(10, 20)))
-    return float(((left == label["left"][where][: len(x)]) & (right == label["right"][where][: len(x)])).float().mean())
+    return float(((left == label["left"][:READ]) & (right == label["right"][:READ])).float().mean())
+
+
+def kept(model: Any, x: Tensor, wanted: dict[str, Tensor], level: int, right: Callable[[Tensor, dict[str, Tensor]], Row]) -> Row:
+    """Of real images with the noise of a level: energy and standard deviation of x̂₀ before MALA on that level's energy and after it.
+
+    x̂₀ is the mean by Tweedie's formula; `read` the share of which both digits are read from it. Of energies without labels and composed.
+    """
+    few = {c: values[:READ] for c, values in wanted.items()}
+    own, start = attributes.join_label(few, tw.data.concepts("paired-digits")), noised_to(model, x[:READ], level)
+    signal, sigma, row = model.schedule.signal[level], model.schedule.noise[level], {"level": level}
+    for name, label in (("no label", None), ("both", own)):
+        energy = partial(model.energy, t=level, label=label)
+        for when, steps in (("before", 0), ("after", KEPT)):
+            with torch.no_grad():
+                z = particles.corrected(energy, steps, sigma, None, tw.random.seeded(4), start)
+            value, slope = tw.value_and_score(energy, z)
+            x0 = (z + sigma**2 * slope) / signal
+            row |= {f"{name}, {when}": {"energy": float(value.mean()), "std": float(x0.std()), "read": right(x0, few)["joint"]}}
+    return row
 
 
 def partial_source(source: Callable[..., Any], split: str) -> Callable[..., Any]:
@@ -772,6 +801,32 @@ COMPOSITION = [
     *(Picture("Pairs never seen in training", f"cdrl_{name}.png") for name in ("paired-digits_left_right", "inked-digits_digit_colour")),
 ]
 FILLS = ("one completion", "mean of 8", "mean fill", "nearest fill")
+WALKED = [
+    "Pairs of digits, of two models: one learned one concept of each image at a time ({alone[training][images]:,} images, chains of 15 "
+    "steps), one both together ({both[training][images]:,} images, 8 steps). Both digits of real images are read right by the judges in "
+    "{both[real][never seen together][joint]:.1f %} of equal pairs and {both[real][seen][joint]:.1f %} of others. A pass is one of the "
+    "energy's network, for one image and one label:",
+    Table(
+        "learned | walk | pairs | n | both correct = joint:.1f % | standard error = standard_error:.1f % | left:.1f % | "
+        "right:.1f % | passes a sample = passes:,.0f | CPU seconds a sample = cpu_seconds_sample:.3f",
+        "walks",
+    ),
+    "Real images with the noise of a level, of which both digits have the least energy given one label, from the lowest level up:",
+    Table(["learned | pairs", *(f"level {level}:.1f %" for level in range(6))], "readings"),
+    "Real images of pairs that were seen, with the noise of a level, before {kept_steps} steps of MALA on the energy of that level alone "
+    "and after them: mean energy in nats, standard deviation of x̂₀, both digits read from x̂₀:",
+    Table(
+        "learned | level | energy of = of | energy before = before.energy:.0f | after = after.energy:.0f | "
+        "deviation before = before.std:.2f | and after = after.std:.2f | read before = before.read:.1f % | "
+        "and after that = after.read:.1f %",
+        "chains",
+    ),
+    *(
+        Picture(f"Equal digits, learned {name}: {walk}", file_of("cdrl", run, f"{walk}_{UNSEEN}".replace(" ", "_")))
+        for name, run in (("one concept at a time", "paired-alone"), ("both together", "paired"))
+        for walk in SHOWN
+    ),
+]
 INPAINTING = [
     "Inpainting {n} held-out {what}, PSNR over the missing pixels in dB:",
     Table(
@@ -816,6 +871,29 @@ def shares(values: dict[str, float]) -> str:
 
 def of_composition(r: dict[str, Any]) -> dict[str, Any]:
     return {"sets": [{"name": name, "judges": shares(found["judge_accuracy"]), **found} for name, found in r["results"].items()]}
+
+
+def of_walks(r: dict[str, Any]) -> dict[str, Any]:
+    found = r["results"]
+    alone, both = (found[name] for name in PAIRED)
+    kinds = ("no label", "both")
+    return {
+        "alone": alone,
+        "both": both,
+        "kept_steps": KEPT,
+        "walks": [{"learned": name, **row} for name, one in found.items() for row in one["rows"]],
+        "readings": [
+            {"learned": name, "pairs": pairs} | {f"level {level}": share for level, share in enumerate(shares)}
+            for name, one in found.items()
+            for pairs, shares in one["read"].items()
+        ],
+        "chains": [
+            {"learned": name, "level": row["level"], "of": kind, "before": row[f"{kind}, before"], "after": row[f"{kind}, after"]}
+            for name, one in found.items()
+            for row in one["kept"]
+            for kind in kinds
+        ],
+    }
 
 
 BY_FRECHET = "Fréchet distance = frechet:.1f | minus that of the twin's proposals = difference ± standard_error:+.1f | images = images:,.0f"
@@ -867,6 +945,7 @@ PARTS = (
     Shown("cdrl_digits", DIGITS, lambda r: {"aurocs": ", ".join(f"{kind} {found['auroc']:.3f}" for kind, found in r["auroc"].items())}),
     Shown("cdrl_conditional", CONDITIONAL),
     Shown("cdrl_composition", COMPOSITION, of_composition),
+    Shown("cdrl_composition_paired-digits", WALKED, of_walks),
     Shown("cdrl_inpainting", INPAINTING, lambda r: {"what": "digits" if r["data"] == "digits" else f"images, {r['data']}"}),
     Shown("cdrl_latent", LATENT),
 )

@@ -106,9 +106,9 @@ ENTRIES = (
           "{inked-digits[rows][8][joint]:.0f %} show both. Asked for a digit *not* in a colour, "
           "{inked-digits[not][denied_share]:.1f %} are.",
           "inked-digits.training.seconds"),
-    Entry("cdrl/paired-digits", "cdrl_paired-digits_left_right.png", "cdrl_composition",
+    Entry("cdrl/paired-digits", "cdrl_paired_one_draw_proposals_guided_never_seen_together.png", "cdrl_composition_paired-digits",
           "Two digits side by side, each asked for by itself, here the same one twice, which was never seen (columns); "
-          "{paired-digits[rows][8][joint]:.0f %} show both.", "paired-digits.training.seconds"),
+          "{both together[rows][4][joint]:.0f %} show both."),
     Entry("cdrl/fashion-mnist-latent", "cdrl_fashion_latent.png", "cdrl_latent",
           "In the latents of an autoencoder: Fréchet {samples[frechet]:.1f±}, floor {samples[floor]:.2f}.", "training.seconds"),
     Entry("ddaebm/25gaussians-weighted", "ddaebm_25gaussians_k16both.png", "ddaebm_weighted",

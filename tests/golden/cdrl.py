@@ -27,11 +27,13 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
 
 def _since(new: dict[str, Any]) -> dict[str, Any]:
     """What has changed on purpose: DRL is Gao et al.'s, CIFAR-10's energy that of Table 5.7, first layers stay in fp32, EMA twins propose
-    where initializers learn from the data first, as Fashion-MNIST's do now too."""
+    where initializers learn from the data first, as Fashion-MNIST's do now too; pairs of digits are learned together."""
     if new["data"] == "fashion-mnist" and not new["autoencoder"]:
         new["data_first"] = 0.6
+    if new["data"] == "paired-digits":
+        new |= {"guidance": 1.5, "resample": 1, "images": 300_000, "chain": new["chain"] | {"steps": 8, "step": 1.37}}
     new |= {"initializer_conditional": True, "data_target": "mean", "slow_proposals": new["data_first"] > 0}
-    new |= {"hand_over": 0.0, "refined_share": 1.0, "refined_target": "end", "together": 0.0}
+    new |= {"hand_over": 0.0, "refined_share": 1.0, "refined_target": "end", "together": float(new["data"] == "paired-digits")}
     for network in (new["net"], new["initializer"] or {}):
         if network.get("kind") in ("patch", "unet"):
             network["precise_first"] = True

@@ -75,3 +75,31 @@ def test_the_ablation_by_updates_on_more_pixels():
     assert all(fields["images"] == 5000 * 64 and fields["batch"] == 64 and fields["net"] == {"width": 512} for _, fields in asked)
     usual = cdrl.ablation_settings(cdrl.FULL, cdrl.STUDY.parser().parse_args([]))[1]
     assert usual["images"] == cdrl.ENDLESS and usual["net"] == {"width": 256}
+
+
+def test_pairs_of_digits_by_walk(monkeypatch, tmp_path):
+    """Passes of the network as a walk needs them, and figures of an untrained model, whose energies know nothing of labels."""
+    model = tw.method("cdrl/paired-digits", net=dict(width=8), initializer=dict(width=8), steps=2)
+    x = tw.random.normal(40, 1, 8, 16, generator=tw.random.seeded(1)).clamp(-1, 1)
+    label = {"left": torch.arange(40) % 10, "right": torch.arange(40) // 4}
+    judge = SimpleNamespace(logits=lambda images: torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)])
+    monkeypatch.setattr(tw, "load", lambda run: model)
+    monkeypatch.setattr(cdrl, "readers", lambda data, make: ({"left": judge, "right": judge}, x, label))
+    monkeypatch.setattr(cdrl, "length_of", lambda run: {"images": 1})
+    walks = {"one draw": dict(n=20), "3 corrections": dict(n=10, corrections=3), "population": dict(n=10, population=2)}
+    monkeypatch.setattr(cdrl, "WALKS", walks | {"one draw, proposals guided": dict(n=10, guide="initializer", w=0.5)})
+    monkeypatch.setattr(cdrl, "KEPT", 2)
+    options = SimpleNamespace(pictures=tmp_path)
+    found = cdrl.walked(tmp_path / "cdrl-paired", None, options)
+    passes = {row["walk"]: row["passes"] for row in found["rows"]}
+    # 6 levels of 2 steps and the last formula, p(x) and two labels each; MALA looks at its start too; a population moves by p(x)
+    assert passes["one draw"] == 3 * (6 * 2 + 1) and passes["3 corrections"] == 3 * (6 * 2 + 6 * 4 + 1)
+    assert passes["population"] == 2 * (6 * 2 + 2 * 6 * 4 + 3)
+    assert [row["pairs"] for row in found["rows"][:2]] == [cdrl.UNSEEN, "seen"]
+    equal, other = found["rows"][:2]
+    assert [equal[key] for key in ("left", "right", "joint")] == pytest.approx([0.1] * 3), "the judges read zeros everywhere"
+    assert other["joint"] == 0
+    assert len(list(tmp_path.glob("*.png"))) == 2 and [row["level"] for row in found["kept"]] == list(range(6))
+    assert all(row["no label, before"] == row["both, before"] for row in found["kept"]), "an untrained energy is the same given all labels"
+    shown = cdrl.of_walks({"results": {name: found for name in cdrl.PAIRED}})
+    assert len(shown["walks"]) == 16 and len(shown["readings"]) == 4 and len(shown["chains"]) == 24

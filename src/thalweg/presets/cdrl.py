@@ -24,6 +24,9 @@ _DIGITS = dict(_SMALL | _WIDE, data="digits", shape=(1, 8, 8), images=500_000)
 # several concepts composed in sampling, their numbers of values summed; guidance found on held-out pairs of inked digits
 # (studies/cdrl composition)
 _COMPOSED = dict(_DIGITS | _DATA_FIRST, conditional=True, guide="initializer", guidance=1.75, resample=4)
+# digits that are never next to themselves must be learned together (studies/cdrl composition --data paired-digits); each step of a chain
+# costs three passes of the network then, so that chains have half as many, which are as much longer as their square root says
+_TOGETHER = dict(together=1.0, chain=Langevin(steps=8, step=1.37), images=300_000, guidance=1.5, resample=1)
 # 28 pixels are 7×7 patches; not run at length, not measured
 _PATCHES = PatchNet(width=64, blocks=4, patch=4, precise_first=True)
 _FASHION = dict(_DATA_FIRST, net=_PATCHES, initializer=_PATCHES)
@@ -55,7 +58,7 @@ PRESETS = {
     "digits":               dict(_DIGITS),
     "digits-conditional":   dict(_DIGITS, classes=10, conditional=True),
     # digit × digit, digit × ink, and digit × ink × background (not at its target yet)
-    "paired-digits":        dict(_COMPOSED, data="paired-digits", shape=(1, 8, 16), classes=20),
+    "paired-digits":        dict(_COMPOSED | _TOGETHER, data="paired-digits", shape=(1, 8, 16), classes=20),
     "inked-digits":         dict(_COMPOSED, data="inked-digits", shape=(3, 8, 8), classes=15, images=850_000),
     "coloured-digits":      dict(_COMPOSED, data="coloured-digits", shape=(3, 8, 8), classes=20, images=600_000),
     "digits-drl":           dict(_DIGITS | _DRL),
