@@ -113,6 +113,8 @@ HANDOVER: dict[str, dict[str, Any]] = {
     "the twin's proposals, means of chains": TWIN | dict(refined_target="mean"),
     "the twin's proposals, means by the level above": TWIN | dict(refined_target="above"),
     "the twin's proposals and chains": TWIN | dict(refined_target="slow"),
+    "the twin's proposals, with a latent": TWIN | dict(initializer_latent=8),
+    "the twin's proposals, with a latent, never handed over": TWIN | dict(initializer_latent=8, data_first=1.0),
 }
 BASE = "mean given x0, proposals of the EMA twin"
 OF_PRESET = dict(data_first=0.6, slow_proposals=False)  # of `HANDED`, where networks, batches, rates and the twin are a preset's

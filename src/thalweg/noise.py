@@ -62,6 +62,13 @@ class Schedule:
         value = self._tables[key][t].to(torch.float32 if like is None else like.dtype)
         return value if like is None or value.dim() == 0 else value.view(-1, *[1] * (like.dim() - 1))
 
+    def level_below(self, std: float) -> tuple[int, float]:
+        """The highest level t < T whose σ̄_t/ᾱ_t is at most `std`, else 0, and the w of ᾱ_t (x + std·ε) = x_t + w ε; 0 within 1 %."""
+        ratios = [b / a for a, b in zip(self.signal[:-1], self.noise[:-1])]
+        level = max([t for t, ratio in enumerate(ratios) if ratio < 1.01 * std], default=0)
+        rest = std**2 - ratios[level] ** 2 if std > 1.01 * ratios[level] else 0.0
+        return level, self.signal[level] * math.sqrt(rest)
+
     def alpha(self, t: Tensor | int, like: Tensor | None = None) -> Tensor:
         """ᾱ_t for levels `t` [B] (or one level), shaped to multiply `like` [B, ...] where given."""
         return self._at("alpha", t, like)

@@ -334,3 +334,10 @@ def test_an_extractor_takes_what_the_door_takes():
     nets = [extractor((one, one), name="mine", config=config, cache=False) for one in given]
     features = [net.features(of(PICTURES).all().x) for net in nets]
     assert all(torch.equal(one, features[0]) for one in features)
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tw.plot.grid(torch.zeros(1, 1, 8, 8), tmp_path / "picture.png")
+    with pytest.raises(InputError, match="data are needed"):
+        tw.method("egc/digits", data="")

@@ -34,6 +34,7 @@ def _since(new: dict[str, Any]) -> dict[str, Any]:
         new |= {"guidance": 1.5, "resample": 1, "images": 300_000, "chain": new["chain"] | {"steps": 8, "step": 1.37}}
     new |= {"initializer_conditional": True, "data_target": "mean", "slow_proposals": new["data_first"] > 0}
     new |= {"hand_over": 0.0, "refined_share": 1.0, "refined_target": "end", "together": float(new["data"] == "paired-digits")}
+    new |= {"initializer_latent": 0, "latent_draws": 8}
     for network in (new["net"], new["initializer"] or {}):
         if network.get("kind") in ("patch", "unet"):
             network["precise_first"] = True

@@ -15,6 +15,8 @@ from thalweg.errors import InputError
 from thalweg.guidance import given
 from thalweg.levels import LevelTable
 from thalweg.methods import preset
+from thalweg.nn.beside import latent
+from thalweg.nn.build import MLP
 from thalweg.objective import recovery, squared_error
 
 BOUND = 4.5
@@ -808,3 +810,37 @@ def test_settings_that_do_not_go_together(fields, message):
 def test_wrong_requests(call, message):
     with pytest.raises(InputError, match=message):
         call(conditional())
+
+
+# --- a latent of the initializer
+
+
+class TwoPoints:
+    """Data −1 and 1 in equal shares."""
+
+    name, shape, classes = "two points", (1,), ()
+
+    def batch(self, start: int, count: int, seed: int) -> Batch:
+        return Batch(random.normal(count, 1, generator=random.seeded(seed, start)).sign())
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+def test_with_a_latent_proposals_from_pure_noise_have_both_modes_of_two_points(channels):
+    """At the top, x_T says nothing of x₀. A mean without z is nearly the linear guess; with it y_T's means are about ±ᾱ."""
+    method = tw.method(
+        "cdrl/toy", seed=0, shape=(1,), data=TwoPoints(), initializer_latent=channels, data_first=1.0, net=MLP(width=8, depth=1), waves=0,
+        chain=Langevin(steps=1, step=0.1), batch=128, images=100_000, lr_end=0.0, ema=0.98,
+    )  # fmt: skip
+    twin = tw.fit(method, TwoPoints(), progress=False, seed=0)
+    top = method.config.levels - 1
+    x, t = random.normal(2000, 1, generator=random.seeded(9)), torch.full((2000,), top)
+    with torch.no_grad():
+        mean = twin.proposal_mean(x, t, **latent(twin.initializer, x, random.seeded(10)))
+    share = float(method.table.x0_share[top])  # of x₀ in the mean of q(y | x_T, x₀)
+    rest = float(
+        method.table.alpha[top]
+        * method.schedule.posterior(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([top + 1]), torch.tensor([top]))[0]
+    )
+    of_x0 = (mean - rest * x) / share
+    near = ((of_x0.abs() - 1).abs() < 0.5).float().mean()
+    assert near > 0.8 and 0.3 < float((of_x0 > 0).float().mean()) < 0.7 if channels else near < 0.2

@@ -145,6 +145,8 @@ def _load(
 ) -> Data:  # fmt: skip
     check_split(split)
     name = str(name_or_path)
+    if not name:  # which would be a path: this folder
+        raise InputError("data are needed: a name, a path, or examples of one's own")
     path = Path(name)
     table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
     if label is not None and not table:

@@ -30,6 +30,7 @@ from thalweg.errors import InputError
 from thalweg.guidance import Concepts, all_of, asked_for, checked_labels, given, some_left_out
 from thalweg.levels import CosineLevels, LevelSchedule, LevelTable
 from thalweg.methods.base import Method, Update, check_start, finished
+from thalweg.nn.beside import latent, lesson, with_latent
 from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet, PatchUNet
 from thalweg.nn.layers import frozen
 from thalweg.nn.log_snr import see_log_snr, start_at_zero
@@ -82,14 +83,16 @@ class Config(Common):
     """the network that proposes where chains start; without one they start at x_{t+1} (DRL)"""
     initializer_conditional: bool = True
     """with `conditional`, the initializer is given the label too; in sec. 5.4.6 it is not"""
+    initializer_latent: Whole = 0
+    """channels of noise z that the initializer is given beside x_{t+1}, so that its proposals may have several modes (ours)"""
+    latent_draws: Count = 8
+    """of so many z it learns from the data by the one whose mean is nearest (Li and Malik 2018)"""
     predict: Literal["y", "x0", "noise"] = "y"
     """what the initializer predicts (Table 5.9), each as a correction of the best linear guess from x_{t+1}"""
     data_first: Fraction = 0.0
-    """share of training in which the initializer learns from the data, and only then the refined ỹ: 0 in the paper, 1 in a row of
-    Table 5.9; refined by an energy that knows nothing yet it learns nothing"""
+    """share of training in which it learns from the data, and only then the refined ỹ: 0 in the paper, 1 in a row of Table 5.9"""
     data_target: Literal["mean", "y"] = "mean"
-    """what it then learns: the mean of q(y_t | x_{t+1}, x_0) (ours), or y_t itself (Table 5.9), from which proposals are too wide where
-    y_t and x_{t+1} have one noise"""
+    """what it then learns: the mean of q(y_t | x_{t+1}, x_0) (ours, see `CDRL.data_mean`), or y_t itself (Table 5.9)"""
     hand_over: Fraction = 0.0
     """share of training, after `data_first`, over which ever more of a batch learn the refined ỹ; 0 for all at once (ours)"""
     refined_share: Fraction = 1.0
@@ -98,8 +101,7 @@ class Config(Common):
     """what they learn: the chain's end (paper); ours are the mean of its second half, the mean of y_t given x_{t+1} by the energy of the
     level above, and the end of a chain of the EMA twin from the same start"""
     slow_proposals: bool = False
-    """chains of training start at proposals of the EMA twin, as those of samples do; without, energies follow an initializer that moves as
-    fast as they do, and `data_first` ends in a break (ours)"""
+    """chains of training start at proposals of the EMA twin, as those of samples do; without, `data_first` ends in a break (ours)"""
     variance_reduction: bool = True
     """y_t and x_{t+1} from one noise (eq. 5.7); without, x_{t+1} = y_t + σ_{t+1} ε"""
     weight_power: NotNegative = 1.0
@@ -168,7 +170,8 @@ class CDRL(Method):
         net = Waves(net, c.waves, self.table.noise_share) if c.waves else net
         if c.initializer is None:
             return net, None
-        return net, see_log_snr(start_at_zero(c.initializer.build(c.shape, channels=c.shape[0], classes=seen)), log_snr)
+        first = partial(with_latent, c.initializer, c.shape, c.initializer_latent, classes=seen)
+        return net, first(lambda network: see_log_snr(start_at_zero(network), log_snr))
 
     @property
     def _proposes_by_label(self) -> bool:
@@ -204,8 +207,8 @@ class CDRL(Method):
 
         The network's one output is f̂, as in the paper. With readout "inner" (ours) it puts out a map m in the shape of y and a number
         l, and E = ½‖u‖² + r_t ⟨u, m(u, t)⟩ − l(u, t)/σ̄_t: u is y in units of its standard deviation if the data were N(0, s² I),
-        r_t = ᾱ_t s/σ̄_t. The slope then has a direct path to every pixel, as in a denoiser (cf. Du et al. 2023, sec. 4.1), and m has
-        the same size at every level. With labels [B, M] it is the sum of eq. 5.11.
+        r_t = ᾱ_t s/σ̄_t. The slope then has a direct path to every pixel (cf. Du et al. 2023, sec. 4.1), and m has one size at all
+        levels. With labels [B, M] it is the sum of eq. 5.11.
         """
         if label is not None and label.dim() == 2:
             return given(self.marginal, all_of(label))(y, t=t)
@@ -229,15 +232,14 @@ class CDRL(Method):
         """‖y_t − x_{t+1}‖²/(2σ²_{t+1}), [B]; 0 at the top level, where x_T is pure noise."""
         return 0.5 * self.table.pull[t] * (y - x_next).flatten(1).square().sum(1)
 
-    def proposal_mean(self, x_next: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """g(x_{t+1}; t), the mean of the initializer's proposal for y_t (eq. 5.4): [B, ...] -> [B, ...].
+    def proposal_mean(self, x_next: Tensor, t: Tensor, label: Tensor | None = None, **z: Tensor) -> Tensor:
+        """g(x_{t+1}; t), the mean of the initializer's proposal for y_t (eq. 5.4), or g(x_{t+1}, z; t): [B, ...] -> [B, ...].
 
-        The mean is linear in x_{t+1} and in each of y_t, x̂_0 and ε̂. The network's output corrects the best linear guess of the one that it
-        predicts, so that an untrained initializer proposes the same whichever that is.
+        The network's output corrects the best linear guess of what it predicts: untrained, it proposes the same whichever that is.
         """
         if label is not None and label.dim() == 2 and self._proposes_by_label:
-            return given(self.proposal_mean, all_of(label))(x_next, t=t)
-        out, _ = self.initializer(x_next, t + 1, label) if self._proposes_by_label else self.initializer(x_next, t + 1)
+            return given(self.proposal_mean, all_of(label))(x_next, t=t, **z)
+        out, _ = self.initializer(x_next, t + 1, *([label] if self._proposes_by_label else []), **z)
         return _rows(self.table.guess[t], x_next) * x_next + _rows(self.correction[t], x_next) * out.reshape(x_next.shape).to(x_next)
 
     def propose(self, mean: Tensor, t: Tensor, generator: random.Generator) -> Tensor:
@@ -247,8 +249,7 @@ class CDRL(Method):
     def data_mean(self, x0: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
         """The mean of q(y_t | x_{t+1}, x_0), [B, ...]: what a proposal's mean is for known x_0.
 
-        Where y_t and x_{t+1} have one noise (eq. 5.7), y_t itself is the mean of a narrower law that is not the model's; proposals learned
-        from it have all of the noise of level t, and then that of eq. 5.4 in addition.
+        Where y_t and x_{t+1} have one noise (eq. 5.7) proposals learned from y_t have all of its noise, and that of eq. 5.4 in addition.
         """
         return _rows(self.table.alpha[t], x0) * self.schedule.posterior(x0, x_next, t + 1, t)[0]
 
@@ -306,8 +307,9 @@ class CDRL(Method):
         label = some_left_out(batch.label, c.label_dropping, g, c.together) if c.conditional else None
         e = random.normal_like(x0, g)
         y, x_next = self.schedule.pair(x0, t, e, None if c.variance_reduction else random.normal_like(x0, g))
-        mean = None if self.initializer is None else self.proposal_mean(x_next, t, label)
-        proposed = update.ema.proposal_mean(x_next, t, label) if mean is not None and c.slow_proposals else mean
+        z = latent(self.initializer, x0, g)
+        mean = None if self.initializer is None else self.proposal_mean(x_next, t, label, **z)
+        proposed = update.ema.proposal_mean(x_next, t, label, **z) if mean is not None and c.slow_proposals else mean
         start = x_next if proposed is None else self.propose(proposed.detach(), t, g)  # eq. 5.4
         refined = self.refine(start, x_next, t, label=label, generator=g, trace=trace, compile=self.compiled)  # eq. 5.3
         # the loss is on the network's output: what turns it to nats spans two to three orders of magnitude between levels
@@ -316,11 +318,10 @@ class CDRL(Method):
         update("energy", loss)  # eq. 5.5
         if mean is not None:
             target, share = y if c.data_target == "y" else self.data_mean(x0, x_next, t), self.refined_share(update.images)
-            if share:
-                learned = self.refined_target(refined, start, x_next, t, label, trace, update)
-                chosen = None if share == 1 else _rows(random.uniform(len(y), generator=g, device=y.device) < share, y)
-                target = learned if chosen is None else torch.where(chosen, learned, target)
-            update("initializer", squared_error(mean, target))  # eq. 5.6 without its weight
+            learned = self.refined_target(refined, start, x_next, t, label, trace, update) if share else target
+            means, draw = partial(self.proposal_mean, x_next, t, label), partial(latent, self.initializer, x0, g)
+            lessons = lesson(mean, learned, target, share, g, means if z else None, draw, c.latent_draws)
+            update("initializer", squared_error(*lessons))  # eq. 5.6 without its weight
         update.log(energy_data=data, energy_samples=samples, **trace.figures(y, refined))
         self.step_size.adapt(trace, update, t)
 
@@ -393,7 +394,8 @@ class CDRL(Method):
         first, proposals, chains = random.of_samples(rows, seed, seed if chain_seed is None else chain_seed, shared, device)
 
         def draw(x: Tensor, t: Tensor, known: Callable[[Tensor], Tensor] | None) -> Tensor:
-            proposed = x if use == "energy" or self.initializer is None else self.propose(mean(x, t=t), t, proposals)
+            alone, z = use == "energy" or self.initializer is None, latent(self.initializer, x, proposals)
+            proposed = x if alone else self.propose(mean(x, t=t, **z), t, proposals)
             y = proposed if known is None or proposed is x else known(proposed)
             return y if use == "initializer" else self.refine(y, x, t, energy=moving, steps=steps, generator=chains, project=known)
 
@@ -448,26 +450,24 @@ class CDRL(Method):
     def denoise(self, y: Tensor, std: float, *, steps: int = 100, seed: int = 0) -> Tensor:
         """An estimate of the expectation of x given y = x + std·ε, [B, ...] -> [B, ...].
 
-        Where std is the σ̄_t/ᾱ_t of a level within 1 %, or below that of level 0: Tweedie's formula there, exact for the model. Else
-        the mean over the second half of `steps` Langevin steps on the level below, given ᾱ_t y = x_t + w ε with the rest w of the
-        noise, and then Tweedie's formula. Raises InputError for std ≤ 0, and for a model without unconditional energies.
+        At a level's noise within 1 %, or below that of level 0: Tweedie's formula there, exact for the model. Else the mean over half
+        of `steps` Langevin steps on the level below, and then that. Raises InputError for std ≤ 0 and without unconditional energies.
         """
-        c, s = self.config, self.schedule
         _refuse(
             (not std > 0, f"denoise needs std above 0, got {std}"),
-            (c.conditional and not c.label_dropping, "denoise needs unconditional energies, which label_dropping = 0 does not train"),
+            (
+                self.config.conditional and not self.config.label_dropping,
+                "denoise needs unconditional energies, which label_dropping = 0 does not train",
+            ),
         )
-        ratios = [b / a for a, b in zip(s.signal[:-1], s.noise[:-1])]
-        level = max([t for t, ratio in enumerate(ratios) if ratio < 1.01 * std], default=0)
-        t = torch.full((len(y),), level, device=y.device)
-        scaled = s.signal[level] * y
-        if std > 1.01 * ratios[level]:
-            width = s.signal[level] * math.sqrt(std**2 - ratios[level] ** 2)
+        level, width = self.schedule.level_below(std)
+        t, x = torch.full((len(y),), level, device=y.device), self.schedule.signal[level] * y
+        if width:
             step = min(float(self.table.step[level] * self.step_size.size[level]), 0.5 * width)
             generator = random.seeded(seed, 6, device=y.device)
             with frozen(self.net):
-                scaled = posterior_mean(lambda x: self.energy(x, t=t), scaled, width, steps=steps, step=step, generator=generator)
-        return self._tweedie(scaled, t, self.marginal)
+                x = posterior_mean(partial(self.energy, t=t), x, width, steps=steps, step=step, generator=generator)
+        return self._tweedie(x, t, self.marginal)
 
     def _labels(self, label: Tensor | int | None, n: int) -> Tensor | None:
         """Labels [n], or [n, M] of M concepts, −1 for none; None for a model without labels."""
