@@ -346,7 +346,7 @@ def composed(data: str, run: Path, make: Callable[..., Any], options: Options) -
 
     def asked(wanted: dict[str, Tensor], kind: str, seed: int, guide: str, w: float, resample: int = RESAMPLE) -> Tensor:
         label = attributes.join_label(wanted, concepts)
-        with torch.autocast("cpu", torch.bfloat16):  # as in training
+        with precise("bf16"):  # as in training
             images = model.sample(len(label), seed=seed, label=label, guidance=1 + w, guide=guide, resample=resample).float()
         right = {c: judges[c].logits(images).argmax(1) == v for c, v in wanted.items()}
         each = {c: float(r.float().mean()) for c, r in right.items()}

@@ -22,6 +22,7 @@ import torch
 
 import thalweg
 from thalweg.calls import machine
+from thalweg.precision import autocast
 from thalweg.progress import Work
 
 Options = argparse.Namespace
@@ -278,7 +279,7 @@ class Check:
 
 def precise(precision: str) -> Any:
     """A context in which chains run on the CPU in the precision that they were trained in."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+    return autocast(precision)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,6 +14,7 @@ import torch
 
 import thalweg as tw
 from thalweg.methods import preset
+from thalweg.precision import autocast
 
 RECORDS = Path(__file__).parent / "golden"
 CONFIGS = json.loads((RECORDS / "configs.json").read_text())
@@ -58,7 +59,7 @@ def this_machine() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_weights_and_samples_are_what_they_were(name):
+def test_weights_and_samples_are_what_they_were(name, native_bf16):
     """Three steps at seed 0, then four samples: bit-equal where processor and PyTorch are those of the record, else equal in norm."""
     record, (preset_name, _, precision) = RUNS["runs"][name], name.partition("@")
     threads = torch.get_num_threads()
@@ -74,7 +75,7 @@ def test_weights_and_samples_are_what_they_were(name):
         digests = sorted(sha256(p.detach().contiguous().numpy().tobytes()).hexdigest()[:12] for p in method.parameters())
         x = None
         if "samples" in record:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(precision):
                 x = method.eval().sample(4, seed=0, **method.starts(4, 0)).float()
         if this_machine() == RUNS["machine"] and torch.__version__ == RUNS["versions"]["torch"]:
             assert sha256("".join(digests).encode()).hexdigest()[:16] == record["trained"]

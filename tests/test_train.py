@@ -324,7 +324,7 @@ def test_tensorboard_events(tmp_path):
 
 
 @pytest.mark.parametrize("name", list(TINY)[:2])
-def test_bf16_runs_and_keeps_weights_in_fp32(name):
+def test_bf16_runs_and_keeps_weights_in_fp32(name, native_bf16):
     def state(precision: str):
         return fit(tiny(name), data_of(name), images=48, precision=precision, progress=False).state_dict()
 

@@ -14,12 +14,15 @@ import torch
 
 import thalweg
 from thalweg.checkpoint import writing
+from thalweg.precision import native
 
 NAME = "calls.jsonl"
 
 
 def machine() -> dict[str, Any]:
-    """The processor's model, the cores of the machine and those that this process may use, memory in GiB, and the GPU if any."""
+    """The processor's model, its vector instructions and whether some are for bfloat16, the cores of the machine and those that this
+    process may use, memory in GiB, and the GPU if any.
+    """
     model, memory = platform.processor() or platform.machine(), None
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -30,7 +33,9 @@ def machine() -> dict[str, Any]:
         pass
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": model, "cores": os.cpu_count(), "usable_cores": usable, "threads": torch.get_num_threads(), "memory_gib": memory,
+        "cpu": model, "cores": os.cpu_count(), "usable_cores": usable,
+        "instructions": torch.backends.cpu.get_cpu_capability(), "bf16": native("cpu"),
+        "threads": torch.get_num_threads(), "memory_gib": memory,
         "system": platform.platform(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }  # fmt: skip
 

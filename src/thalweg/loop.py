@@ -29,6 +29,7 @@ from thalweg.guard import Guard
 from thalweg.methods.base import Method, has
 from thalweg.nn.recompute import recompute_blocks
 from thalweg.parts import step_in_parts
+from thalweg.precision import autocast
 from thalweg.progress import Progress
 from thalweg.stopping import Stopped, Watch, locked
 from thalweg.updates import SharedDivergence, Update
@@ -268,7 +269,7 @@ class Run:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the run asked for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
+        return autocast(self.options.precision, self.device)
 
     def due(self, every: int) -> bool:
         """Whether this step crossed a multiple of `every` images."""

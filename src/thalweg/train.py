@@ -23,6 +23,7 @@ from thalweg.errors import InputError, nearest
 from thalweg.gate import float32
 from thalweg.loop import Options, Run
 from thalweg.methods.base import Method
+from thalweg.precision import supported
 from thalweg.units import OwnUnits
 
 PRECISIONS = ("fp32", "bf16")
@@ -98,7 +99,8 @@ def fit(
     object with batches of its own. A model of vectors, which are standardised, is returned in the data's own units.
     With a folder `out`, writes config.json, stats.jsonl, samples/, state-*.pt and best.pt there, and a second call with the
     same folder resumes. `batch`, `clip` and `ema_decay` come from the method's config unless given. `precision` "bf16" runs
-    convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32. `held_out`, a `Batch` as the model
+    convolutions and matrix products in bfloat16 (autocast), weights and reductions in fp32; a processor without instructions for it
+    warns and runs fp32. `held_out`, a `Batch` as the model
     sees it or whatever `tw.data.of` takes, is what the best state is chosen by; without it, a run on data that were loaded by name or
     path keeps the energies of their held-out part. `shards` > 1 draws noise as that many ranks would. `accumulate` cuts each
     process's share of a batch into so many parts, one after the other, whose gradients make one update; draws are those of as many
@@ -114,6 +116,7 @@ def fit(
         raise InputError(f"the seed must be between 0 and 2⁶³ − 1, got {seed}")
     if precision not in PRECISIONS:
         raise InputError(f"precision '{precision}' is not known{nearest(precision, PRECISIONS)}: fp32 or bf16")
+    precision = supported(precision, device)
     images, batch = images or config.images, batch or config.batch
     per_run = max(batch, images // 20)
     options = Options(

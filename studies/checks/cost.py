@@ -2,7 +2,9 @@
 
     python -m studies.checks.cost [--parts shares lines processes] [--rounds 7]
 
-`shares`: CPU seconds of one thread that a step in bf16 takes, its counted operations, and the share that this is of what 3×3
+In bf16 where the processor has instructions for it, else in fp32.
+
+`shares`: CPU seconds of one thread that a step takes, its counted operations, and the share that this is of what 3×3
 convolutions of the best size reach; for the presets of 28×28 as they train, and for the contrastive step of `studies.checks.speed`,
 eager and compiled, for which the time of its convolutions alone is taken as well: no way to run the step with these kernels is faster.
 `lines`: the same seconds as one thing grows, and how far they are from a straight line. `processes`: images a second of two processes,
@@ -32,7 +34,9 @@ from studies.tables import ROOT, Section, Shown, Table
 from thalweg.chain import Langevin
 from thalweg.config import changed
 from thalweg.nn.build import ConvNet
+from thalweg.precision import native
 
+FASTER = "bf16" if native("cpu") else "fp32"
 PRESETS = (
     "short_run/fashion-mnist", "jem/fashion-mnist", "egc/fashion-mnist", "egc/fashion-mnist-unsupervised", "cdrl/fashion-mnist",
     "ddaebm/fashion-mnist", "dual/fashion-mnist",
@@ -48,7 +52,7 @@ AT = 0.875  # of a run's length, at which operations are counted
 # --- shares
 
 
-def stepping(kind: Any, config: Any, batch: Any, precision: str = "bf16") -> tuple[Callable[[], None], Any]:
+def stepping(kind: Any, config: Any, batch: Any, precision: str = FASTER) -> tuple[Callable[[], None], Any]:
     """A step of training on a batch, and its model."""
     torch.manual_seed(0)
     model = kind(config)
@@ -84,7 +88,7 @@ def contrastive(top: float, rounds: int) -> list[Row]:
     for way, compiled in ways.items():
         runs[way], model = stepping(kind, kind.Config(chain=changed(SIXTY, compile=compiled), **SPEED), batch)
     alone = partial(convolutions, [*layers(model.net, batch.x)], SIXTY.steps)
-    runs["alone"] = precisely(alone, "bf16")
+    runs["alone"] = precisely(alone, FASTER)
     for run in runs.values():
         run()
     _, seconds = seconds_in_turn(runs, rounds)
@@ -118,9 +122,9 @@ def multiplied(net: nn.Module, x: Tensor) -> float:
 
 @torch.no_grad()
 def convolutions(found: Sequence[tuple[nn.Conv2d, Tensor, Tensor]], steps: int) -> None:
-    """Each of the `layers` forwards and backwards by its input, in bf16 in channels-last memory, as often as a chain does."""
+    """Each of the `layers` forwards and backwards by its input, in channels-last memory, as often as a chain does."""
     for layer, given, out in found:
-        near = partial(torch.Tensor.to, dtype=torch.bfloat16, memory_format=torch.channels_last)
+        near = partial(torch.Tensor.to, dtype=torch.bfloat16 if FASTER == "bf16" else torch.float32, memory_format=torch.channels_last)
         given, out, weight = near(given), near(out), near(layer.weight)
         shape = [list(layer.stride), list(layer.padding), list(layer.dilation), False, [0, 0], 1]
         for _ in range(steps):
@@ -129,19 +133,19 @@ def convolutions(found: Sequence[tuple[nn.Conv2d, Tensor, Tensor]], steps: int) 
 
 
 def shares(options: Options) -> dict[str, Any]:
-    top = peak("bf16")
+    top = peak(FASTER)
     rows = contrastive(top, options.rounds)
     for name in options.presets:
         rows.append(of_preset(name, top, options.rounds))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    return {"peak_gflops": top, "rows": rows}
+    return {"precision": FASTER, "peak_gflops": top, "rows": rows}
 
 
 # --- lines
 
 
 def chain_step(
-    batch: int = 32, steps: int = 16, side: int = 28, width: int = 32, precision: str = "bf16"
+    batch: int = 32, steps: int = 16, side: int = 28, width: int = 32, precision: str = FASTER
 ) -> tuple[Callable[[], None], float]:
     """A contrastive step and its operations."""
     kind = tw.methods.find("short_run")
@@ -158,7 +162,7 @@ def sampling(levels: int) -> tuple[Callable[[], None], float]:
     model = tw.method("dual/fashion-mnist")
     model.prepare(2 * torch.rand(1000, 1, 28, 28) - 1)
     model = model.to(memory_format=torch.channels_last).eval()
-    return precisely(lambda: model.sample(64, steps=levels, seed=0), "bf16"), float(levels)
+    return precisely(lambda: model.sample(64, steps=levels, seed=0), FASTER), float(levels)
 
 
 LINES: dict[str, tuple[str, tuple[int, ...], Callable[[int], tuple[Callable[[], None], float]]]] = {
@@ -219,7 +223,7 @@ def pace(processes: int, options: Options, folder: Path) -> float:
     words += ["--log-every", str(batch * 4), "--save-every", str(10**9), "--sample-every", str(10**9), "--out", str(out)]
     paths = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
     alone = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": paths}
-    subprocess.run([*words, "--precision", "bf16"], check=True, env=alone, capture_output=True)
+    subprocess.run([*words, "--precision", FASTER], check=True, env=alone, capture_output=True)
     rows = [json.loads(text) for text in (out / "stats.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "images" in row and "seconds" in row]
     first, last = rows[len(rows) // 4], rows[-1]
@@ -281,8 +285,8 @@ PAGE = [
             Shown(
                 "cost",
                 [
-                    "One thread in bf16; 3×3 convolutions of the best size reach {shares[peak_gflops]:.0f} GFLOP a second, the peak here. "
-                    "Operations are counted, those of convolutions and products of matrices.",
+                    "One thread in {shares[precision]}; 3×3 convolutions of the best size reach {shares[peak_gflops]:.0f} GFLOP a second, the "
+                    "peak here. Operations are counted, those of convolutions and products of matrices.",
                     SHARES,
                     "Medians of CPU seconds as one thing grows, and how far a straight line through them, with a fixed part, is from each:",
                     GROWN,

@@ -3,31 +3,35 @@
 (a) one contrastive step with 60 Langevin steps: batch 128, 32×32×3, a convolutional energy of 0.33M parameters
 (b) 1,000 chains × 1,000 Langevin steps in the plane through a 2-128-128-1 SiLU network
 
-Every contender runs the same energy function with the same weights; each repeat times all of them in a shuffled order, and
-the ratios are medians over repeats of (peer's time / ours). Needs the extra `peers`.
+Every contender runs the same energy function with the same weights; each repeat takes the CPU seconds of all of them in a shuffled order,
+and the ratios are medians over repeats of (peer's time / ours). "thalweg" runs in bf16 where the processor has instructions for it, else in
+fp32, and (a) compiled where that is faster. Needs the extra `peers`.
 
     python -m studies.checks.speed --out studies/results/speed.json
 """
 
 import importlib.metadata
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import thalweg as tw
 from studies.measures import ratio, seconds_in_turn
-from studies.runner import Check, Options, table
+from studies.runner import Check, Options, precise, table
 from studies.tables import Section, Shown, Table
 from thalweg.chain import Langevin
 from thalweg.nn.build import ConvNet
 from thalweg.nn.convnet import ConvEnergy
 from thalweg.nn.mlp import MLP
+from thalweg.precision import native
 from thalweg.updates import Update
 
 LEARNING_RATE = 1e-4
+FASTER = "bf16" if native("cpu") else "fp32"
+WARM = 9  # updates in which `compile = "auto"` finds the faster way
 
 
 class PlainConvEnergy(nn.Module):
@@ -125,7 +129,7 @@ def images_case() -> dict[str, Callable[[], None]]:
     kind, net = tw.methods.find("short_run"), ConvNet(widths=(32, 64, 96, 128))
     settings = dict(shape=(3, 32, 32), net=net, start="noise", batch=128, lr=LEARNING_RATE, clip=0.0)
 
-    def thalweg(precision: str, compiled: bool) -> Callable[[], None]:
+    def thalweg(precision: str, compiled: Any) -> Callable[[], None]:
         method = kind(kind.Config(chain=Langevin(steps=60, step=0.01, compile=compiled), **settings))
         method.net.load_state_dict(ours.state_dict())
         if precision == "bf16":
@@ -134,9 +138,12 @@ def images_case() -> dict[str, Callable[[], None]]:
         update.generator = tw.random.seeded(0)
 
         def one_update() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with precise(precision):
                 method.step(tw.data.Batch(data), update)
 
+        if compiled == "auto":
+            for _ in range(WARM):
+                one_update()
         return one_update
 
     return {
@@ -144,8 +151,9 @@ def images_case() -> dict[str, Callable[[], None]]:
         "torchebm": lambda: contrastive_step(peer, optimizers[id(peer)], torchebm_langevin, data, start, 60),
         "ebmkit": lambda: contrastive_step(kit, optimizers[id(kit)], ebmkit_langevin, data, start, 60),
         "thalweg eager fp32": thalweg("fp32", False),
-        "thalweg eager bf16": thalweg("bf16", False),
-        "thalweg": thalweg("bf16", True),
+        "thalweg compiled fp32": thalweg("fp32", True),
+        **({"thalweg eager bf16": thalweg("bf16", False)} if native("cpu") else {}),
+        "thalweg": thalweg(FASTER, "auto"),
     }
 
 
@@ -173,7 +181,7 @@ def plane_case() -> dict[str, Callable[[], Tensor]]:
 
     def thalweg(mixed: bool, compiled: bool) -> Callable[[], Tensor]:
         def chains() -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with precise(FASTER if mixed else "fp32"):
                 return tw.sample.langevin(fast, start, steps=1000, step=0.1, compile=compiled)
 
         return chains
@@ -223,7 +231,7 @@ def run(options: Options) -> dict:
     results = {"threads": options.threads, "repeats": options.repeats}
     plane = plane_case()
     for key, case in (("plane", plane), ("images", images_case())):
-        results[key] = summary(*seconds_in_turn(case, options.repeats, time.perf_counter, shuffle=True))
+        results[key] = summary(*seconds_in_turn(case, options.repeats, shuffle=True))
         print(f"\n{key}\n" + table([{k: v for k, v in row.items() if k != "seconds"} for row in results[key]]), flush=True)
     results["plane_moments"] = moments(plane)
     results["peers"] = {name: importlib.metadata.version(name) for name in ("torchebm", "ebmkit")}
@@ -232,8 +240,8 @@ def run(options: Options) -> dict:
 
 COLUMNS = "contender | seconds = median_seconds:.2f | ratio = ratio_to_thalweg:.2f | first run = first_seconds:.1f"
 BLOCKS = [
-    "Medians of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours. First runs, in which ours compiles, "
-    "are left out.",
+    "Medians of the CPU seconds of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours. First runs, in "
+    "which ours compiles, are left out.",
     "One contrastive step with 60 Langevin steps, batch 128, 32×32×3, 0.33M parameters:",
     Table(COLUMNS, "images"),
     "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network:",

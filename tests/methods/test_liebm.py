@@ -443,7 +443,7 @@ def test_a_resumed_run_is_bit_equal_and_keeps_its_encoder(encoder, tmp_path, fie
     assert torch.equal(whole.latent(x), given.project(x))
 
 
-def test_it_learns_images_in_colour(tmp_path):
+def test_it_learns_images_in_colour(tmp_path, native_bf16):
     """With bf16 a run lays out all maps channels last, the classes' mean images among them."""
     data = Images(random.uniform(32, 3, 8, 8, low=-1.0, high=1.0, generator=random.seeded(15)), torch.arange(32) % 10)
     ssl = tw.fit(tw.method("ssl/digits", shape=(3, 8, 8), **ENCODER), data, tmp_path / "ssl", progress=False)

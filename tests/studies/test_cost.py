@@ -50,6 +50,10 @@ def test_a_part_alone_keeps_the_others(tmp_path, monkeypatch):
 def test_the_page_is_filled_from_the_results():
     row = dict(name="a", parameters=7, batch=2, seconds=0.5, images_a_second=4.0, gflop=1.0, share_of_peak=0.25)
     grown = dict(of="steps", values=[1.0, 2.0], seconds=[0.1, 0.2], off=[0.0, -0.02], spread=[0.1, 0.0])
-    results = {"shares": {"peak_gflops": 500.0, "rows": [row]}, "lines": [grown], "processes": {"preset": "egc/x", "share": 0.93}}
+    results = {
+        "shares": {"precision": "bf16", "peak_gflops": 500.0, "rows": [row]},
+        "lines": [grown],
+        "processes": {"preset": "egc/x", "share": 0.93},
+    }
     assert "25 %" in cost.SHARES.text(results) and "+0, -2" in cost.GROWN.text(results)
     assert "`egc/x` at 93 %" in filled(cost.PAGE[0].parts[0].blocks[-1], results)

@@ -102,7 +102,7 @@ def test_the_judge_compares_samples_with_training_images(judge, monkeypatch):
     assert judge.distance(model, 0, n=7, shift=torch.inf) is None
 
 
-def test_samples_are_in_the_precision_asked_for_and_what_is_measured_of_them_is_not(judge):
+def test_samples_are_in_the_precision_asked_for_and_what_is_measured_of_them_is_not(judge, native_bf16):
     seen = []
 
     def sample(n, seed):
@@ -152,7 +152,7 @@ def test_runs_take_turns(shuffle):
     assert all(set(calls[i : i + 2]) == {"a", "b"} for i in range(0, 8, 2)) and (calls == ["a", "b"] * 4) != shuffle
 
 
-def test_a_bare_step_moves_the_weights():
+def test_a_bare_step_moves_the_weights(native_bf16):
     model = tiny()
     before = [p.clone() for p in model.parameters()]
     batch, update = tw.data.toy("8gaussians").batch(0, 16, seed=0), Bare(model)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from thalweg.precision import autocast
 from thalweg.updates import update
 
 FIRST, LEAST, MOST = 2, 5, 40  # steps that warm up and compile, that are timed at least and at most
@@ -45,7 +46,7 @@ def images_for(trial: Any, data: Any, seconds: float, *, precision: str = "fp32"
 
     def take(i: int) -> None:
         found = data.batch(i * batch, batch, seed)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(precision, device):
             steps.step(type(found)(*(None if part is None else part.to(device) for part in found)))
 
     with torch.random.fork_rng(devices=[]):

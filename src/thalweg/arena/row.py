@@ -25,6 +25,7 @@ from thalweg.evaluate import fidelity
 from thalweg.methods import method, preset
 from thalweg.methods.base import has
 from thalweg.metrics.outliers import OUTLIERS
+from thalweg.precision import autocast
 from thalweg.train import fit
 
 PARTS = 16  # of a training; quality is looked at after 1, 2, 4, 8 of them and at the end
@@ -130,7 +131,7 @@ def measured_run(twin: Any, folder: Path, plan: Plan, seed: int = 0) -> Row:
     subject = metrics.Subject(
         twin, metrics.Settings(n=plan.n, seed=seed, outliers=plan.outliers, ood_images=1000), folder / "report", data=given
     )
-    with torch.autocast(torch.device(plan.device).type, torch.bfloat16, enabled=plan.precision == "bf16"):  # as it was trained
+    with autocast(plan.precision, plan.device):  # as it was trained
         started = time.process_time()
         subject.__dict__["samples"] = _drawn(twin, plan.n, seed)
         sample_seconds = (time.process_time() - started) / plan.n

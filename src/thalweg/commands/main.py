@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from typing import Any
 
 from thalweg.presets import FIRST
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"unknown command '{name}'{nearest(name, COMMANDS)}. Commands: {', '.join(COMMANDS)}")
+        warnings.formatwarning = _warning
         with Beat(lambda seconds: f"      {duration(seconds)}  thalweg {name} goes on"):  # where nothing tells more
             importlib.import_module(f"thalweg.commands.{name}").run(rest)
         return 0
@@ -77,6 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if "thalweg.distributed" in sys.modules:
             sys.modules["thalweg.distributed"].leave()
+
+
+def _warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of this library as one line without the place in its source, which a user of the command line has no use for."""
+    return f"{message}\n" if str(message).startswith("thalweg: ") else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _said(what: object, code: int) -> int:

@@ -7,7 +7,6 @@ Trained on pictures by which the others are described, so that it has seen none 
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from thalweg.errors import InputError
 from thalweg.evaluate.bins import grey_bins
 from thalweg.evaluate.scores import of_levels
 from thalweg.nn.build import PatchUNet
+from thalweg.precision import autocast
 from thalweg.updates import Update
 
 SIGMAS = tuple(0.016 * 2.57**k for k in range(6))
@@ -55,7 +55,7 @@ class PictureEnergies:
             model.to(memory_format=torch.channels_last)
             update, chosen, start = Update(model, seed=0), random.seeded(37), time.perf_counter()
             while update.updates < UPDATES and (time.perf_counter() - start < seconds or not update.updates):
-                with _faster():
+                with autocast("bf16"):
                     update.step(Batch(small[random.integers(BATCH, 0, len(small), generator=chosen)]))
                 note(max(update.updates / UPDATES, min(1.0, (time.perf_counter() - start) / max(seconds, 1e-9))))
         trained = update.ema.eval().requires_grad_(False)
@@ -100,9 +100,3 @@ def brought(x: Tensor) -> Tensor:
     """Pictures [N, C, H, W] as the network sees them: sides of multiples of 4, at most 32, by means over blocks."""
     high, wide = (min(SIDE, side // FOLD * FOLD) for side in x.shape[2:])
     return x.float() if tuple(x.shape[2:]) == (high, wide) else F.adaptive_avg_pool2d(x.float(), (high, wide))
-
-
-def _faster() -> AbstractContextManager[Any]:
-    """Convolutions in bfloat16 where the processor has instructions for them."""
-    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16) if fast else nullcontext()
