@@ -285,8 +285,8 @@ PAGE = [
             Shown(
                 "cost",
                 [
-                    "One thread in {shares[precision]}; 3×3 convolutions of the best size reach {shares[peak_gflops]:.0f} GFLOP a second, the "
-                    "peak here. Operations are counted, those of convolutions and products of matrices.",
+                    "One thread in {shares[precision]}; 3×3 convolutions of the best size reach {shares[peak_gflops]:.0f} GFLOP a second, "
+                    "the peak here. Operations are counted, those of convolutions and products of matrices.",
                     SHARES,
                     "Medians of CPU seconds as one thing grows, and how far a straight line through them, with a fixed part, is from each:",
                     GROWN,
