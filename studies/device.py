@@ -32,6 +32,7 @@ from thalweg.distributed import usable
 from thalweg.methods import preset
 from thalweg.methods.base import has
 from thalweg.nn.layers import frozen
+from thalweg.precision import autocast, native
 from thalweg.train import fit
 
 # one of each kind first, so that little time says something of all
@@ -60,10 +61,10 @@ def seconds_of(work: Callable[[], Any], device: torch.device, *, least: float, w
 
 
 def peak(device: torch.device, sizes: tuple[int, ...], least: float) -> float:
-    """The most floating-point operations a second of products of square matrices in bf16."""
-    found = []
+    """The most floating-point operations a second of products of square matrices in bf16, in fp32 where that is emulated."""
+    found, dtype = [], torch.bfloat16 if native(device) else torch.float32
     for size in sizes:
-        a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         found.append(2 * size**3 / seconds_of(partial(torch.mm, a, b), device, least=least, warm=3))
     return max(found)
 
@@ -110,7 +111,7 @@ def a_step(name: str, count: int, device: torch.device, options: Options, **fiel
     update, batch = tw.update(method), batch_of(method, count, device)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast("bf16", device):
             update.step(batch)
 
     return seconds_of(step, device, least=options.least), method
@@ -143,7 +144,7 @@ def chains(method: Any, count: int, device: torch.device, options: Options) -> R
     found: Row = {}
 
     def chain(compile: bool) -> None:
-        with frozen(method), torch.autocast(device.type, torch.bfloat16):
+        with frozen(method), autocast("bf16", device):
             sample.langevin(energy, x, steps=STEPS, step=1e-3, compile=compile, generator=random.seeded(0, device=device))
 
     found["eager"] = attempt(lambda: seconds_of(partial(chain, False), device, least=options.least) / STEPS)
@@ -215,7 +216,9 @@ def trained(name: str, device: torch.device, options: Options) -> Row:
     data = tw.data.load("fashion-mnist")
     with tempfile.TemporaryDirectory() as folder:
         often = config.batch if options.tiny else None
-        settings = dict(seconds=options.train, device=str(device), precision="bf16", log_every=often, progress=False)
+        settings = dict(
+            seconds=options.train, device=str(device), precision="bf16" if native(device) else "fp32", log_every=often, progress=False
+        )
         twin = fit(kind(config), data, folder, **settings)
         rows = read_stats(Path(folder))
     last = [row for row in rows if "seconds" in row][-1]

@@ -15,9 +15,9 @@ from thalweg.errors import InputError
 from thalweg.guidance import given
 from thalweg.levels import LevelTable
 from thalweg.methods import preset
-from thalweg.nn.beside import latent
 from thalweg.nn.build import MLP
 from thalweg.objective import recovery, squared_error
+from thalweg.proposing import latent
 
 BOUND = 4.5
 STD = 0.7  # of the Gaussian data

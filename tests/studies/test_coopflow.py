@@ -51,7 +51,7 @@ def test_a_row_of_equal_price_is_trained_for_it_and_measured(row, options, monke
     monkeypatch.setattr(tw, "fit", lambda model, *a, **k: given.append(model.config.images) or fit(model, *a, **k))
     monkeypatch.setitem(coopflow.PRICED, row, SMALL | {"initializer": "noise"} if row == LANGEVIN else SMALL | coopflow.PRICED[row])
     found = STUDY.parts["price"].one(row, 0, options)
-    assert given == [found["images"]] and found["cpu_seconds"] < 1.0
+    assert 0.5 * given[0] < found["images"] <= given[0] and found["cpu_seconds"] < 1.0
     assert all(math.isfinite(found[key]) for key in ("frechet", "floor"))
     assert ("bits_per_dim" in found, "frechet_initializer" in found) == (row != LANGEVIN, row == COOPFLOW)
 

@@ -30,7 +30,6 @@ from thalweg.errors import InputError
 from thalweg.guidance import Concepts, all_of, asked_for, checked_labels, given, some_left_out
 from thalweg.levels import CosineLevels, LevelSchedule, LevelTable
 from thalweg.methods.base import Method, Update, check_start, finished
-from thalweg.nn.beside import latent, lesson, with_latent
 from thalweg.nn.build import MLP, ConvNet, MapNetwork, Own, PatchNet, PatchUNet
 from thalweg.nn.layers import frozen
 from thalweg.nn.log_snr import see_log_snr, start_at_zero
@@ -38,6 +37,7 @@ from thalweg.nn.published import RecoveryNet
 from thalweg.nn.waves import Waves
 from thalweg.objective import recovery, squared_error
 from thalweg.particles import Particles, corrected
+from thalweg.proposing import latent, lesson, with_latent
 from thalweg.replay import AdaptiveStep
 from thalweg.sample import Constraint, Trace, posterior_mean
 

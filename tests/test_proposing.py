@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from thalweg import random
-from thalweg.nn.beside import Beside, latent, lesson, nearest, with_latent
+from thalweg.nn.beside import Beside
 from thalweg.nn.build import MLP, PatchNet
+from thalweg.proposing import latent, lesson, nearest, with_latent
 
 
 @pytest.mark.parametrize(("spec", "shape"), [(MLP(width=16, depth=1), (3,)), (PatchNet(width=8, blocks=1, patch=2), (2, 4, 4))])
