@@ -148,7 +148,8 @@ def noise_errors(
     """Mean squared error, a pixel, of the noise z that a model predicts at y = x + σ z, by σ; x [N, ...], the same z for every model.
 
     ẑ = (y − x̂)/σ with x̂ = `denoise(y, σ)`, so that every method with that ability has it; of discrete levels at the nearest. Of images that
-    a model dequantises x is dequantised. None at a σ that the model refuses, or that is beyond its `sigma_range`.
+    a model dequantises x is dequantised. None at a σ that the model refuses, that is beyond its `sigma_range`, or where
+    its chains leave the support.
     """
     g, found = tw.random.seeded(1), {}
     spread = tw.random.uniform(*x.shape, generator=g)
@@ -159,7 +160,7 @@ def noise_errors(
         error = None
         if low <= sigma <= high:
             y = x + sigma * z
-            with precise(precision), suppress(InputError):
+            with precise(precision), suppress(InputError, Diverged):
                 clean = torch.cat([model.denoise(part, sigma) for part in y.split(batch)])
                 error = float(((y - clean.float()) / sigma - z).square().mean())
         found[f"{sigma:g}"] = error

@@ -61,5 +61,5 @@ def test_a_row_is_trained_and_measured(tmp_path):
     row = arena.one("ddpm", 0, options)
     assert row["frechet"] > row["floor"] > 0 and row["images"] > 0 and 0 < row["noise_error"]["1"] < 1 and row["machine"]["cores"]
     assert (tmp_path / "arena_digits_ddpm_samples.png").exists()
-    again = arena.one("ddpm", 0, argparse.Namespace(**vars(options) | {"run": tmp_path / "work" / row["folder"]}))
+    again = arena.one("ddpm", 0, argparse.Namespace(**vars(options) | {"run": tmp_path / "work" / options.data / row["folder"]}))
     assert again["frechet"] == pytest.approx(row["frechet"])

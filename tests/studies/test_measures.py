@@ -194,3 +194,14 @@ def test_errors_of_the_predicted_noise_are_those_of_the_exact_denoiser():
             best = 0.36 / (0.36 + sigma**2)
             # squares of normal numbers have a relative standard deviation of √2
             assert abs(found[f"{sigma:g}"] / best - 1) < 4.5 * (2 / 12_000) ** 0.5 + 0.01, (name, sigma)
+
+
+def test_where_chains_leave_the_support_there_is_no_error_of_the_noise():
+    def denoise(y, sigma):
+        if sigma > 0.5:
+            raise tw.Diverged("chains ended where the energy is infinite")
+        return torch.zeros_like(y)
+
+    model = SimpleNamespace(denoise=denoise, bin_width=None, abilities=())
+    found = noise_errors(model, torch.zeros(4, 1, 8, 8), sigmas=(0.1, 1.0))
+    assert found == {"0.1": pytest.approx(0.0, abs=1e-9), "1": None}
