@@ -1,6 +1,6 @@
 """Mixed precision: bfloat16 where a processor has instructions for it, and only there.
 
-Elsewhere PyTorch computes in it one number after the other: on a CPU with AVX2 a hundred times slower than in fp32.
+Elsewhere PyTorch stands in for them, on a CPU with AVX2 alone far slower than in fp32.
 """
 
 import warnings

@@ -240,8 +240,8 @@ def run(options: Options) -> dict:
 
 COLUMNS = "contender | seconds = median_seconds:.2f | ratio = ratio_to_thalweg:.2f | first run = first_seconds:.1f"
 BLOCKS = [
-    "Medians of the CPU seconds of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours. First runs, in "
-    "which ours compiles, are left out.",
+    "Medians of {repeats} paired runs, {threads} thread; the ratio is the contender's time over ours. First runs, in which ours compiles, "
+    "are left out.",
     "One contrastive step with 60 Langevin steps, batch 128, 32×32×3, 0.33M parameters:",
     Table(COLUMNS, "images"),
     "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network:",

@@ -311,3 +311,12 @@ def test_a_plan_says_what_it_is_as_json():
     told = Plan({"train": torch.zeros(2, 2), "test": torch.zeros(2, 2)}, outliers=("digits",)).told()
     assert json.loads(json.dumps(told)) == told and told["data"] == "data of one's own" and told["seconds"] == 300
     assert SimpleNamespace(**told).outliers == ["digits"]
+
+
+def test_a_row_of_other_settings_is_not_taken_for_this_one(tmp_path):
+    who, plan, folder = Entrant("short", "short_run/moons", SMALL), Plan("moons", seconds=0.3, n=50), tmp_path / "short-0"
+    row = measured(who, 0, plan, folder, progress=False)
+    assert measured(who, 0, plan, folder, progress=False) == row
+    for other in (Plan("8gaussians", seconds=0.3, n=50), Plan("moons", seconds=7200.0, n=50)):
+        with pytest.raises(InputError, match="measured with other settings"):
+            measured(who, 0, other, folder, progress=False)

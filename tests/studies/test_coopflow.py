@@ -46,12 +46,13 @@ def options(tmp_path, monkeypatch):
 @pytest.mark.parametrize("row", [COOPFLOW, FLOW, LANGEVIN])
 def test_a_row_of_equal_price_is_trained_for_it_and_measured(row, options, monkeypatch):
     """Rates have fallen to their end, whatever the images of a second: those are the config's length."""
-    given = []
+    given, asked = [], []
     fit = tw.fit
+    monkeypatch.setattr(coopflow, "images_for", lambda trial, data, seconds, **k: asked.append(seconds) or 64)  # few, on any machine
     monkeypatch.setattr(tw, "fit", lambda model, *a, **k: given.append(model.config.images) or fit(model, *a, **k))
     monkeypatch.setitem(coopflow.PRICED, row, SMALL | {"initializer": "noise"} if row == LANGEVIN else SMALL | coopflow.PRICED[row])
     found = STUDY.parts["price"].one(row, 0, options)
-    assert 0.5 * given[0] < found["images"] <= given[0] and found["cpu_seconds"] < 1.0
+    assert given == [found["images"]] == [64] and asked == [0.5]
     assert all(math.isfinite(found[key]) for key in ("frechet", "floor"))
     assert ("bits_per_dim" in found, "frechet_initializer" in found) == (row != LANGEVIN, row == COOPFLOW)
 

@@ -70,11 +70,15 @@ class Plan:
 def measured(entrant: Entrant, seed: int, plan: Plan, folder: Path, *, progress: bool = True) -> Row:
     """The row of an entrant at a seed, from `folder` where it is there; a training that was cut off goes on.
 
-    A model that diverges for good, or is refused, is a row too, which says why under "diverged" or "refused".
+    A model that diverges for good, or is refused, is a row too, which says why under "diverged" or "refused". Raises InputError for a row
+    there of other settings.
     """
     path = beside(folder, "row.json")
     if path.exists():
-        return json.loads(path.read_text())
+        kept = json.loads(path.read_text())
+        if kept.get("settings", plan.told()) != plan.told():
+            raise InputError(f"{path} was measured with other settings {kept['settings']}; name another folder")
+        return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     row: Row = {"method": entrant.name, "preset": entrant.preset, "fields": dict(entrant.fields), "data": plan.told()["data"], "seed": seed}
     row["folder"] = folder.name
