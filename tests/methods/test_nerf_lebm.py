@@ -291,24 +291,54 @@ def test_kept_chains_begin_where_the_inference_network_says():
     m = method(learner=SemiAmortized(chains=6, posterior_chain=slow, inference=InferenceNet(widths=(8,), blocks=(0,))), views=2)
     batch = views(views=2).batch(0, 4, 0)
     heads = m._heads(batch.x, batch.camera[:, None])
-    means = torch.cat([heads[name].chunk(2, 1)[0] for name in ("appearance", "shape")], 1).unflatten(0, (2, 2)).mean(1).detach()
+    mean, log = (torch.cat(parts, 1).unflatten(0, (2, 2)) for parts in zip(*(heads[name].chunk(2, 1) for name in ("appearance", "shape"))))
     rows, before = batch.item[::2], m.kept.z.clone()
     losses = Losses(m)
     m.step(batch, losses)
-    torch.testing.assert_close(m.kept.z[rows], means, atol=3e-4, rtol=0)
+    kept = m.kept.z[rows]
+    torch.testing.assert_close(kept, mean.mean(1).detach(), atol=3e-4, rtol=0)
     assert torch.equal(m.kept.z[[i for i in range(6) if i not in rows.tolist()]], before[[i for i in range(6) if i not in rows.tolist()]])
-    surprise = sum(
-        -torch.distributions.Normal(mean, (0.5 * log).exp()).log_prob(z.repeat_interleave(2, 0)).sum(1)
-        for (mean, log), z in zip((heads[name].chunk(2, 1) for name in ("appearance", "shape")), m.split(m.kept.z[rows]))
-    )
-    torch.testing.assert_close(losses.logged["divergence"].mean(), surprise.mean())
+    normal, kl = torch.distributions.Normal, torch.distributions.kl_divergence
+    log = log.mean(1)
+    std = (0.5 * log).exp()
+    spread = kl(normal(kept, std), normal(0.0, 1.0)).sum(1)
+    named = torch.stack([kl(normal(kept, std.detach()), normal(mean[:, v], std.detach())).sum(1) for v in range(2)]).mean(0)
+    torch.testing.assert_close(losses.logged["divergence"], spread + named)
     place = [i for i, p in enumerate(losses.parameters["generator"]) if p is m.inference.heads["shape"][-1].bias]
-    (wanted,) = torch.autograd.grad(surprise.mean() / (2 * 3 * 64), m.inference.heads["shape"][-1].bias)
-    torch.testing.assert_close(losses.gradients["generator"][place[0]], wanted)
+    # of the means by their names alone
+    (wanted,) = torch.autograd.grad(named.mean() / (2 * 3 * 64), m.inference.heads["shape"][-1].bias)
+    dim = len(wanted) // 2
+    torch.testing.assert_close(losses.gradients["generator"][place[0]][:dim], wanted[:dim])
     with torch.no_grad():
         m.kept.z[rows] = 0.3
     m.step(batch, Losses(m))
     torch.testing.assert_close(m.kept.z[rows], torch.full((2, 5), 0.3), atol=3e-4, rtol=0)
+
+
+def test_latents_spread_about_kept_chains_as_their_posterior_does():
+    """Of a linear generator: about its mean with 1/Λ_ii, the variances of the nearest Gaussian of independent latents (Bishop, 10.1.2)."""
+    learner = SemiAmortized(
+        chains=6, posterior_chain=LatentLangevin(steps=2, step=0.2, joint=True), inference=InferenceNet(widths=(8,), blocks=(0,))
+    )
+    m = method(learner=learner, views=2, prior=GaussianPrior())
+    m.residual = lambda z, pixels: 0.5 * (z @ MIX.T - OBSERVED).square().sum(1) / STD**2
+    mean, covariance = gaussian_posterior()
+    wanted = 1 / torch.linalg.inv(covariance).diagonal()
+    assert (covariance.diagonal() > 1.3 * wanted).any()  # which the marginal variances are not
+    batch, losses = views(views=2).batch(0, 12, 0), Losses(m, only=("generator",))
+    optimizer = torch.optim.Adam(m.inference.parameters(), lr=1e-2)
+    kept, variances = [], []
+    for i in range(300):
+        m.step(batch, losses)
+        for p, gradient in zip(losses.parameters["generator"], losses.gradients["generator"], strict=True):
+            p.grad = gradient
+        optimizer.step()
+        if i >= 150:
+            heads = m._heads(batch.x, batch.camera[:, None])
+            kept.append(m.kept.z[batch.item].mean(0))
+            variances.append(torch.cat([heads[name].detach().chunk(2, 1)[1] for name in ("appearance", "shape")], 1).exp().mean(0))
+    torch.testing.assert_close(torch.stack(variances).mean(0), wanted, rtol=0.1, atol=0)
+    torch.testing.assert_close(torch.stack(kept).mean(0), mean, rtol=0, atol=0.05)
 
 
 def test_the_likeliest_of_several_chains_is_taken():

@@ -31,7 +31,7 @@ from thalweg.nn.layers import frozen
 from thalweg.nn.nerf import Rendering
 from thalweg.scene import poses
 from thalweg.scene.chains import ObjectChains
-from thalweg.scene.checks import check
+from thalweg.scene.checks import check, check_views
 from thalweg.scene.fields import RadianceField, SceneField
 from thalweg.scene.rays import Given, Pixels, choose, observe
 from thalweg.scene.specs import (
@@ -240,14 +240,17 @@ class NeRFLEBM(Method):
         z, _ = self.run_chain(self.config.learner.posterior_chain, start, pixels, generator=update.generator)
         return Posterior(z, given.camera, pixels, 0.0)
 
-    def _by_kept_chains(self, given: Given, update: Update, first: Tensor | None = None) -> Posterior:
-        """As `_by_chains`, but each object's chain goes on from where it was (sec. 3.5.6), or begins at `first` [N, d]."""
+    def _by_kept_chains(self, given: Given, update: Update, first: Tensor | None = None, about: Tensor | float = 0.0) -> Posterior:
+        """As `_by_chains`, but each object's chain goes on from where it was (sec. 3.5.6), or begins at `first` [N, d].
+
+        It moves on the posterior energy of z + `about`.
+        """
         pixels, rows = self._look(given, given.camera, update.generator), given.item
         if int(rows.max()) >= len(self.kept):
             raise InputError(f"nerf_lebm: object number {int(rows.max())} of the data has no chain; set chains to the count of objects")
         chain, start, moments = self.config.learner.posterior_chain, self.kept.z[rows], self.kept.moments[rows]
         start = start if first is None else torch.where(moments[:, -1:] > 0, start, first)
-        z, moments = self.run_chain(chain, start, pixels, moments, generator=update.generator)
+        z, moments = self.run_chain(chain, start, pixels, moments, about=about, generator=update.generator)
         self.kept.write(rows, z, moments, update.mean)
         return Posterior(z, given.camera, pixels, 0.0)
 
@@ -257,14 +260,19 @@ class NeRFLEBM(Method):
         return Posterior(z, camera, self._look(given, camera, update.generator), divergence)
 
     def _by_both(self, given: Given, update: Update) -> Posterior:
-        """Kept chains that begin at the means of the inference network, which learns to name where they are from each view: ours."""
+        """Draws of Gaussians about kept chains, which begin at the means of the inference network: ours.
+
+        It learns to name where the chain is from each view, and how far about it the image stays the same.
+        """
         heads = self._heads(given.x.flatten(0, 1), given.camera.flatten(0, 1)[:, None])
-        views = given.x.shape[1]
-        means = torch.cat([heads[name].chunk(2, 1)[0] for name in LATENTS], 1).unflatten(0, (-1, views)).mean(1)
-        found = self._by_kept_chains(given, update, means.detach())
-        each = self.split(found.z.repeat_interleave(views, 0))
-        surprise = sum(inference.surprise(heads[name], z) for name, z in zip(LATENTS, each))
-        return found._replace(divergence=surprise.unflatten(0, (-1, views)).mean(1))
+        head = torch.cat([torch.stack(heads[name].chunk(2, 1), 1) for name in LATENTS], 2).unflatten(0, given.x.shape[:2])
+        means, log_variance = head[:, :, 0], head[:, :, 1].mean(1).clamp(-10, 10)
+        # drawn anew after the chain, which has moved against what it was given
+        before, after = (random.normal_like(log_variance, update.generator) for _ in range(2))
+        spread = (0.5 * log_variance.detach()).exp() * before
+        found = self._by_kept_chains(given, update, means.mean(1).detach(), spread)
+        z, divergence = inference.about(found.z, means, log_variance, after)
+        return found._replace(z=z, divergence=divergence)
 
     def _learn_priors(self, posterior: Tensor, prior: Tensor, update: Update) -> None:
         """Eq. 3.7 and 3.8, or 3.18 and 3.19."""
@@ -279,7 +287,7 @@ class NeRFLEBM(Method):
         values = self.config.views * math.prod(self.config.shape)
         residual = self.residual(found.z, found.pixels)
         loss = (residual + found.divergence) / values + pose_loss
-        if isinstance(self.config.learner, Amortized):
+        if found.z.requires_grad:
             with frozen(self.appearance, self.shape):
                 tilting = sum(prior.tilting(z) for prior, z in zip((self.appearance, self.shape), self.split(found.z)))
             loss = loss - tilting / values
@@ -372,16 +380,17 @@ class NeRFLEBM(Method):
         moments: Tensor | None = None,
         *,
         steps: int | None = None,
+        about: Tensor | float = 0.0,
         generator: random.Generator = None,
     ) -> tuple[Tensor, Tensor]:
         """Chains from z [N, d] on the posterior given `pixels`: each step moves z^a, then z^s, or both if the chain is `joint`.
 
-        Returns z and Adam's `moments` [N, 2 d + 1]. Raises Diverged where a chain ends non-finite.
+        Energies are those of z + `about`. Returns z and Adam's `moments` [N, 2 d + 1]. Raises Diverged where a chain ends non-finite.
         """
         is_appearance = torch.arange(z.shape[1], device=z.device) < self.config.dim_appearance
         with frozen(self):
             return chain(
-                lambda z: self.posterior_energy(z, pixels), z, [is_appearance, ~is_appearance], moments=moments, steps=steps,
+                lambda z: self.posterior_energy(z + about, pixels), z, [is_appearance, ~is_appearance], moments=moments, steps=steps,
                 project=self.appearance.inside, generator=generator,
             )  # fmt: skip
 
@@ -434,7 +443,7 @@ class NeRFLEBM(Method):
         c, device = self.config, self.cameras.device
         several = x.dim() == 5
         x, camera, visible = (None if t is None else (t if several else t[:, None]).to(device) for t in (x, camera, visible))
-        self._check_views(x, camera)
+        check_views(c, self.name, x, camera)
         generator = random.seeded(seed, 5, device=device)
         if self.inference is None:
             z = self._reference(len(x), generator, device)
@@ -458,16 +467,6 @@ class NeRFLEBM(Method):
             rows = best + restarts * torch.arange(len(best), device=device)
             z, camera = z[rows], camera[rows]
         return Latents(*self.split(z), camera)
-
-    def _check_views(self, x: Tensor, camera: Tensor | None) -> None:
-        c = self.config
-        if x.dim() != 5 or tuple(x.shape[2:]) != tuple(c.shape):
-            raise InputError(f"nerf_lebm: infer needs images [N, {', '.join(map(str, c.shape))}] or [N, V, …], got {list(x.shape)}")
-        if (camera is None) != (c.poses == "unknown"):
-            wanted = "give cameras" if camera is None else "it infers cameras, give none"
-            raise InputError(f"nerf_lebm: this model has poses = '{c.poses}': {wanted}")
-        if camera is not None and tuple(camera.shape) != (*x.shape[:2], 3, 5):
-            raise InputError(f"nerf_lebm: cameras must be {[*x.shape[:2], 3, 5]}, got {list(camera.shape)}")
 
     @torch.no_grad()
     def render(self, z_a: Tensor, z_s: Tensor, camera: Tensor, size: int | None = None) -> Pictures:

@@ -1,6 +1,5 @@
 """An inference network: convolutions shared by several heads (thesis, sec. 3.5.2.3), and the posteriors that heads stand for."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -61,11 +60,15 @@ def gaussian(head: Tensor, xi: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return mean + spread, 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
-def surprise(head: Tensor, z: Tensor) -> Tensor:
-    """−log N(z; mean, variance) [B] in nats of z [B, d] by a head [B, 2 d]."""
-    mean, log_variance = head.chunk(2, 1)
-    log_variance = log_variance.clamp(-10, 10)
-    return 0.5 * ((z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)).sum(1)
+def about(z: Tensor, means: Tensor, log_variance: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws of N(z, variance) [N, d] by standard normal `xi`, and the nats [N] by which a network learns its spread and its means.
+
+    z, `log_variance` [N, d], `means` [N, V, d] named by V views: KL(N(z, variance) ‖ N(0, I)), and the mean over views of
+    KL(N(z, variance) ‖ N(means, variance)), in which the variance is held.
+    """
+    draw, to_reference = gaussian(torch.cat([z, log_variance], 1), xi)
+    named = 0.5 * ((z[:, None] - means).square() * (-log_variance.detach()).exp()[:, None]).sum(2).mean(1)
+    return draw, to_reference + named
 
 
 def direction(head: Tensor) -> tuple[Tensor, Tensor]:

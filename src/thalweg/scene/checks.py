@@ -1,9 +1,12 @@
-"""Settings of a model of objects in space that do not go together."""
+"""Settings of a model of objects in space, and images, that do not go together."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thalweg.errors import InputError
-from thalweg.scene.specs import Amortized
+from thalweg.scene.specs import Amortized, SemiAmortized
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check(c: Any, name: str) -> None:
@@ -13,8 +16,8 @@ def check(c: Any, name: str) -> None:
         raise InputError(f"{name} is for colour images [3, H, W], got shape {c.shape}")
     if not c.renderer.far > c.renderer.near:
         raise InputError(f"{name}: far must be above near, got near = {c.renderer.near:g} and far = {c.renderer.far:g}")
-    if amortized and c.prior.reference == "uniform":
-        raise InputError(f"{name}: the amortized learner needs reference = 'normal', against which its divergence is known")
+    if isinstance(c.learner, Amortized | SemiAmortized) and c.prior.reference == "uniform":
+        raise InputError(f"{name}: learner = '{c.learner.kind}' needs reference = 'normal', against which its divergence is known")
     if amortized and c.views > 1:
         raise InputError(f"{name}: the inference network sees one image; views = {c.views} needs learner = 'mcmc' or 'persistent'")
     if not amortized and not c.learner.posterior_chain.steps:
@@ -27,3 +30,14 @@ def check(c: Any, name: str) -> None:
         raise InputError(f"{name}: pose_search is for poses = 'unknown'")
     if c.batch % c.views:
         raise InputError(f"{name}: a batch of {c.batch} does not divide by views = {c.views}")
+
+
+def check_views(c: Any, name: str, x: "Tensor", camera: "Tensor | None") -> None:
+    """Raises InputError unless images [N, V, C, H, W] and cameras [N, V, 3, 5], or none, are of the shapes that settings `c` ask for."""
+    if x.dim() != 5 or tuple(x.shape[2:]) != tuple(c.shape):
+        raise InputError(f"{name}: infer needs images [N, {', '.join(map(str, c.shape))}] or [N, V, …], got {list(x.shape)}")
+    if (camera is None) != (c.poses == "unknown"):
+        wanted = "give cameras" if camera is None else "it infers cameras, give none"
+        raise InputError(f"{name}: this model has poses = '{c.poses}': {wanted}")
+    if camera is not None and tuple(camera.shape) != (*x.shape[:2], 3, 5):
+        raise InputError(f"{name}: cameras must be {[*x.shape[:2], 3, 5]}, got {list(camera.shape)}")

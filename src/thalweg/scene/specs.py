@@ -276,7 +276,7 @@ class Amortized:
 
 @dataclass(frozen=True, config=STRICT)
 class SemiAmortized:
-    """A chain kept for each object that begins at the means of an inference network, which learns from where chains are: ours."""
+    """Draws about a chain kept for each object, which begins at the means of an inference network; the network names the spread: ours."""
 
     kind: Literal["semi_amortized"] = "semi_amortized"
     chains: Count = 1000
