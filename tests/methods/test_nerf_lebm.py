@@ -1,6 +1,7 @@
 """NeRF-LEBM: posteriors of a linear generator in closed form, signs, learners, poses, incomplete images, resume, errors."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -339,6 +340,33 @@ def test_latents_spread_about_kept_chains_as_their_posterior_does():
             variances.append(torch.cat([heads[name].detach().chunk(2, 1)[1] for name in ("appearance", "shape")], 1).exp().mean(0))
     torch.testing.assert_close(torch.stack(variances).mean(0), wanted, rtol=0.1, atol=0)
     torch.testing.assert_close(torch.stack(kept).mean(0), mean, rtol=0, atol=0.05)
+
+
+def test_at_first_the_network_learns_alone():
+    """No chain has begun, and the images' gradient reaches its means; when chains have begun it does not."""
+    m = method(learner=replace(LEARNERS["semi_amortized"], alone=0.5), views=2)
+    m.residual = lambda z, pixels: 1e4 * z.sum(1)
+    batch, losses = views(views=2).batch(0, 4, 0), Losses(m)
+    (place,) = (i for i, p in enumerate(losses.parameters["generator"]) if p is m.inference.heads["shape"][-1].bias)
+    of_means = slice(0, m.config.dim_shape)
+    losses.images = 31
+    m.step(batch, losses)
+    assert not m.kept.moments.any()
+    torch.testing.assert_close(losses.gradients["generator"][place][of_means], torch.full((2,), 1e4 / (2 * 3 * 64)), rtol=0.1, atol=0)
+    losses.images = 32
+    m.step(batch, losses)
+    assert (m.kept.moments[batch.item.unique()][:, -1] == 2).all()
+    assert losses.gradients["generator"][place][of_means].abs().max() < 1
+
+
+@pytest.mark.parametrize("sub_pixels", [1, 2])
+def test_parts_of_the_pixels_sum_to_all_in_the_mean(sub_pixels):
+    m = method(learner=LEARNERS["semi_amortized"], renderer=Rays(samples=4, importance=3, rays=6, sub_pixels=sub_pixels), views=2)
+    batch, z = views(views=2).batch(0, 4, 0), random.normal(2, 5, generator=random.seeded(8))
+    pixels = m._look(m._given(batch, random.seeded(9)), batch.camera.unflatten(0, (2, 2)), random.seeded(10))
+    parts = [pixels.part(k, 3) for k in range(3)]
+    assert sum(part.x.shape[1] for part in parts) == pixels.x.shape[1] == 12
+    torch.testing.assert_close(torch.stack([m.residual(z, part) for part in parts]).mean(0), m.residual(z, pixels))
 
 
 def test_the_likeliest_of_several_chains_is_taken():

@@ -241,16 +241,16 @@ class NeRFLEBM(Method):
         return Posterior(z, given.camera, pixels, 0.0)
 
     def _by_kept_chains(self, given: Given, update: Update, first: Tensor | None = None, about: Tensor | float = 0.0) -> Posterior:
-        """As `_by_chains`, but each object's chain goes on from where it was (sec. 3.5.6), or begins at `first` [N, d].
-
-        It moves on the posterior energy of z + `about`.
-        """
+        """As `_by_chains`, on z + `about`, but each object's chain goes on from where it was (sec. 3.5.6), or begins at `first` [N, d]."""
         pixels, rows = self._look(given, given.camera, update.generator), given.item
         if int(rows.max()) >= len(self.kept):
             raise InputError(f"nerf_lebm: object number {int(rows.max())} of the data has no chain; set chains to the count of objects")
-        chain, start, moments = self.config.learner.posterior_chain, self.kept.z[rows], self.kept.moments[rows]
-        start = start if first is None else torch.where(moments[:, -1:] > 0, start, first)
-        z, moments = self.run_chain(chain, start, pixels, moments, about=about, generator=update.generator)
+        learner, z, moments = self.config.learner, self.kept.z[rows], self.kept.moments[rows]
+        z = z if first is None else torch.where(moments[:, -1:] > 0, z, first)
+        parts = learner.parts if isinstance(learner, SemiAmortized) else 1
+        for k in range(1 if parts == 1 else learner.posterior_chain.steps):
+            seen, steps = (pixels, None) if parts == 1 else (pixels.part(k % parts, parts), 1)
+            z, moments = self.run_chain(learner.posterior_chain, z, seen, moments, steps=steps, about=about, generator=update.generator)
         self.kept.write(rows, z, moments, update.mean)
         return Posterior(z, given.camera, pixels, 0.0)
 
@@ -269,8 +269,10 @@ class NeRFLEBM(Method):
         means, log_variance = head[:, :, 0], head[:, :, 1].mean(1).clamp(-10, 10)
         # drawn anew after the chain, which has moved against what it was given
         before, after = (random.normal_like(log_variance, update.generator) for _ in range(2))
-        spread = (0.5 * log_variance.detach()).exp() * before
-        found = self._by_kept_chains(given, update, means.mean(1).detach(), spread)
+        if update.images < self.config.learner.alone * self.config.images:
+            found = Posterior(means.mean(1), given.camera, self._look(given, given.camera, update.generator), 0.0)
+        else:
+            found = self._by_kept_chains(given, update, means.mean(1).detach(), (0.5 * log_variance.detach()).exp() * before)
         z, divergence = inference.about(found.z, means, log_variance, after)
         return found._replace(z=z, divergence=divergence)
 

@@ -30,7 +30,7 @@ _CATEGORY = dict(
     lr=5e-4,
     field=TriPlane(),
     renderer=Rays(samples=16, importance=16, stop=1e-3),
-    learner=SemiAmortized(chains=2400),
+    learner=SemiAmortized(chains=2400, alone=0.5, parts=4),
 )
 _FINER = dict(shape=(3, 64, 64), field=TriPlane(resolution=64), images=460_000)
 # 48,000 training images, each seen 17 times

@@ -78,6 +78,17 @@ class Pixels(NamedTuple):
     jitter: Tensor
     importance: Tensor | None
 
+    def part(self, k: int, of: int) -> "Pixels":
+        """Every `of`-th pixel of each object from number k on, with so many times the weight: over all k the mean of sums is the sum."""
+        pixels = self.x.shape[1]
+
+        def some(rays: Tensor) -> Tensor:
+            return rays.unflatten(1, (pixels, -1))[:, k::of].flatten(1, 2)
+
+        importance = None if self.importance is None else some(self.importance)
+        rest = self.x[:, k::of], of * self.weight[:, k::of], some(self.jitter), importance
+        return Pixels(some(self.origins), some(self.directions), *rest)
+
 
 def choose(images: int, count: int, rays: int, generator: random.Generator, device: torch.device) -> Tensor:
     """Which of `count` pixels of each image are looked at, [images, P]: `rays` different ones, or all for 0."""

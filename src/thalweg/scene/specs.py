@@ -283,6 +283,10 @@ class SemiAmortized:
     """objects for which a chain is kept: as many as the training data have, or more"""
     posterior_chain: PosteriorChain = LatentAdam(steps=4, rate=0.02, joint=True)
     """of training"""
+    alone: Fraction = 0.0
+    """share of training at the start in which draws are about the network's means, which learn by them: chains then begin at good ones"""
+    parts: Count = 1
+    """n: a step of training's chains looks at one of every n pixels that a batch looks at, the next step at the next ones"""
     inference: InferenceNet = InferenceNet()
     """q_φ"""
     lr_inference: Positive = 1e-3
