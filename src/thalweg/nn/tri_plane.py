@@ -57,12 +57,16 @@ class TriPlaneField(nn.Module):
         planes = self.planes(h).reshape(-1, self.channels, *h.shape[2:])
         return self.appearance_at(self.map_appearance(z_a))[:, None], planes
 
-    def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        appearance, planes = latents
+    def look_up(self, x: Tensor, planes: Tensor) -> Tensor:
+        """What planes [3 B, C, R, R] hold at points [B, P, 3]: [B, 3 C, P]."""
         place = torch.stack([x[..., [0, 1]], x[..., [0, 2]], x[..., [1, 2]]], 1).flatten(0, 1)[:, None]  # [3 B, 1, P, 2]
         found = F.grid_sample(planes.float(), place.float(), padding_mode="border", align_corners=False)  # [3 B, C, 1, P]
-        # points lie along the last dimension, as they come; density and colour are read in one product: a sum of two gradients of h less
-        found = found.reshape(len(x), 3 * self.channels, -1)
+        return found.reshape(len(x), 3 * self.channels, -1)
+
+    def forward(self, x: Tensor, direction: Tensor, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        appearance, planes = latents
+        # points stay along the last dimension; density and colour are read in one product, which saves the sum of two gradients of h
+        found = self.look_up(x, planes)
         h = F.relu(torch.baddbmm(self.hidden.bias[:, None], self.hidden.weight.expand(len(x), -1, -1), found), inplace=True)
         weight = torch.cat([self.density.weight, self.colour_hidden.weight]).expand(len(x), -1, -1)
         bias = torch.cat([self.density.bias - 1, self.colour_hidden.bias])[:, None]  # shifted as in `nn.nerf`
