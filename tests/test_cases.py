@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 import thalweg as tw
 from thalweg.commands.main import main
+from thalweg.metrics import likelihood
 
 FAST = ["--batch", "32", "--sample-steps", "5", "--threads", "1"]
 SMALL = ["--width", "8", "--blocks", "1", "--levels", "20"]
@@ -118,7 +119,9 @@ def test_outliers_of_a_model_without_labels_are_told_by_its_energy():
     assert figures("r")["ood"]["energy"]["uniform"]["auroc"] == pytest.approx(tw.evaluate.ood(*energies).auroc)
 
 
-def test_bits_are_those_of_the_data_s_own_grey_values():
+def test_bits_are_those_of_the_data_s_own_grey_values(monkeypatch):
+    monkeypatch.setattr(likelihood, "CHAINS", 8)
+    monkeypatch.setattr(likelihood, "TEMPERATURES", 20)
     for k in range(60):
         picture(f"pics/{k:03}.png", noise(8, 8) // 128 * 255)  # black and white
     assert main(["train", "egc/digits", "--data", "pics", "--out", "r", "--images", "32", *SMALL, *FAST]) == 0

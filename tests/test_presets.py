@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg import camera, random
+from thalweg import camera, random, told
 from thalweg.config import all_fields
 from thalweg.data import Batch, UnpairedBatch, ViewBatch
 from thalweg.errors import InputError
@@ -16,7 +16,7 @@ from thalweg.methods import METHODS, find, preset, presets_of
 PRESETS = [(name, key) for name in METHODS for key in presets_of(find(name))]
 SHORTENED = ("steps", "sample_steps", "prior_steps", "posterior_steps", "samples", "rays", "calibration")
 LARGE = 5_000_000  # parameters from which a preset is only built, not run
-FEW = 10  # classes are no more than that
+FEW = 3  # classes are no more than that
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Noise:
 
 
 @pytest.mark.parametrize(("name", "key"), PRESETS, ids=["/".join(p) for p in PRESETS])
-def test_a_preset_trains_a_step_and_samples(name, key):
+def test_a_preset_trains_a_step_and_samples(name, key, monkeypatch):
+    monkeypatch.setattr(told, "EXAMPLES", 64)
     kind, config = preset(f"{name}/{key}")
     # zuko's flows of vectors look at their masks when they are built
     with torch.device("meta" if len(config.shape) == 3 else "cpu"):

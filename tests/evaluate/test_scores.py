@@ -145,7 +145,7 @@ def test_levels_are_left_out_where_examples_are_few_and_nobody_asked_for_them():
 
 def test_levels_of_a_trained_diffusion_tell_constants_that_its_energy_takes_for_digits():
     train, test = (tw.data.load("digits", split) for split in ("train", "test"))
-    model = tw.fit(tw.method("egc/digits", seed=0, data=train, images=12_800), train, seed=0, progress=False)
+    model = tw.fit(tw.method("egc/digits", seed=0, data=train, images=6_400), train, seed=0, progress=False)
     x = test.all().x[:200]
     faint = 1e-3 * random.normal(100, 1, 8, 8, generator=random.seeded(5))
     kinds = {"white": 1.0 + faint, "constant": tw.evaluate.outliers("constant", x, 200)}

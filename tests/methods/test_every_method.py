@@ -50,7 +50,7 @@ for name in sys.argv[1:]:
             if what in kept:
                 row[what] = float((getattr(model, what)(kept["x"]) - kept[what]).abs().max())
         data = [] if name == "nerf_lebm" else ["--data", "../there/pets.npz"]
-        metrics = [] if data else ["--metrics", "cost"]
+        metrics = ["--metrics", "cost,fidelity" if data else "cost"] if has(model, "sample") else []
         row["evaluate"] = main(["evaluate", run, "-n", "30", "--out", f"{name}.json", *data, *metrics])
         row["figures"] = json.load(open(f"{name}.json"))
         if has(model, "sample") and not has(model, "given"):

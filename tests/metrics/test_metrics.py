@@ -15,8 +15,15 @@ from thalweg.commands.main import main
 from thalweg.config import changed
 from thalweg.methods import preset
 from thalweg.methods.base import ABILITIES
-from thalweg.metrics import METRICS, Row, Settings, Subject, best, chosen, compare, rows
+from thalweg.metrics import METRICS, Row, Settings, Subject, best, chosen, compare, likelihood, rows
 from thalweg.nn.build import ConvNet
+
+
+@pytest.fixture(autouse=True)
+def few_walks(monkeypatch):
+    """How near bounds of log Z are is tested with those of `evaluate`."""
+    monkeypatch.setattr(likelihood, "CHAINS", 8)
+    monkeypatch.setattr(likelihood, "TEMPERATURES", 20)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from thalweg.units import standardised
 # of the other ways to a log-likelihood: dimensions up to which a divergence is exact, and up to which there are more examples and walks;
 # their numbers; levels of the flow and of the walks
 EXACT, SMALL, WALKS, FLOW, STEPS = 32, 64, (256, 64), 100, 400
+CHAINS, TEMPERATURES = 64, 300  # of the walks that bound log Z of an energy without levels
 
 
 def likelihood(s: Subject) -> dict[str, Any]:
@@ -51,8 +52,9 @@ def likelihood(s: Subject) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the row says that the bound is loose
         partition = ev.log_partition(
-            model.energy, ev.fitted_base(train), samples=samples, chains=64, temperatures=300, seed=s.settings.seed, device=s.device
-        )
+            model.energy, ev.fitted_base(train), samples=samples, chains=CHAINS, temperatures=TEMPERATURES, seed=s.settings.seed,
+            device=s.device,
+        )  # fmt: skip
     return {"log_partition": asdict(partition), "log_likelihood": _told(model, test, partition, bins, s)} | more
 
 
