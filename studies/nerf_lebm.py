@@ -41,7 +41,7 @@ SAMPLES = 1300
 REAL = 2000  # training images that samples are compared with; the network has 1280 features
 POSTERIOR_STEPS = 60  # of chains from the encoder's means, or from the reference
 GAUSSIAN = {"prior": "gaussian"}
-RESTARTS = 8
+RESTARTS = 8  # of the chains of two-shot objects; of the others, whose latents factors are told from, one begins at the encoder's means
 DATA = {"priors": "objects", "incomplete": "objects-incomplete", "unposed": "objects-aligned", "chairs": "chairs", "cars": "cars"}
 DATA |= {"chairs_unposed": "chairs", "cars_unposed": "cars"}
 # row: (preset, fields)
@@ -308,7 +308,11 @@ def category_one(part: str, row: str, seed: int, options: Options) -> Row:
     test, path = tw.data.load(DATA[part], "test"), partial(picture, options, seed, part, row)
     given = of_each(test)[:, :SHOTS]
     with precise(options.precision):
-        inferred = model.infer(test.all().x[given], test.camera[given], seed=seed, restarts=RESTARTS)
+        few, rest = (
+            model.infer(test.all().x[rows], test.camera[rows], seed=seed, restarts=restarts)
+            for rows, restarts in ((given[:OBJECTS], RESTARTS), (given[OBJECTS:], 1))
+        )
+        inferred = type(few)(*(torch.cat(parts) for parts in zip(few, rest)))
         against, x = against_truth(model, test, inferred, OBJECTS)
     found |= against | factors_by(inferred, test) | decided_by(model, seed, path("recombined"), DATA[part])
     found["frechet"] = judge_of(part).distance(model, seed, options.precision)
