@@ -122,8 +122,8 @@ ENTRIES = (
     Entry("ddaebm/stacked-digits", "ddaebm_stacked-digits_ddaebm.png", "ddaebm_stacked",
           "{row[DDAEBM][modes]:.0f} of 1000 modes.", "row.DDAEBM.cpu_seconds"),
     Entry("jem/fashion-mnist", "arena_fashion-mnist_jem_samples.png", "arena",
-          "Chains of the replay buffer, ten steps on: Fréchet {row[jem][frechet]:.1f}, floor {row[jem][floor]:.2f}; by label from new starts "
-          "{row[jem][guided]:.0f}.",
+          "Chains of the replay buffer, ten steps on: Fréchet {row[jem][frechet]:.1f}, floor {row[jem][floor]:.2f}; by label from new "
+          "starts {row[jem][guided]:.0f}.",
           "row.jem.cpu_seconds"),
     Entry("short_run/fashion-mnist", "arena_fashion-mnist_short_runatenthaslong_samples.png", "arena",
           "Sixteen steps from blurred garments: Fréchet {row[short_run, a tenth as long][frechet]:.1f}, floor "
