@@ -247,8 +247,8 @@ BLOCKS = [
     "1,000 chains × 1,000 Langevin steps through a 2-128-128-1 network:",
     Table(COLUMNS, "plane"),
 ]
-OLD = "On a CPU with AVX2 alone, in fp32, beside another training on the other core; a step on images is its convolutions:"
-PAGE = [Section("Speed", [Shown("speed", BLOCKS), Shown("speed_avx2", [OLD, *BLOCKS])])]
+AVX2 = "On a CPU with AVX2 alone, in fp32, beside another training on the other core; a step on images is its convolutions:"
+PAGE = [Section("Speed", [Shown("speed", BLOCKS), Shown("speed_avx2", [AVX2, *BLOCKS])])]
 CHECK = Check("speed", __doc__, run, dict(repeats=5, threads=1))
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from thalweg.scene.specs import (
 _OBJECTS = dict(data="objects", shape=(3, 32, 32), images=100_000)
 _KEPT = dict(views=2, learner=Persistent(chains=800, posterior_chain=LatentAdam(steps=2, rate=0.02)))
 
-# Ours, of procedural categories, for 14,400 CPU seconds of one thread in bf16
+# Ours, of procedural categories, for at most 14,400 CPU seconds of one thread in bf16
 _CATEGORY = dict(
     shape=(3, 32, 32),
     views=2,

@@ -26,6 +26,8 @@ def check(c: Any, name: str) -> None:
         raise InputError(f"{name}: learner = '{c.learner.kind}' infers by chains alone: infer_chain.steps must be 1 or more")
     if not amortized and c.poses == "unknown":
         raise InputError(f"{name}: unknown poses are inferred by learner = 'amortized', got '{c.learner.kind}'")
+    if isinstance(c.learner, SemiAmortized) and c.learner.parts > (n := c.views * (c.renderer.rays or c.shape[1] * c.shape[2])):
+        raise InputError(f"{name}: a batch looks at {n} pixels of an object, which are no {c.learner.parts} parts; lower learner.parts")
     if c.pose_search is not None and c.poses == "known":
         raise InputError(f"{name}: pose_search is for poses = 'unknown'")
     if c.batch % c.views:
